@@ -1,0 +1,5 @@
+"""Run EdgePack as `python -m edgepack`."""
+
+from edgepack.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The .edgepack file: manifest, deterministic writing, verification, opening."""

@@ -1,0 +1,1 @@
+"""Devices and how they are reached, described, provisioned and deployed to."""

@@ -1,0 +1,170 @@
+"""The error tree: every failure a user can cause or meet has a class, a remedy and an exit code."""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    FAILURE = 1
+    USAGE = 2
+    BUG = 3
+    LIMIT = 4
+    INTERRUPTED = 130
+
+
+class EdgePackError(Exception):
+    """A failure with a message for the user: what was expected, what came, what to do next.
+
+    Attributes:
+        kind: stable slug of the class, printed by `--json`.
+        exit_code: what the command line exits with.
+        message: what was expected and what came instead.
+        remedy: what the user can do next.
+    """
+
+    kind: ClassVar[str] = "error"
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process boundaries (pools, workers); the default would drop
+        # the keyword-only remedy and fail to unpickle.
+        return (_rebuild, (type(self), self.message, self.remedy))
+
+
+def _rebuild(cls: type[EdgePackError], message: str, remedy: str) -> EdgePackError:
+    return cls(message, remedy=remedy)
+
+
+class UsageError(EdgePackError):
+    """The command line asks for something that does not exist or contradicts itself."""
+
+    kind = "usage"
+    exit_code = ExitCode.USAGE
+
+
+class ProfileError(EdgePackError):
+    """A target profile is unknown, malformed, or breaks its schema."""
+
+    kind = "profile"
+    exit_code = ExitCode.USAGE
+
+
+class RecipeError(EdgePackError):
+    """A recipe is unknown, malformed, or cannot be applied as asked."""
+
+    kind = "recipe"
+    exit_code = ExitCode.USAGE
+
+
+class ModelError(EdgePackError):
+    """A model file is unreadable, truncated, of another format, or not supported."""
+
+    kind = "model"
+
+
+class ConversionError(EdgePackError):
+    """A converter failed on a model."""
+
+    kind = "conversion"
+
+
+class ParityError(EdgePackError):
+    """A converted model does not compute what its source computes."""
+
+    kind = "parity"
+
+
+class DataError(EdgePackError):
+    """Calibration or evaluation data do not fit the model, or hold unusable values."""
+
+    kind = "data"
+
+
+class ToolchainError(EdgePackError):
+    """A toolchain could not be created or its worker did not answer."""
+
+    kind = "toolchain"
+
+
+class OptimizeError(EdgePackError):
+    """A pass could not produce the variant it was asked for."""
+
+    kind = "optimize"
+
+
+class BundleError(EdgePackError):
+    """A bundle is damaged, hostile, or not a bundle."""
+
+    kind = "bundle"
+
+
+class DeviceError(EdgePackError):
+    """A device could not be reached or did not do what was asked."""
+
+    kind = "device"
+
+
+class ConnectError(DeviceError):
+    """No connection to the device could be made, or it was lost."""
+
+    kind = "connect"
+
+
+class HostKeyError(ConnectError):
+    """The device's host key is unknown, changed, or not the pinned one."""
+
+    kind = "host_key"
+
+
+class AuthError(ConnectError):
+    """The device refused every credential that was offered."""
+
+    kind = "auth"
+
+
+class DeviceTimeoutError(DeviceError):
+    """A step on the device or on the way to it took longer than its limit."""
+
+    kind = "timeout"
+
+
+class ProvisionError(DeviceError):
+    """No runtime fits the device, or it could not be installed there."""
+
+    kind = "provision"
+
+
+class DeployError(DeviceError):
+    """A release could not be staged, verified or made current."""
+
+    kind = "deploy"
+
+
+class MeasureError(EdgePackError):
+    """A measurement could not be taken, or its result cannot be trusted."""
+
+    kind = "measure"
+
+
+class GoldenError(MeasureError):
+    """The model on the device answers otherwise than the packed model, so it is not timed."""
+
+    kind = "golden"
+
+
+class LimitError(EdgePackError):
+    """A limit or gate the user set is not met."""
+
+    kind = "limit"
+    exit_code = ExitCode.LIMIT

@@ -1,0 +1,107 @@
+"""TFLite flatbuffers as object trees: read from bytes, write to bytes, name things.
+
+The trees are those of `ai_edge_litert.schema_py_generated` (LiteRT 2.3), whose classes are
+untyped; they are made and consumed here and in the passes of `edgepack.optimize`.
+"""
+
+import struct
+from typing import Any, Final
+
+from edgepack.errors import ModelError
+
+FILE_IDENTIFIER: Final = b"TFL3"
+_MINIMUM_BYTES: Final = 16
+# The offsets inside a flatbuffer are 32-bit and signed in places (flatbuffers' documentation,
+# "2GB limit"); beyond that LiteRT keeps buffers outside the tables, which no pass here handles.
+MAXIMUM_BYTES: Final = 2**31 - 1
+
+# What the generated reader raises on offsets that lead out of the file or to nonsense.
+_CORRUPT: Final = (
+    struct.error,
+    IndexError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
+def read_flatbuffer(data: bytes) -> Any:  # noqa: ANN401 - the generated classes are untyped
+    """Read a TFLite flatbuffer into a `ModelT` tree.
+
+    Raises:
+        ModelError: the bytes are not a TFLite flatbuffer, or a truncated or damaged one.
+    """
+    if len(data) < _MINIMUM_BYTES or data[4:8] != FILE_IDENTIFIER:
+        came = "an empty file" if not data else f"{len(data)} bytes starting {data[:8]!r}"
+        raise ModelError(
+            f"expected a TFLite flatbuffer (identifier 'TFL3' at byte 4), but got {came}",
+            remedy="Give the .tflite file that the converter wrote, whole and uncompressed.",
+        )
+    if len(data) > MAXIMUM_BYTES:
+        raise ModelError(
+            f"expected a TFLite flatbuffer below 2 GiB, but got {len(data)} bytes",
+            remedy="Split the model, or quantize its weights before importing it.",
+        )
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
+
+    try:
+        tree = schema.ModelT.InitFromPackedBuf(data, 0)
+        if not tree.subgraphs or not tree.operatorCodes or tree.buffers is None:
+            raise ValueError
+    except _CORRUPT as error:
+        raise ModelError(
+            "expected a complete TFLite flatbuffer, but its tables lead outside the file "
+            f"({type(error).__name__}): it is truncated or damaged ({len(data)} bytes)",
+            remedy="Copy or convert the model again and compare its checksum.",
+        ) from error
+    return tree
+
+
+def write_flatbuffer(tree: Any) -> bytes:  # noqa: ANN401 - the generated classes are untyped
+    """Write a `ModelT` tree as a TFLite flatbuffer; the same tree gives the same bytes."""
+    from ai_edge_litert.tools import flatbuffer_utils  # noqa: PLC0415 - 0.3 s to import
+
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(tree))
+
+
+def decode_name(name: bytes | str | None) -> str:
+    """Give a name of the tree as text (the generated reader leaves names as bytes)."""
+    if name is None:
+        return ""
+    return name if isinstance(name, str) else name.decode("utf-8", errors="replace")
+
+
+def dtype_name(tensor_type: int) -> str:
+    """Give the numpy-style name of a `TensorType` value, such as `float32`.
+
+    Raises:
+        ModelError: the value is not in the schema.
+    """
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
+
+    for name, value in vars(schema.TensorType).items():
+        if value == tensor_type and name.isupper():
+            return str(name).lower()
+    raise ModelError(
+        f"expected a tensor type of the TFLite schema, but got {tensor_type}",
+        remedy="Convert the model again; the file is damaged or from a newer schema.",
+    )
+
+
+def op_name(tree: Any, operator: Any) -> str:  # noqa: ANN401 - the generated classes are untyped
+    """Give an operator's name as the TFLite schema spells it; a custom op's own name otherwise."""
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
+
+    code = tree.operatorCodes[operator.opcodeIndex]
+    # Files of schema v3 before 2020 hold the code in the deprecated 8-bit field only.
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return decode_name(code.customCode) or "CUSTOM"
+    for name, value in vars(schema.BuiltinOperator).items():
+        if value == builtin and name.isupper():
+            return str(name)
+    return f"BUILTIN_{builtin}"

@@ -1,0 +1,1 @@
+"""Plan launches, drive the runner, and judge what came back."""

@@ -1,0 +1,1 @@
+"""Passes from flatbuffer to flatbuffer, and the choice among their results."""

@@ -1,0 +1,215 @@
+"""Target profiles: what is known of a kind of device before one is met.
+
+A profile describes a kind of device, never one device: addresses, users and keys are
+refused. Files are TOML; the file name is the profile's id. See `docs/targets.md`.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from edgepack._fields import Fields, join_faults
+from edgepack.errors import ProfileError
+
+SCHEMA: Final = 1
+_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_ROOT: Final = re.compile(r"(~|)(/[A-Za-z0-9._-]+)+")
+
+
+class Architecture(StrEnum):
+    """Architecture of a device's userland, as in the ELF header of its shell."""
+
+    AARCH64 = "aarch64"
+    ARMV7L = "armv7l"
+    X86_64 = "x86_64"
+
+
+class OperatingSystem(StrEnum):
+    """What kernel and C library family a kind of device runs."""
+
+    LINUX = "linux"
+    ANDROID = "android"
+    MACOS = "macos"
+
+
+class Scheme(StrEnum):
+    """How weights and activations are represented."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    DYNAMIC_RANGE = "dynamic_range"
+    WEIGHT_ONLY_INT8 = "weight_only_int8"
+    INT8 = "int8"
+    INT16X8 = "int16x8"
+
+
+class EngineName(StrEnum):
+    """Inference engines a bundle can hold an artifact for."""
+
+    TFLITE = "tflite"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """The device's silicon.
+
+    Attributes:
+        arch: architecture of the userland.
+        ram_mib: RAM of the smallest model of this kind.
+        cpu: name of the core, such as `Cortex-A72`.
+        features: CPU features that must be there, in the kernel's spelling.
+        num_cores: CPU cores.
+    """
+
+    arch: Architecture
+    ram_mib: int
+    cpu: str = ""
+    features: tuple[str, ...] = ()
+    num_cores: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a variant may cost on this kind of device; None is no limit."""
+
+    bundle_mib: float | None = None
+    peak_memory_mib: float | None = None
+    p95_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkDefaults:
+    """Launches and timed seconds a launch that suit this kind of device."""
+
+    num_launches: int = 10
+    min_runs: int = 64
+    min_seconds: float = 1.0
+    max_seconds: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetProfile:
+    """A kind of device that models are packed for.
+
+    Attributes:
+        id: the profile's file name without `.toml`.
+        description: one line for people.
+        hardware: the silicon.
+        schemes: quantization schemes worth trying, best first.
+        os: operating system family.
+        engines: inference engines, best first.
+        num_threads: threads inference runs with; 0 is as many as cores.
+        limits: what a variant may cost.
+        deploy_root: folder on the device for releases and runtimes; `~` is the login's home.
+        benchmark: how long to measure.
+    """
+
+    id: str
+    description: str
+    hardware: Hardware
+    schemes: tuple[Scheme, ...]
+    os: OperatingSystem = OperatingSystem.LINUX
+    engines: tuple[EngineName, ...] = (EngineName.TFLITE,)
+    num_threads: int = 1
+    limits: Limits = Limits()
+    deploy_root: str = "~/.edgepack"
+    benchmark: BenchmarkDefaults = BenchmarkDefaults()
+
+
+_NOT_A_KIND: Final = dict.fromkeys((*("address", "host", "hostname", "ip", "port", "user", "username", "password"), *("key", "identity", "identity_file", "ssh", "token")), "a profile describes a kind of device; give addresses and credentials on the command line or in your SSH configuration")
+
+
+def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
+    """Read a profile from TOML text.
+
+    Raises:
+        ProfileError: not TOML, or breaking the schema; all faults are listed.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(
+            f"target profile {profile_id!r}: not valid TOML: {error}",
+            remedy="Mend the line; `edgepack targets show raspberry-pi-4 --toml` is an example.",
+        ) from error
+    fields = Fields(table)
+    if not _ID.fullmatch(profile_id):
+        fields.faults.append(
+            f"file name: expected lowercase letters, digits, '.' and '-', not {profile_id!r}"
+        )
+    schema = fields.integer("schema")
+    if "schema" in table and schema != SCHEMA:
+        fields.fault("schema", f"expected {SCHEMA}, not {schema}")
+    description = fields.text("description")
+    system = fields.choice("os", OperatingSystem, OperatingSystem.LINUX)
+    hardware = _read_hardware(fields.table("hardware", required=True))
+    quantization = fields.table("quantization", required=True)
+    schemes = quantization.choices("schemes", Scheme)
+    if quantization.has("schemes") and not quantization.raw("schemes"):
+        quantization.fault("schemes", "expected at least one scheme")
+    quantization.close(_NOT_A_KIND)
+    runtime = fields.table("runtime")
+    engines = runtime.choices("engines", EngineName, (EngineName.TFLITE,))
+    num_threads = runtime.integer("num_threads", 1, minimum=0, maximum=1024)
+    runtime.close(_NOT_A_KIND)
+    limits = _read_limits(fields.table("limits"))
+    deploy = fields.table("deploy")
+    root = deploy.text("root", "~/.edgepack")
+    if not _ROOT.fullmatch(root) or ".." in root.split("/"):
+        deploy.fault("root", f"expected an absolute path or one below '~/', not {root!r}")
+    deploy.close(_NOT_A_KIND)
+    benchmark = _read_benchmark(fields.table("benchmark"))
+    fields.close(_NOT_A_KIND)
+    if fields.faults:
+        raise ProfileError(
+            join_faults(f"target profile {profile_id!r}", fields.faults),
+            remedy="Mend the keys named above; docs/targets.md describes each.",
+        )
+    return TargetProfile(
+        id=profile_id,
+        description=description,
+        hardware=hardware,
+        schemes=schemes,
+        os=system,
+        engines=engines,
+        num_threads=num_threads,
+        limits=limits,
+        deploy_root=root,
+        benchmark=benchmark,
+    )
+
+
+def _read_hardware(fields: Fields) -> Hardware:
+    hardware = Hardware(
+        arch=fields.choice("arch", Architecture),
+        ram_mib=fields.integer("ram_mib", minimum=1),
+        cpu=fields.text("cpu", "", empty=True),
+        features=fields.texts("features", ()),
+        num_cores=fields.integer("num_cores", 1, minimum=1, maximum=1024),
+    )
+    fields.close(_NOT_A_KIND)
+    return hardware
+
+
+def _read_limits(fields: Fields) -> Limits:
+    limits = Limits(
+        bundle_mib=fields.optional_number("bundle_mib", minimum=0.001),
+        peak_memory_mib=fields.optional_number("peak_memory_mib", minimum=0.001),
+        p95_ms=fields.optional_number("p95_ms", minimum=0.001),
+    )
+    fields.close(_NOT_A_KIND)
+    return limits
+
+
+def _read_benchmark(fields: Fields) -> BenchmarkDefaults:
+    default = BenchmarkDefaults()
+    benchmark = BenchmarkDefaults(
+        num_launches=fields.integer("num_launches", default.num_launches, minimum=1, maximum=1000),
+        min_runs=fields.integer("min_runs", default.min_runs, minimum=1, maximum=1_000_000),
+        min_seconds=fields.number("min_seconds", default.min_seconds, minimum=0, maximum=3600),
+        max_seconds=fields.number("max_seconds", default.max_seconds, minimum=1, maximum=86400),
+    )
+    fields.close(_NOT_A_KIND)
+    return benchmark

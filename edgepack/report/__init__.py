@@ -1,0 +1,1 @@
+"""Render finished measurements; nothing here measures or decides."""

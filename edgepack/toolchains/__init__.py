@@ -1,0 +1,1 @@
+"""Isolated, locked environments for the heavy frameworks, and workers run in them."""
