@@ -118,7 +118,14 @@ class TargetProfile:
     benchmark: BenchmarkDefaults = BenchmarkDefaults()
 
 
-_NOT_A_KIND: Final = dict.fromkeys((*("address", "host", "hostname", "ip", "port", "user", "username", "password"), *("key", "identity", "identity_file", "ssh", "token")), "a profile describes a kind of device; give addresses and credentials on the command line or in your SSH configuration")
+_NOT_A_KIND: Final = dict.fromkeys(
+    (
+        *("address", "host", "hostname", "ip", "port", "user", "username", "password"),
+        *("key", "identity", "identity_file", "ssh", "token"),
+    ),
+    "a profile describes a kind of device; give addresses and credentials on the command line "
+    "or in your SSH configuration",
+)
 
 
 def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
