@@ -91,6 +91,12 @@ class DataError(EdgePackError):
     kind = "data"
 
 
+class CacheError(EdgePackError):
+    """A result cannot be kept in the user's cache."""
+
+    kind = "cache"
+
+
 class ToolchainError(EdgePackError):
     """A toolchain could not be created or its worker did not answer."""
 
