@@ -50,8 +50,11 @@ def main() -> None:
     network.fit(train_x, train_y, batch_size=32, epochs=25, verbose=0)
     _, accuracy = network.evaluate(held_x, held_y, verbose=0)
     print(f"held-out accuracy on {len(held_y)} images: {accuracy:.4f}")
-    # Without the optimizer's state, three times the weights: nobody trains this file further.
-    network.save(FOLDER / "digits.keras", include_optimizer=False)
+    # A fresh network takes the weights alone: the `.keras` format keeps the optimizer's state
+    # (twice the weights again, Keras 3.15) and does not take `include_optimizer`.
+    plain = build_network()
+    plain.set_weights(network.get_weights())
+    plain.save(FOLDER / "digits.keras")
     np.savez_compressed(FOLDER / "digits.npz", pixels=held_x, labels=held_y.astype(np.int64))
 
 
