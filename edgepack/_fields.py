@@ -68,7 +68,7 @@ class Fields:
             return _MISSING
         value = self._table[key]
         if kind is float and type(value) is int:
-            return float(value)
+            return _to_float(value)
         if type(value) is not kind:  # bool is a subclass of int, so isinstance would let it pass
             self.fault(key, f"expected {_NAMES[kind]}, not {describe(value)}")
             return _MISSING
@@ -87,6 +87,13 @@ class Fields:
         """Read a text that may be absent."""
         value = self._read(key, str, None)
         return value if isinstance(value, str) else None
+
+    def nullable_text(self, key: str) -> str | None:
+        """Read a required key whose value is a text (an empty one too) or null."""
+        if self._table.get(key, _MISSING) is None:
+            self._asked.add(key)
+            return None
+        return self.text(key, empty=True)
 
     def integer(
         self,
@@ -196,6 +203,21 @@ class Fields:
                 self.fault(f"{key}[{index}]", f"expected a whole number, not {describe(item)}")
         return tuple(read)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Read a required list of finite numbers."""
+        value = self._read(key, list, _MISSING)
+        if not isinstance(value, list):
+            return ()
+        read: list[float] = []
+        for index, item in enumerate(value):
+            if type(item) in {int, float}:
+                number = _to_float(item)
+                self._check_bounds(f"{key}[{index}]", number, None, None)
+                read.append(number)
+            else:
+                self.fault(f"{key}[{index}]", f"expected a number, not {describe(item)}")
+        return tuple(read)
+
     def choices(
         self, key: str, options: type[E], default: Sequence[E] | None = None
     ) -> tuple[E, ...]:
@@ -244,6 +266,13 @@ class Fields:
                 self.fault(key, refused[key])
             else:
                 self.fault(key, f"unknown key{nearest(key, sorted(self._asked))}")
+
+
+def _to_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return float("inf") if value > 0 else float("-inf")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from edgepack._fields import Fields, nearest
 from edgepack.errors import ModelError
 from edgepack.flatbuffer import (
     MAXIMUM_BYTES,
@@ -156,6 +157,70 @@ def load_model(path: Path) -> Model:
         return read_model(data)
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", remedy=error.remedy) from error
+
+
+def signature_to_json(signature: Signature) -> dict[str, object]:
+    """Give a signature as a JSON object; `read_signature` reads it back."""
+    return {
+        "inputs": [_spec_to_json(spec) for spec in signature.inputs],
+        "key": signature.key,
+        "outputs": [_spec_to_json(spec) for spec in signature.outputs],
+    }
+
+
+def _spec_to_json(spec: TensorSpec) -> dict[str, object]:
+    quantization = spec.quantization
+    return {
+        "dtype": spec.dtype,
+        "name": spec.name,
+        "quantization": None
+        if quantization is None
+        else {
+            "axis": quantization.axis,
+            "scales": list(quantization.scales),
+            "zero_points": list(quantization.zero_points),
+        },
+        "shape": list(spec.shape),
+    }
+
+
+def read_signature(fields: Fields) -> Signature:
+    """Read a signature from a JSON object, noting faults in `fields`."""
+    signature = Signature(
+        inputs=tuple(_read_spec(each) for each in fields.tables("inputs")),
+        outputs=tuple(_read_spec(each) for each in fields.tables("outputs")),
+        key=fields.nullable_text("key"),
+    )
+    if not signature.outputs:
+        fields.fault("outputs", "expected at least one output")
+    fields.close()
+    return signature
+
+
+def _read_spec(fields: Fields) -> TensorSpec:
+    # A tensor's name may be empty: converters write such files and runtimes load them.
+    name = fields.text("name", empty=True)
+    shape = fields.integers("shape", minimum=0)
+    dtype = fields.text("dtype")
+    if dtype and dtype not in _ITEM_BYTES:
+        fields.fault("dtype", f"unknown value {dtype!r}{nearest(dtype, tuple(_ITEM_BYTES))}")
+    quantization = None
+    if fields.raw("quantization") is not None:
+        table = fields.table("quantization")
+        quantization = Quantization(
+            scales=table.numbers("scales"),
+            zero_points=table.integers("zero_points"),
+            axis=table.integer("axis"),
+        )
+        if not table.faults and len(quantization.scales) != len(quantization.zero_points):
+            table.fault(
+                "zero_points",
+                f"expected as many as scales ({len(quantization.scales)}), "
+                f"not {len(quantization.zero_points)}",
+            )
+        table.close()
+    fields.close()
+    return TensorSpec(name=name, shape=shape, dtype=dtype, quantization=quantization)
 
 
 def _is_quantized(tensor: Any) -> bool:  # noqa: ANN401 - the generated classes are untyped

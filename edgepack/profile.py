@@ -4,6 +4,8 @@ A profile describes a kind of device, never one device: addresses, users and key
 refused. Files are TOML; the file name is the profile's id. See `docs/targets.md`.
 """
 
+import hashlib
+import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -142,12 +144,23 @@ def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
             remedy="Mend the line; `edgepack targets show raspberry-pi-4 --toml` is an example.",
         ) from error
     fields = Fields(table)
+    profile = read_profile(fields, profile_id=profile_id)
+    if fields.faults:
+        raise ProfileError(
+            join_faults(f"target profile {profile_id!r}", fields.faults),
+            remedy="Mend the keys named above; docs/targets.md describes each.",
+        )
+    return profile
+
+
+def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
+    """Read a profile from a TOML or JSON table, noting faults in `fields`."""
     if not _ID.fullmatch(profile_id):
         fields.faults.append(
             f"file name: expected lowercase letters, digits, '.' and '-', not {profile_id!r}"
         )
     schema = fields.integer("schema")
-    if "schema" in table and schema != SCHEMA:
+    if type(fields.raw("schema")) is int and schema != SCHEMA:
         fields.fault("schema", f"expected {SCHEMA}, not {schema}")
     description = fields.text("description")
     system = fields.choice("os", OperatingSystem, OperatingSystem.LINUX)
@@ -169,11 +182,6 @@ def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
     deploy.close(_NOT_A_KIND)
     benchmark = _read_benchmark(fields.table("benchmark"))
     fields.close(_NOT_A_KIND)
-    if fields.faults:
-        raise ProfileError(
-            join_faults(f"target profile {profile_id!r}", fields.faults),
-            remedy="Mend the keys named above; docs/targets.md describes each.",
-        )
     return TargetProfile(
         id=profile_id,
         description=description,
@@ -186,6 +194,49 @@ def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
         deploy_root=root,
         benchmark=benchmark,
     )
+
+
+def profile_to_json(profile: TargetProfile) -> dict[str, object]:
+    """Give a profile as a table of the file's schema, every key with a value written out.
+
+    `read_profile` reads it back. The id is the file's name, so it is no part of the table.
+    """
+    limits = {
+        "bundle_mib": profile.limits.bundle_mib,
+        "p95_ms": profile.limits.p95_ms,
+        "peak_memory_mib": profile.limits.peak_memory_mib,
+    }
+    return {
+        "benchmark": {
+            "max_seconds": profile.benchmark.max_seconds,
+            "min_runs": profile.benchmark.min_runs,
+            "min_seconds": profile.benchmark.min_seconds,
+            "num_launches": profile.benchmark.num_launches,
+        },
+        "deploy": {"root": profile.deploy_root},
+        "description": profile.description,
+        "hardware": {
+            "arch": profile.hardware.arch.value,
+            "cpu": profile.hardware.cpu,
+            "features": list(profile.hardware.features),
+            "num_cores": profile.hardware.num_cores,
+            "ram_mib": profile.hardware.ram_mib,
+        },
+        "limits": {key: value for key, value in limits.items() if value is not None},
+        "os": profile.os.value,
+        "quantization": {"schemes": [scheme.value for scheme in profile.schemes]},
+        "runtime": {
+            "engines": [engine.value for engine in profile.engines],
+            "num_threads": profile.num_threads,
+        },
+        "schema": SCHEMA,
+    }
+
+
+def profile_digest(profile: TargetProfile) -> str:
+    """Give the sha256 hex digest of what a profile says, whatever its file's spelling."""
+    text = json.dumps(profile_to_json(profile), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_hardware(fields: Fields) -> Hardware:

@@ -86,6 +86,18 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
             remedy='Mend the line; `scheme = "int8"` alone is a whole recipe.',
         ) from error
     fields = Fields(table)
+    recipe = read_recipe(fields, name=name)
+    if fields.faults:
+        raise RecipeError(
+            join_faults(f"recipe {name!r}", fields.faults),
+            remedy='Mend the keys named above; `scheme = "int8"` alone is a whole recipe.',
+        )
+    check_recipe(recipe)
+    return recipe
+
+
+def read_recipe(fields: Fields, *, name: str | None = None) -> Recipe:
+    """Read a recipe from a TOML or JSON table, noting faults in `fields`; `name` is the default."""
     recipe = Recipe(
         name=fields.text("name", name),
         scheme=fields.choice("scheme", Scheme),
@@ -94,13 +106,18 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
         prune=fields.number("prune", 0.0, minimum=0.0, maximum=0.99),
     )
     fields.close()
-    if fields.faults:
-        raise RecipeError(
-            join_faults(f"recipe {name!r}", fields.faults),
-            remedy='Mend the keys named above; `scheme = "int8"` alone is a whole recipe.',
-        )
-    check_recipe(recipe)
     return recipe
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, object]:
+    """Give a recipe as a JSON object, every key written out; `read_recipe` reads it back."""
+    return {
+        "granularity": recipe.granularity.value,
+        "interface": recipe.interface.value,
+        "name": recipe.name,
+        "prune": recipe.prune,
+        "scheme": recipe.scheme.value,
+    }
 
 
 def find_recipe(name: str, *, prune: float, interface: InterfaceType) -> Recipe:
