@@ -1,0 +1,43 @@
+"""What all tests share: the fixtures' modules, order of running, and what a skip means."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins: list[str] = []
+
+# Cheap failures come first: tests run in this order of their markers, unmarked ones before all.
+_COST = ("sshd", "browser", "real_model", "toolchain", "emulated")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def cost(item: pytest.Item) -> int:
+        marks = [index + 1 for index, name in enumerate(_COST) if item.get_closest_marker(name)]
+        return max(marks, default=0)
+
+    items.sort(key=cost)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if os.environ.get("EDGEPACK_REQUIRE_ALL") and report.skipped:
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep the user's own profiles and SSH agent out of the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout under test."""
+    return Path(__file__).parent.parent
