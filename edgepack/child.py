@@ -1,0 +1,125 @@
+"""A child process for native code that may crash, hang or write to the terminal.
+
+Damaged or unusual models make the runtime and the quantizer abort or fault, which no
+exception handler catches. So they run in a child of this very interpreter; arrays and models
+travel in files of a temporary folder, and the child's answer is the file `answer.json`:
+`{"ok": {…}}` or `{"error": {"kind": …, "message": …}}`.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ANSWER_NAME: Final = "answer.json"
+_LOG_NAME: Final = "child.log"
+_TAIL_BYTES: Final = 64 * 2**10
+_MAXIMUM_ANSWER_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildExit:
+    """How a child process ended.
+
+    Attributes:
+        answer: what it answered with; None when it died before.
+        exit_code: its own; negative is the signal that ended it; None when it was stopped.
+        log: the last 64 KiB of what it and its libraries wrote.
+    """
+
+    answer: dict[str, Any] | None
+    exit_code: int | None
+    log: str
+
+    @property
+    def cause(self) -> str:
+        """Say how it ended, such as `stopped by SIGSEGV`."""
+        if self.exit_code is None:
+            return "ran into its time limit"
+        if self.exit_code >= 0:
+            return f"ended with exit code {self.exit_code} and no answer"
+        try:
+            return f"stopped by {signal.Signals(-self.exit_code).name}"
+        except ValueError:
+            return f"stopped by signal {-self.exit_code}"
+
+
+def run_child(
+    module: str, arguments: Sequence[str], *, folder: Path, timeout_seconds: float
+) -> ChildExit:
+    """Run a module of this package as a program and wait for its answer.
+
+    Args:
+        module: dotted name of the module, run with `python -m`.
+        arguments: its command line.
+        folder: where its log and its answer go; the caller's own temporary folder.
+        timeout_seconds: after which it is killed.
+    """
+    # -P: a file of the user's folder, such as `json.py`, must not shadow a library.
+    argv = [sys.executable, "-P", "-m", module, str(folder), *arguments]
+    log = folder / _LOG_NAME
+    exit_code: int | None
+    with log.open("wb") as sink:
+        try:
+            exit_code = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_seconds,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            exit_code = None
+    return ChildExit(
+        answer=_read_answer(folder / ANSWER_NAME) if exit_code == 0 else None,
+        exit_code=exit_code,
+        log=_read_tail(log),
+    )
+
+
+def write_answer(folder: Path, answer: dict[str, Any]) -> None:
+    """Write the child's answer, as its last act."""
+    (folder / ANSWER_NAME).write_text(json.dumps(answer), encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: Iterable[NDArray[Any]]) -> None:
+    """Write arrays one after another, each in numpy's own format."""
+    with path.open("wb") as file:
+        for array in arrays:
+            np.save(file, array, allow_pickle=False)
+
+
+def read_arrays(path: Path) -> Iterator[NDArray[Any]]:
+    """Read arrays one after another, as `write_arrays` wrote them."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        while file.tell() < size:
+            yield _read_array(file)
+
+
+def _read_array(file: BinaryIO) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(file, allow_pickle=False)
+    return array
+
+
+def _read_answer(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            answer = json.loads(file.read(_MAXIMUM_ANSWER_BYTES))
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _read_tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read().decode("utf-8", errors="replace")
