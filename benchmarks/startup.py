@@ -38,10 +38,9 @@ def main() -> int:
             help_s.append(times[0])
             import_s.append(times[1])
     ours, theirs = statistics.median(help_s), statistics.median(import_s)
-    print(f"edgepack --help    median {ours:.3f} s  (min {min(help_s):.3f}, max {max(help_s):.3f})")
-    print(
-        f"import tensorflow  median {theirs:.3f} s  (min {min(import_s):.3f}, max {max(import_s):.3f})"
-    )
+    for label, seconds in (("edgepack --help", help_s), ("import tensorflow", import_s)):
+        spread = f"min {min(seconds):.3f}, max {max(seconds):.3f}"
+        print(f"{label:18} median {statistics.median(seconds):.3f} s  ({spread})")
     print(f"ratio              {theirs / ours:.1f}x over {NUM_ROUNDS} interleaved rounds")
     return int(ours >= 0.3 or theirs / ours < 10)
 
