@@ -1,0 +1,113 @@
+"""A report's figures as rows of texts, the same for the terminal and for the page."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from edgepack.report.labels import plain
+from edgepack.report.summary import BenchmarkSummary, VariantRow
+from edgepack.report.units import (
+    ABSENT,
+    count,
+    decibels,
+    latency,
+    latency_interval,
+    memory_size,
+    small_number,
+)
+
+
+class Standing(StrEnum):
+    """Where a variant stands, as its table cell reads."""
+
+    CHOSEN = "chosen"
+    CHOSEN_OUTSIDE = "chosen, outside"
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+    SKIPPED = "skipped"
+
+
+def standing(row: VariantRow, *, chosen: str) -> Standing:
+    """Tell whether a variant was skipped, meets the floors, and was chosen."""
+    if row.skipped_reason is not None:
+        return Standing.SKIPPED
+    if row.recipe == chosen:
+        return Standing.CHOSEN if row.within_budget else Standing.CHOSEN_OUTSIDE
+    return Standing.INSIDE if row.within_budget else Standing.OUTSIDE
+
+
+def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]:
+    """Give a measurement's figures as name, value, and interval or the reason for none."""
+    rows: list[tuple[str, str, str]] = []
+    figures = benchmark.latency
+    if figures is not None:
+        median, interval = figures.median_ns, figures.median_ci95_ns
+
+        def write(value_ns: float) -> str:
+            return latency(value_ns, interval_ns=interval)
+
+        few = f"no interval from {count(len(benchmark.launches), 'launch', 'launches')}"
+        spread = latency_interval(interval, value_ns=median) if interval else few
+        rows.append(("median (p50)", write(median), spread))
+        for name, value, ends in (
+            ("p90", figures.p90_ns, figures.p90_ci95_ns),
+            ("p99", figures.p99_ns, figures.p99_ci95_ns),
+        ):
+            if value is None:
+                runs = count(benchmark.num_runs, "run")
+                rows.append((name, ABSENT, f"too few samples: {runs}"))
+            else:
+                spread = latency_interval(ends, value_ns=value) if ends else ""
+                rows.append((name, latency(value, interval_ns=ends or interval), spread))
+        rows.append(("mean", write(figures.mean_ns), f"std {latency(figures.std_ns)}"))
+        rows.append(("min", write(figures.min_ns), ""))
+        rows.append(("max", write(figures.max_ns), ""))
+    if benchmark.launches:
+        inits = sorted(launch.init_ns for launch in benchmark.launches)
+        firsts = sorted(launch.first_ns for launch in benchmark.launches)
+        rows.append(("init", latency(middle(inits)), "median of launches"))
+        rows.append(("first inference", latency(middle(firsts)), "median of launches"))
+    peak = benchmark.peak_memory_bytes
+    rows.append(
+        ("peak memory", memory_size(peak), "of the measuring process")
+        if peak is not None
+        else ("peak memory", ABSENT, "the device does not tell it")
+    )
+    if benchmark.launches:
+        launches = count(len(benchmark.launches), "launch", "launches")
+        rows.append(("runs", f"{benchmark.num_runs:,}", f"in {launches}"))
+    rows.append(("golden check", *golden_text(benchmark)))
+    threads = count(benchmark.num_threads, "thread") if benchmark.num_threads else ""
+    rows.append(("engine", plain(benchmark.engine, longest=60) or ABSENT, threads))
+    return tuple(rows)
+
+
+def golden_text(benchmark: BenchmarkSummary) -> tuple[str, str]:
+    """Give the golden check's outcome and its figures."""
+    golden = benchmark.golden
+    if golden is None:
+        return ABSENT, "nothing to compare with"
+    parts = []
+    if golden.sqnr_to_host_db is not None:
+        parts.append(f"{decibels(golden.sqnr_to_host_db)} to the host")
+    if golden.sqnr_to_float_db is not None:
+        parts.append(f"{decibels(golden.sqnr_to_float_db)} to float")
+    if golden.max_abs_error is not None:
+        parts.append(f"max abs error {small_number(golden.max_abs_error)}")
+    return ("passed" if golden.passed else "failed"), ", ".join(parts)
+
+
+def launch_medians(benchmark: BenchmarkSummary) -> tuple[str, ...]:
+    """Give each launch's median in the unit of the whole, in launch order."""
+    interval = benchmark.latency.median_ci95_ns if benchmark.latency else None
+    return tuple(
+        latency(middle(sorted(launch.samples_ns)), interval_ns=interval)
+        + ("!" if launch.marks else "")
+        for launch in benchmark.launches
+        if launch.samples_ns
+    )
+
+
+def middle(ordered: Sequence[int]) -> float:
+    """Give the median of sorted numbers."""
+    half = len(ordered) // 2
+    return float(ordered[half]) if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -1,0 +1,225 @@
+"""What a report shows, as finished values: nothing here measures, reads or decides anything."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """One named thing that is known, or `unavailable` with the reason."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VariantRow:
+    """One recipe's result, or why there is none.
+
+    Attributes:
+        recipe: name of the recipe.
+        num_bytes: size of the model; None when it was not built.
+        compressed_bytes: its size inside the bundle.
+        sqnr_db: worst output's signal to quantization noise against float.
+        top1_agreement: share of samples whose first class is the float model's.
+        accuracy: share of samples whose first class is the label.
+        median_ns: median latency where `PackSummary.latency_on` says.
+        within_budget: whether it meets the floors.
+        reasons: why it does not.
+        skipped_reason: why it was not built or not measured to the end.
+        zero_share: share of weights that pruning set to zero; None without pruning.
+    """
+
+    recipe: str
+    num_bytes: int | None = None
+    compressed_bytes: int | None = None
+    sqnr_db: float | None = None
+    top1_agreement: float | None = None
+    top1_agreement_ci95: tuple[float, float] | None = None
+    accuracy: float | None = None
+    accuracy_ci95: tuple[float, float] | None = None
+    median_ns: float | None = None
+    median_ci95_ns: tuple[float, float] | None = None
+    within_budget: bool = False
+    reasons: tuple[str, ...] = ()
+    skipped_reason: str | None = None
+    zero_share: float | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityRow:
+    """How near one output of the converted model is to the source framework's."""
+
+    output: str
+    sqnr_db: float
+    max_abs_error: float
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParitySummary:
+    """The comparison of the converted model with its source framework."""
+
+    rows: tuple[ParityRow, ...]
+    reference: str
+    num_samples: int
+    generated: bool
+    minimum_db: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackSummary:
+    """What was built for a target, and which of it was chosen.
+
+    Attributes:
+        model: the source file's name.
+        latency_on: what the variants' latency was taken on; None when it was not taken.
+        measured_on: what the choice rests on; None when nothing fit for the target was
+            measured, so that the profile's order decided.
+        chosen_reason: why that variant, one sentence.
+        reference_accuracy: accuracy of the float model on the same samples.
+        num_samples: evaluation samples behind the fidelity figures.
+        warnings: what the user must know of this pack.
+    """
+
+    model: str
+    target: str
+    variants: tuple[VariantRow, ...]
+    chosen: str
+    chosen_reason: str
+    target_description: str = ""
+    bundle: str | None = None
+    bundle_bytes: int | None = None
+    latency_on: str | None = None
+    measured_on: str | None = None
+    objective: str = "latency"
+    min_sqnr_db: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+    reference_accuracy: float | None = None
+    num_samples: int | None = None
+    parity: ParitySummary | None = None
+    provenance: tuple[Fact, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushSummary:
+    """One device's transfer: payload bytes sent and skipped, runtime bytes apart."""
+
+    device: str
+    release: str = ""
+    sent_bytes: int = 0
+    skipped_bytes: int = 0
+    runtime_bytes: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchSeries:
+    """One fresh process's timings; `marks` says what is doubtful about it."""
+
+    init_ns: int
+    first_ns: int
+    samples_ns: tuple[int, ...]
+    peak_memory_bytes: int | None = None
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyFigures:
+    """Statistics over all launches; a figure that cannot be had is None."""
+
+    median_ns: float
+    median_ci95_ns: tuple[float, float] | None
+    mean_ns: float
+    std_ns: float
+    min_ns: float
+    max_ns: float
+    p90_ns: float | None = None
+    p90_ci95_ns: tuple[float, float] | None = None
+    p99_ns: float | None = None
+    p99_ci95_ns: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoldenRow:
+    """Whether the device gave the packed model's answers."""
+
+    passed: bool
+    max_abs_error: float | None = None
+    sqnr_to_host_db: float | None = None
+    sqnr_to_float_db: float | None = None
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """One quantity of the device's state, before and after."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkSummary:
+    """One model measured on one device, or why it was not.
+
+    Attributes:
+        device: what the user calls the device.
+        board: what the device says it is; empty when unknown.
+        model: the release or the file.
+        recipe: the bundle's recipe; None for a bare model.
+        is_bundle: whether the model came from a verified bundle.
+        verdict: `valid`, `noisy`, `throttled` or `contended`.
+        golden: None when there was nothing to compare with.
+        error: why there is no measurement; the figures are then absent.
+    """
+
+    device: str
+    model: str
+    board: str = ""
+    recipe: str | None = None
+    is_bundle: bool = True
+    engine: str = ""
+    num_threads: int | None = None
+    launches: tuple[LaunchSeries, ...] = ()
+    latency: LatencyFigures | None = None
+    verdict: str = ""
+    reasons: tuple[str, ...] = ()
+    golden: GoldenRow | None = None
+    facts: tuple[Fact, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    provenance: tuple[Fact, ...] = ()
+    error: str | None = None
+
+    @property
+    def num_runs(self) -> int:
+        """Timed runs of all launches."""
+        return sum(len(launch.samples_ns) for launch in self.launches)
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Largest peak of any launch that could tell it."""
+        peaks = [e.peak_memory_bytes for e in self.launches if e.peak_memory_bytes is not None]
+        return max(peaks, default=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeployReport:
+    """Everything one report shows; any part may be absent.
+
+    Attributes:
+        title: what was deployed or measured, for people.
+        created: when, as the caller writes it; empty to leave it out.
+        tool_version: of EdgePack.
+    """
+
+    title: str
+    pack: PackSummary | None = None
+    pushes: tuple[PushSummary, ...] = ()
+    benchmarks: tuple[BenchmarkSummary, ...] = ()
+    created: str = ""
+    tool_version: str = ""

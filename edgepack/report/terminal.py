@@ -1,0 +1,247 @@
+"""Tables for a terminal or a pipe: whole numbers at 80 columns, nothing printed here."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from edgepack.report.headline import Headline, Level, device_title, model_title, write_headline
+from edgepack.report.labels import plain
+from edgepack.report.rows import Standing, figure_rows, launch_medians, standing
+from edgepack.report.summary import (
+    BenchmarkSummary,
+    DeployReport,
+    Fact,
+    PackSummary,
+    ParitySummary,
+    PushSummary,
+    VariantRow,
+)
+from edgepack.report.units import (
+    ABSENT,
+    count,
+    decibels,
+    file_size,
+    latency,
+    latency_ends,
+    seconds,
+    share,
+    share_interval,
+    small_number,
+)
+
+_LEVEL_STYLES: Final = {Level.NOTE: "dim", Level.WARNING: "yellow", Level.FAULT: "bold red"}
+_VERDICT_STYLES: Final = {"valid": "green"}
+_STANDING_STYLES: Final = {
+    Standing.CHOSEN: "bold green",
+    Standing.CHOSEN_OUTSIDE: "bold red",
+    Standing.INSIDE: "",
+    Standing.OUTSIDE: "red",
+    Standing.SKIPPED: "dim",
+}
+_NUM_MEDIANS: Final = 20
+
+
+def render_report(report: DeployReport) -> RenderableType:
+    """Give everything a report says on the terminal."""
+    parts: list[RenderableType] = [*render_headline(write_headline(report))]
+    if report.pack is not None:
+        parts.append(render_pack(report.pack))
+    if report.pushes:
+        parts.append(render_pushes(report.pushes))
+    parts += [render_benchmark(each) for each in report.benchmarks]
+    return Group(*parts)
+
+
+def render_text(renderable: RenderableType, *, width: int = 80) -> str:
+    """Write a renderable as plain text, without color or trailing spaces."""
+    console = Console(
+        file=io.StringIO(), width=width, color_system=None, force_terminal=False, highlight=False
+    )
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def render_headline(headline: Headline) -> tuple[RenderableType, ...]:
+    """Give the result in one sentence, then the notices."""
+    parts: list[RenderableType] = [Text(headline.sentence, style="bold")]
+    for notice in headline.notices:
+        text = Text(f"{notice.level.value}: {notice.text}", style=_LEVEL_STYLES[notice.level])
+        parts.append(text)
+        parts += [Padding(Text(f"- {detail}"), (0, 0, 0, 2)) for detail in notice.details]
+    return tuple(parts)
+
+
+def render_pack(pack: PackSummary) -> RenderableType:
+    """Give the variants as a table, then why which was chosen, then parity."""
+    heading = f"Variants of {plain(pack.model, longest=80)} for {plain(pack.target, longest=64)}"
+    with_latency = any(row.median_ns is not None for row in pack.variants)
+    with_accuracy = any(row.accuracy is not None for row in pack.variants)
+    table = _table()
+    table.add_column("recipe", overflow="fold", min_width=8)
+    for name in ("size", "packed", "SQNR"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("accuracy" if with_accuracy else "agreement", justify="right", no_wrap=True)
+    if with_latency:
+        table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold", min_width=7)
+    for row in pack.variants:
+        table.add_row(
+            *_variant_cells(row, pack, with_latency=with_latency, with_accuracy=with_accuracy)
+        )
+    parts: list[RenderableType] = [_heading(heading), table]
+    notes = [
+        f"{plain(row.recipe, longest=64)}: {plain(reason)}"
+        for row in pack.variants
+        for reason in ((row.skipped_reason,) if row.skipped_reason else row.reasons)
+    ]
+    parts += [_indented(note) for note in notes]
+    parts.append(
+        _indented(f"chosen: {plain(pack.chosen, longest=64)}, {plain(pack.chosen_reason)}")
+    )
+    if with_latency and pack.latency_on is not None:
+        parts.append(_indented(f"latency measured on {plain(pack.latency_on, longest=80)}"))
+    if pack.bundle is not None:
+        size = f" ({file_size(pack.bundle_bytes)})" if pack.bundle_bytes is not None else ""
+        parts.append(_indented(f"bundle: {plain(pack.bundle)}{size}"))
+    if pack.parity is not None:
+        parts.append(render_parity(pack.parity))
+    return Group(*parts)
+
+
+def _variant_cells(
+    row: VariantRow, pack: PackSummary, *, with_latency: bool, with_accuracy: bool
+) -> list[Text]:
+    chosen = row.recipe == pack.chosen
+    answer, interval = (
+        (row.accuracy, row.accuracy_ci95)
+        if with_accuracy
+        else (row.top1_agreement, row.top1_agreement_ci95)
+    )
+    cells = [
+        Text(plain(row.recipe, longest=64), style="bold" if chosen else ""),
+        Text(file_size(row.num_bytes) if row.num_bytes is not None else ABSENT),
+        Text(file_size(row.compressed_bytes) if row.compressed_bytes is not None else ABSENT),
+        Text(decibels(row.sqnr_db) if row.sqnr_db is not None else ABSENT),
+        _stacked(share(answer), share_interval(interval).rstrip("%") if interval else "")
+        if answer is not None
+        else Text(ABSENT),
+    ]
+    if with_latency:
+        cells.append(_latency_cell(row.median_ns, row.median_ci95_ns))
+    state = standing(row, chosen=pack.chosen)
+    cells.append(Text(state.value, style=_STANDING_STYLES[state]))
+    return cells
+
+
+def _latency_cell(value_ns: float | None, interval_ns: tuple[float, float] | None) -> Text:
+    if value_ns is None:
+        return Text(ABSENT)
+    interval = latency_ends(interval_ns, value_ns=value_ns) if interval_ns else ""
+    return _stacked(latency(value_ns, interval_ns=interval_ns), interval)
+
+
+def _stacked(value: str, interval: str) -> Text:
+    text = Text(value)
+    if interval:
+        text.append(f"\n{interval}", style="dim")
+    return text
+
+
+def render_parity(parity: ParitySummary) -> RenderableType:
+    """Give how near the converted model is to its source, output by output."""
+    table = _table()
+    table.add_column("output", overflow="fold", min_width=8)
+    for name in ("SQNR", "max abs error", "cosine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in parity.rows:
+        table.add_row(
+            Text(plain(row.output, longest=120)),
+            decibels(row.sqnr_db),
+            small_number(row.max_abs_error),
+            f"{row.cosine:.6f}" if row.cosine is not None else ABSENT,
+        )
+    inputs = "generated" if parity.generated else "given"
+    heading = f"Parity with {plain(parity.reference, longest=80)}, "
+    heading += f"{count(parity.num_samples, inputs + ' sample')}, at least {parity.minimum_db:g} dB"
+    return Group(_heading(heading), table)
+
+
+def render_pushes(pushes: Sequence[PushSummary]) -> RenderableType:
+    """Give each transfer: what was sent, what was there already, and how long it took."""
+    table = _table()
+    table.add_column("device", overflow="fold", min_width=8)
+    table.add_column("release", overflow="fold", min_width=8)
+    for name in ("sent", "skipped", "runtime", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for push in pushes:
+        device = Text(plain(push.device, longest=80))
+        if push.error is not None:
+            table.add_row(device, Text("failed", style="red"), *[ABSENT] * 4)
+            continue
+        table.add_row(
+            device,
+            Text(plain(push.release, longest=80)),
+            *(file_size(e) for e in (push.sent_bytes, push.skipped_bytes, push.runtime_bytes)),
+            seconds(push.seconds),
+        )
+    errors = [
+        _indented(f"{plain(push.device, longest=80)}: {plain(push.error)}")
+        for push in pushes
+        if push.error is not None
+    ]
+    return Group(_heading("Push"), table, *errors)
+
+
+def render_benchmark(benchmark: BenchmarkSummary) -> RenderableType:
+    """Give one measurement: verdict first, then the figures with their intervals."""
+    heading = _heading(f"{model_title(benchmark)} on {device_title(benchmark)}")
+    if benchmark.error is not None:
+        return Group(heading, _indented(f"not measured: {plain(benchmark.error)}"))
+    verdict = plain(benchmark.verdict, longest=40)
+    parts: list[RenderableType] = [heading]
+    style = _VERDICT_STYLES.get(verdict, "bold yellow")
+    parts.append(Padding(Text.assemble("verdict: ", (verdict, style)), (0, 0, 0, 2)))
+    parts += [Padding(Text(f"- {plain(e)}"), (0, 0, 0, 4)) for e in benchmark.reasons]
+    table = _table(show_header=False)
+    table.add_column("figure", style="dim", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95% interval or remark", overflow="fold")
+    for name, value, remark in figure_rows(benchmark):
+        table.add_row(name, value, remark)
+    parts.append(table)
+    medians = launch_medians(benchmark)
+    if medians:
+        shown = " ".join(medians[:_NUM_MEDIANS])
+        more = len(medians) - _NUM_MEDIANS
+        shown += f" and {more} more" if more > 0 else ""
+        parts.append(_indented(f"launch medians: {shown}"))
+    return Group(*parts)
+
+
+def render_facts(facts: Iterable[Fact]) -> RenderableType:
+    """Give named facts as two columns."""
+    table = _table(show_header=False)
+    table.add_column("fact", style="dim", overflow="fold")
+    table.add_column("value", overflow="fold")
+    for fact in facts:
+        table.add_row(Text(plain(fact.name, longest=60)), Text(plain(fact.value)))
+    return table
+
+
+def _table(*, show_header: bool = True) -> Table:
+    return Table(box=SIMPLE_HEAD, show_header=show_header, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text), (0, 0, 0, 2))
