@@ -56,6 +56,10 @@ class Fields:
         """Tell whether the table has the key."""
         return key in self._table
 
+    def keys(self) -> tuple[str, ...]:
+        """Give the table's keys, for a table whose keys are data."""
+        return tuple(self._table)
+
     def fault(self, key: str, text: str) -> None:
         """Note a fault of a key."""
         self.faults.append(f"{self.key_path(key)}: {text}")
