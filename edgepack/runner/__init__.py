@@ -1,1 +1,1 @@
-"""What is sent to the device: self-contained programs that emit JSON lines."""
+"""Self-contained programs sent to devices; they import nothing of this package."""

@@ -1,0 +1,394 @@
+"""Run a TFLite model on the device it is sent to, and say in JSON lines how that went.
+
+Usage: `python3 -I tflite.py [--site FOLDER] REQUEST`, where REQUEST is a JSON object, or `-`
+to read it from standard input. Needs Python 3.8, numpy, and ai_edge_litert or
+tflite_runtime, which FOLDER may hold. One process is one launch.
+
+A request has `mode`, `model` (a path), `threads`, and `inputs`: for each input in the
+runtime's order a file of raw little-endian samples, one after another; an empty list asks
+for made-up inputs. Mode `outputs` has `samples` (how many) and `emit` (send the outputs);
+mode `latency` has `plan`. Every line on standard output is an object with `event`: `engine`,
+then `sample` and `output`, or `init`, `first` and `launch`; at last `done`, or `error` with
+`kind` and `message` and exit code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
+"""
+
+import sys
+
+
+def check_python(version):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - parsed by old Pythons
+    """Say what is wrong with a Python version, as (major, minor); None when it will do."""
+    if tuple(version) >= (3, 8):
+        return None
+    return "expected Python 3.8 or newer, but the device's is %d.%d" % tuple(version)  # noqa: UP031 - no f-string before 3.6
+
+
+if __name__ == "__main__" and check_python(sys.version_info[:2]):
+    sys.stdout.write(
+        '{"event": "error", "kind": "python_too_old", "message": "%s"}\n'  # noqa: UP031 - as above
+        % check_python(sys.version_info[:2])
+    )
+    sys.stdout.flush()
+    sys.exit(1)
+
+import array
+import base64
+import gc
+import glob
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+Request = Dict[str, Any]
+Emit = Callable[[Dict[str, Any]], None]
+
+_CHUNK_BYTES = 3 * 2**20  # of one output line; divisible by 3, so that base64 has no padding inside
+_MAXIMUM_REQUEST_BYTES = 2**20
+_MAXIMUM_WARMUP_SAMPLES = 1000  # as many are kept; more may be run
+
+# What the runtimes say of ops they have no kernel for (tflite_runtime 2.14, LiteRT 2.3). Flex
+# and custom ops may be found missing only at the first invoke, when shapes are dynamic.
+_UNSUPPORTED = (
+    "unresolved custom op",
+    "Didn't find op for builtin opcode",
+    "Op builtin_code out of range",
+    "Select TensorFlow op(s)",
+)
+
+
+class RunnerError(Exception):
+    """A failure with a kind for programs and a message for people."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def main(arguments: List[str], emit: Emit) -> int:
+    """Carry out the request of a command line and give the exit code."""
+    try:
+        site, text = _read_arguments(arguments)
+        request = _read_request(text)
+        if site is not None:
+            sys.path.insert(0, site)
+        engine, make = _load_runtime(site)
+        _run(request, engine, make, emit)
+    except RunnerError as error:
+        emit({"event": "error", "kind": error.kind, "message": str(error)})
+        return 1
+    except MemoryError:
+        emit({"event": "error", "kind": "memory", "message": "the device ran out of memory"})
+        return 1
+    emit({"event": "done"})
+    return 0
+
+
+def _read_arguments(arguments: List[str]) -> Tuple[Optional[str], str]:
+    site = None
+    if len(arguments) >= 2 and arguments[0] == "--site":  # noqa: PLR2004 - the option and its value
+        site, arguments = arguments[1], arguments[2:]
+    if len(arguments) != 1:
+        raise RunnerError("request", "expected [--site FOLDER] REQUEST on the command line")
+    if arguments[0] == "-":
+        return site, sys.stdin.read(_MAXIMUM_REQUEST_BYTES)
+    return site, arguments[0]
+
+
+def _read_request(text: str) -> Request:
+    try:
+        request = json.loads(text)
+    except ValueError as error:
+        raise RunnerError("request", "the request is not JSON: %s" % error) from error
+    if not isinstance(request, dict) or request.get("mode") not in ("outputs", "latency"):
+        raise RunnerError("request", "expected a request with the mode outputs or latency")
+    return request
+
+
+def _load_runtime(site: Optional[str]) -> Tuple[Dict[str, Any], Callable[..., Any]]:
+    """Import the first runtime there is; give what it is called and its Interpreter class."""
+    reasons = []
+    for module, name in (
+        ("ai_edge_litert", "ai-edge-litert"),
+        ("tflite_runtime", "tflite-runtime"),
+    ):
+        try:
+            interpreter = __import__(module + ".interpreter", fromlist=["Interpreter"])
+        # A runtime for another libc or numpy fails while it is imported, in many ways.
+        except (ImportError, OSError, AttributeError, RuntimeError, SystemError) as error:
+            reasons.append("%s: %s" % (name, error))
+            continue
+        version = getattr(__import__(module), "__version__", None) or _installed_version(name, site)
+        return {"name": name, "version": version}, interpreter.Interpreter
+    raise RunnerError("import", "no TFLite runtime can be imported: " + "; ".join(reasons))
+
+
+def _installed_version(name: str, site: Optional[str]) -> Optional[str]:
+    import importlib.metadata as metadata  # noqa: PLC0415 - new in Python 3.8
+
+    try:
+        found = list(metadata.distributions(name=name, path=[site])) if site else []
+        return str(found[0].version if found else metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emit: Emit) -> None:
+    model, threads = str(request["model"]), int(request["threads"])
+    if not os.path.isfile(model):
+        raise RunnerError("missing_file", "the model %s is not there" % model)
+    memory_before, _ = _peak_memory()
+    start = time.perf_counter_ns()
+    try:
+        interpreter = make(model_path=model, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise _runtime_error("model", error) from error
+    init_ns = time.perf_counter_ns() - start
+    engine.update(event="engine", threads=threads, xnnpack=_is_delegated(interpreter))
+    engine.update(python="%d.%d.%d" % sys.version_info[:3])
+    emit(engine)
+    if request["mode"] == "outputs":
+        _emit_outputs(interpreter, request, emit)
+    else:
+        emit({"event": "init", "init_ns": init_ns})
+        _emit_launch(interpreter, request, emit, init_ns, memory_before)
+
+
+def _runtime_error(kind: str, error: Exception) -> RunnerError:
+    message = " ".join(str(error).split())
+    if any(phrase in message for phrase in _UNSUPPORTED):
+        kind = "unsupported_op"
+    return RunnerError(kind, message)
+
+
+def _is_delegated(interpreter: Any) -> Optional[bool]:
+    """Tell whether XNNPACK, the only delegate applied by default, took any part of the graph.
+
+    A part it took stands as an op named DELEGATE (seen with tflite_runtime 2.14 and LiteRT
+    2.3). The call is not public, so its absence reads as unknown.
+    """
+    try:
+        return any("DELEGATE" in op["op_name"].upper() for op in interpreter._get_ops_details())  # noqa: SLF001 - see above
+    except (AttributeError, KeyError, RuntimeError, ValueError, TypeError):
+        return None
+
+
+def _feed(interpreter: Any, request: Request, sample: int) -> None:
+    """Set all inputs to one sample of the request's files, or to made-up values."""
+    import numpy as np  # noqa: PLC0415 - comes from the site folder
+
+    details, paths = interpreter.get_input_details(), request["inputs"]
+    if paths and len(paths) != len(details):
+        text = "expected a file for each of %d inputs, but got %d" % (len(details), len(paths))
+        raise RunnerError("inputs", text)
+    random = np.random.RandomState(0)
+    for index, detail in enumerate(details):
+        shape, dtype = tuple(int(size) for size in detail["shape"]), np.dtype(detail["dtype"])
+        num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if paths:
+            data = _read_sample(paths[index], sample, num_bytes, detail["name"])
+            value = np.frombuffer(data, dtype=dtype).reshape(shape)
+        elif dtype.kind == "f":
+            value = random.uniform(-1, 1, shape).astype(dtype)
+        elif dtype.itemsize <= 2 and dtype.kind in "iu":  # noqa: PLR2004 - quantized reals
+            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+            value = random.randint(low, high + 1, shape).astype(dtype)
+        else:  # an index or a switch, for which only zero is surely in range
+            value = np.zeros(shape, dtype)
+        try:
+            interpreter.set_tensor(detail["index"], value)
+        except (RuntimeError, ValueError) as error:
+            raise _runtime_error("inputs", error) from error
+
+
+def _read_sample(path: str, sample: int, num_bytes: int, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(sample * num_bytes)
+            data = file.read(num_bytes)
+    except OSError as error:
+        text = "the input file %s cannot be read: %s" % (path, error.strerror)
+        raise RunnerError("missing_file", text) from error
+    if len(data) != num_bytes:
+        text = "input %s needs %d bytes a sample, but %s has only %d left for sample %d" % (
+            (name, num_bytes, path, len(data), sample)
+        )
+        raise RunnerError("inputs", text)
+    return data
+
+
+def _invoke(interpreter: Any) -> int:
+    start = time.perf_counter_ns()
+    try:
+        interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        raise _runtime_error("invoke", error) from error
+    return time.perf_counter_ns() - start
+
+
+def _emit_outputs(interpreter: Any, request: Request, emit: Emit) -> None:
+    for sample in range(int(request["samples"])):
+        _feed(interpreter, request, sample)
+        # A model with variables starts afresh with each sample: samples are independent.
+        interpreter.reset_all_variables()
+        run_ns = _invoke(interpreter)
+        emit({"event": "sample", "sample": sample, "run_ns": run_ns})
+        if not request["emit"]:
+            continue
+        for index, detail in enumerate(interpreter.get_output_details()):
+            value = interpreter.get_tensor(detail["index"])
+            _emit_output(emit, sample, index, value)
+
+
+def _emit_output(emit: Emit, sample: int, index: int, value: Any) -> None:
+    data = value.tobytes()
+    line = {"event": "output", "sample": sample, "index": index}
+    line.update(dtype=value.dtype.name, shape=list(value.shape), num_bytes=len(data))
+    for offset in range(0, max(1, len(data)), _CHUNK_BYTES):
+        chunk = base64.b64encode(data[offset : offset + _CHUNK_BYTES]).decode("ascii")
+        emit(dict(line, offset=offset, data=chunk))
+
+
+def _emit_launch(
+    interpreter: Any, request: Request, emit: Emit, init_ns: int, memory_before: Optional[int]
+) -> None:
+    plan = request["plan"]
+    _feed(interpreter, request, 0)
+    begin = time.perf_counter_ns()
+    first_ns = _invoke(interpreter)
+    emit({"event": "first", "first_ns": first_ns})
+    deadline = begin + int(plan["max_seconds"] * 1e9)
+    capacity = int(plan["max_samples"])
+    gc.collect()
+    gc.disable()
+    warmup_deadline = begin + (deadline - begin) // 3
+    warmup = array.array("q", bytes(8 * min(capacity, _MAXIMUM_WARMUP_SAMPLES)))
+    minimum = (int(plan["warmup_runs"]), int(plan["warmup_seconds"] * 1e9))
+    kept, num_warmup = _warm_up(interpreter.invoke, warmup, minimum, warmup_deadline)
+    typical_ns = sorted(warmup[:kept])[kept // 2] if kept else first_ns
+    min_ns = int(plan["min_seconds"] * 1e9)
+    # So that a quick model's samples span the whole time in bounded storage, only every
+    # stride-th run is timed; a tenth is left for runs that get quicker.
+    stride = 1 + int(min_ns / (max(1, typical_ns) * capacity * 0.9))
+    storage = array.array("q", bytes(8 * capacity))
+    before = _conditions()
+    minimum = (int(plan["min_runs"]), min_ns)
+    start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
+    try:
+        count = _time_runs(interpreter.invoke, storage, minimum, deadline, stride)
+    except (RuntimeError, ValueError) as error:
+        raise _runtime_error("invoke", error) from error
+    cpu_ns, wall_ns = time.process_time_ns() - cpu_start, time.perf_counter_ns() - start
+    after = _conditions()
+    peak, reason = _peak_memory()
+    launch = {"event": "launch", "init_ns": init_ns, "first_ns": first_ns}
+    launch.update(warmup_ns=warmup[:kept].tolist(), num_warmup_runs=num_warmup)
+    launch.update(samples_ns=storage[:count].tolist(), stride=stride)
+    launch.update(wall_ns=wall_ns, cpu_ns=cpu_ns, before=before, after=after)
+    launch.update(peak_memory_bytes=peak, peak_memory_reason=reason)
+    launch.update(start_memory_bytes=memory_before)
+    emit(launch)
+
+
+def _warm_up(
+    invoke: Callable[[], None], storage: Any, minimum: Tuple[int, int], deadline: int
+) -> Tuple[int, int]:
+    """Run until both minimums (runs, nanoseconds) are met; give kept samples and runs."""
+    clock, capacity = time.perf_counter_ns, len(storage)
+    count, begin = 0, clock()
+    end = begin
+    while (count < minimum[0] or end - begin < minimum[1]) and end < deadline:
+        start = clock()
+        invoke()
+        end = clock()
+        if count < capacity:
+            storage[count] = end - start
+        count += 1
+    return min(count, capacity), count
+
+
+def _time_runs(
+    invoke: Callable[[], None],
+    storage: Any,
+    minimum: Tuple[int, int],
+    deadline: int,
+    stride: int,
+) -> int:
+    """Time every stride-th run until both minimums are met; give the number of samples."""
+    clock, capacity, between = time.perf_counter_ns, len(storage), range(stride - 1)
+    count, begin = 0, clock()
+    while True:
+        start = clock()
+        invoke()
+        end = clock()
+        storage[count] = end - start
+        count += 1
+        if count == capacity or (count >= minimum[0] and end - begin >= minimum[1]):
+            return count
+        if end + (end - start) * stride > deadline:  # the next would end too late
+            return count
+        for _ in between:
+            invoke()
+
+
+def _conditions() -> Dict[str, Any]:
+    """Read what may move the latency, where Linux tells it: clock, temperature, other work."""
+    frequencies = _read_integers("/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
+    temperatures = _read_integers("/sys/class/thermal/thermal_zone*/temp")
+    runnable = None
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            runnable = int(file.read().split()[3].split("/")[0])
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux, or hidden from this user: unknown
+    return {
+        "frequency_khz": max(frequencies) if frequencies else None,
+        "temperature_c": max(temperatures) / 1000 if temperatures else None,
+        "num_runnable": runnable,
+    }
+
+
+def _read_integers(pattern: str) -> List[int]:
+    values = []
+    for path in sorted(glob.glob(pattern)):
+        try:
+            with open(path, encoding="ascii") as file:
+                values.append(int(file.read()))
+        except (OSError, ValueError):
+            continue  # a sensor that is asleep fails to be read
+    return values
+
+
+def _peak_memory() -> Tuple[Optional[int], Optional[str]]:
+    """Give this process's peak resident memory in bytes, or None and why it is unknown."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024, None
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux, or hidden: the second source
+    try:
+        import resource  # noqa: PLC0415 - absent on some systems
+    except ImportError:
+        return None, "neither /proc/self/status nor getrusage tells it"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, KiB elsewhere (getrusage(2) of each).
+    return (peak if sys.platform == "darwin" else peak * 1024) or None, None if peak else "zero"
+
+
+def _open_output() -> Emit:
+    """Keep standard output for events: what libraries print goes to standard error."""
+    sys.stdout.flush()
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(event: Dict[str, Any]) -> None:
+        channel.write(json.dumps(event, separators=(",", ":")) + "\n")
+        channel.flush()
+
+    return emit
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], _open_output()))
