@@ -1,0 +1,18 @@
+"""Calibration and evaluation data, checked against the source model's inputs."""
+
+from edgepack.data.generate import generate_samples
+from edgepack.data.images import ColorOrder, ImageLayout, ImagePreprocessing, ResizeRule
+from edgepack.data.load import load_samples
+from edgepack.data.samples import Samples, make_samples, split_samples
+
+__all__ = [
+    "ColorOrder",
+    "ImageLayout",
+    "ImagePreprocessing",
+    "ResizeRule",
+    "Samples",
+    "generate_samples",
+    "load_samples",
+    "make_samples",
+    "split_samples",
+]

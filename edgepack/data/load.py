@@ -1,0 +1,90 @@
+"""Where samples come from: a file, a folder of images, or the user's own function."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from edgepack.data.arrays import read_labels, read_npy, read_npz
+from edgepack.data.function import read_function
+from edgepack.data.images import ImagePreprocessing, read_images
+from edgepack.data.samples import Samples, check_samples
+from edgepack.errors import DataError
+from edgepack.model import TensorSpec
+
+_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load_samples(
+    source: str,
+    *,
+    inputs: tuple[TensorSpec, ...],
+    images: ImagePreprocessing | None = None,
+    labels: Path | None = None,
+    class_names: Sequence[str] = (),
+) -> Samples:
+    """Load samples and check them against the source model's inputs.
+
+    Args:
+        source: an `.npz` with one array an input, an `.npy` for a model of one input, a folder
+            of images, or `module:function` (the user's own code, yielding one dict a sample).
+            An array's first axis counts the samples; a batch axis of 1 may stand behind it.
+        inputs: the source model's inputs.
+        images: how images are preprocessed; the defaults when None.
+        labels: file of class ids; an array `labels` of the data or class subfolders else.
+        class_names: names of the classes in the model's order, for class subfolders.
+
+    Raises:
+        DataError: unreadable, or not fitting; all faults are listed.
+    """
+    ids = None if labels is None else read_labels(labels)
+    path = Path(source)
+    if path.is_dir():
+        return _load_images(path, inputs, images, ids, class_names)
+    if path.suffix == ".npz" and path.exists():
+        return check_samples(read_npz(path), inputs=inputs, labels=ids, source=source)
+    if path.suffix == ".npy" and path.exists():
+        _require_single(source, inputs, "an .npy holds one array; write an .npz")
+        given = {inputs[0].name: read_npy(path)}
+        return check_samples(given, inputs=inputs, labels=ids, source=source)
+    if not path.exists() and _FUNCTION.fullmatch(source):
+        return check_samples(read_function(source), inputs=inputs, labels=ids, source=source)
+    came = "there is no such file" if not path.exists() else f"got a file {path.suffix!r}"
+    raise DataError(
+        f"data {source!r}: expected an .npz, an .npy, a folder of images or module:function, but "
+        f"{came}",
+        remedy="Check the path; numpy.savez(path, input_name=array) writes a fitting file.",
+    )
+
+
+def _load_images(
+    path: Path,
+    inputs: tuple[TensorSpec, ...],
+    images: ImagePreprocessing | None,
+    ids: NDArray[Any] | None,
+    class_names: Sequence[str],
+) -> Samples:
+    _require_single(str(path), inputs, "a folder of images feeds one; write an .npz")
+    array, found = read_images(
+        path,
+        spec=inputs[0],
+        preprocessing=images or ImagePreprocessing(),
+        class_names=class_names,
+    )
+    return check_samples(
+        {inputs[0].name: array},
+        inputs=inputs,
+        labels=found if ids is None else ids,
+        source=str(path),
+    )
+
+
+def _require_single(source: str, inputs: tuple[TensorSpec, ...], remedy: str) -> None:
+    if len(inputs) != 1:
+        names = ", ".join(repr(spec.name) for spec in inputs)
+        raise DataError(
+            f"{source}: the model has {len(inputs)} inputs ({names}), and {remedy}",
+            remedy="numpy.savez(path, **{input_name: array, …}) writes one array an input.",
+        )
