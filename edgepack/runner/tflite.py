@@ -14,29 +14,31 @@ then `sample` and `output`, or `init`, `first` and `launch`; at last `done`, or 
 
 import sys
 
+# A Python older than 3.8 must get as far as the check below: Python 3.6 and 3.7 can parse all of
+# this file, and run the lines before the check. So no `from __future__ import annotations`.
+# ruff: noqa: E402, FA100, ANN401 - imports follow the check; see above; the runtimes are untyped
 
-def check_python(version):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - parsed by old Pythons
-    """Say what is wrong with a Python version, as (major, minor); None when it will do."""
+
+def check_python(version: tuple) -> str:  # type: ignore[type-arg]
+    """Say what is wrong with a Python version, as (major, minor); empty when it will do."""
     if tuple(version) >= (3, 8):
-        return None
-    return "expected Python 3.8 or newer, but the device's is %d.%d" % tuple(version)  # noqa: UP031 - no f-string before 3.6
+        return ""
+    return f"expected Python 3.8 or newer, but the device's is {version[0]}.{version[1]}"
 
 
 if __name__ == "__main__" and check_python(sys.version_info[:2]):
-    sys.stdout.write(
-        '{"event": "error", "kind": "python_too_old", "message": "%s"}\n'  # noqa: UP031 - as above
-        % check_python(sys.version_info[:2])
-    )
+    fault = check_python(sys.version_info[:2])
+    sys.stdout.write(f'{{"event": "error", "kind": "python_too_old", "message": "{fault}"}}\n')
     sys.stdout.flush()
     sys.exit(1)
 
 import array
 import base64
 import gc
-import glob
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 Request = Dict[str, Any]
@@ -98,7 +100,7 @@ def _read_request(text: str) -> Request:
     try:
         request = json.loads(text)
     except ValueError as error:
-        raise RunnerError("request", "the request is not JSON: %s" % error) from error
+        raise RunnerError("request", f"the request is not JSON: {error}") from error
     if not isinstance(request, dict) or request.get("mode") not in ("outputs", "latency"):
         raise RunnerError("request", "expected a request with the mode outputs or latency")
     return request
@@ -115,7 +117,7 @@ def _load_runtime(site: Optional[str]) -> Tuple[Dict[str, Any], Callable[..., An
             interpreter = __import__(module + ".interpreter", fromlist=["Interpreter"])
         # A runtime for another libc or numpy fails while it is imported, in many ways.
         except (ImportError, OSError, AttributeError, RuntimeError, SystemError) as error:
-            reasons.append("%s: %s" % (name, error))
+            reasons.append(f"{name}: {error}")
             continue
         version = getattr(__import__(module), "__version__", None) or _installed_version(name, site)
         return {"name": name, "version": version}, interpreter.Interpreter
@@ -123,7 +125,7 @@ def _load_runtime(site: Optional[str]) -> Tuple[Dict[str, Any], Callable[..., An
 
 
 def _installed_version(name: str, site: Optional[str]) -> Optional[str]:
-    import importlib.metadata as metadata  # noqa: PLC0415 - new in Python 3.8
+    from importlib import metadata  # noqa: PLC0415 - new in Python 3.8
 
     try:
         found = list(metadata.distributions(name=name, path=[site])) if site else []
@@ -134,8 +136,8 @@ def _installed_version(name: str, site: Optional[str]) -> Optional[str]:
 
 def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emit: Emit) -> None:
     model, threads = str(request["model"]), int(request["threads"])
-    if not os.path.isfile(model):
-        raise RunnerError("missing_file", "the model %s is not there" % model)
+    if not Path(model).is_file():
+        raise RunnerError("missing_file", f"the model {model} is not there")
     memory_before, _ = _peak_memory()
     start = time.perf_counter_ns()
     try:
@@ -145,7 +147,7 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
         raise _runtime_error("model", error) from error
     init_ns = time.perf_counter_ns() - start
     engine.update(event="engine", threads=threads, xnnpack=_is_delegated(interpreter))
-    engine.update(python="%d.%d.%d" % sys.version_info[:3])
+    engine.update(python=".".join(map(str, sys.version_info[:3])))
     emit(engine)
     if request["mode"] == "outputs":
         _emit_outputs(interpreter, request, emit)
@@ -179,7 +181,7 @@ def _feed(interpreter: Any, request: Request, sample: int) -> None:
 
     details, paths = interpreter.get_input_details(), request["inputs"]
     if paths and len(paths) != len(details):
-        text = "expected a file for each of %d inputs, but got %d" % (len(details), len(paths))
+        text = f"expected a file for each of {len(details)} inputs, but got {len(paths)}"
         raise RunnerError("inputs", text)
     random = np.random.RandomState(0)
     for index, detail in enumerate(details):
@@ -203,16 +205,15 @@ def _feed(interpreter: Any, request: Request, sample: int) -> None:
 
 def _read_sample(path: str, sample: int, num_bytes: int, name: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             file.seek(sample * num_bytes)
             data = file.read(num_bytes)
     except OSError as error:
-        text = "the input file %s cannot be read: %s" % (path, error.strerror)
+        text = f"the input file {path} cannot be read: {error.strerror}"
         raise RunnerError("missing_file", text) from error
     if len(data) != num_bytes:
-        text = "input %s needs %d bytes a sample, but %s has only %d left for sample %d" % (
-            (name, num_bytes, path, len(data), sample)
-        )
+        text = f"input {name} needs {num_bytes} bytes a sample, but sample {sample} of {path} "
+        text += f"has {len(data)}"
         raise RunnerError("inputs", text)
     return data
 
@@ -333,11 +334,11 @@ def _time_runs(
 
 def _conditions() -> Dict[str, Any]:
     """Read what may move the latency, where Linux tells it: clock, temperature, other work."""
-    frequencies = _read_integers("/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
-    temperatures = _read_integers("/sys/class/thermal/thermal_zone*/temp")
+    frequencies = _read_integers("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
+    temperatures = _read_integers("class/thermal/thermal_zone*/temp")
     runnable = None
     try:
-        with open("/proc/loadavg", encoding="ascii") as file:
+        with Path("/proc/loadavg").open(encoding="ascii") as file:
             runnable = int(file.read().split()[3].split("/")[0])
     except (OSError, ValueError, IndexError):
         pass  # not Linux, or hidden from this user: unknown
@@ -350,19 +351,18 @@ def _conditions() -> Dict[str, Any]:
 
 def _read_integers(pattern: str) -> List[int]:
     values = []
-    for path in sorted(glob.glob(pattern)):
+    for path in sorted(Path("/sys").glob(pattern)):
         try:
-            with open(path, encoding="ascii") as file:
-                values.append(int(file.read()))
-        except (OSError, ValueError):
-            continue  # a sensor that is asleep fails to be read
+            values.append(int(path.read_text(encoding="ascii")))
+        except (OSError, ValueError):  # noqa: PERF203 - a few files, each may be a sensor asleep
+            continue
     return values
 
 
 def _peak_memory() -> Tuple[Optional[int], Optional[str]]:
     """Give this process's peak resident memory in bytes, or None and why it is unknown."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as file:
             for line in file:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024, None
