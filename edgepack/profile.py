@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -18,6 +19,12 @@ from edgepack.errors import ProfileError
 SCHEMA: Final = 1
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _ROOT: Final = re.compile(r"(~|)(/[A-Za-z0-9._-]+)+")
+
+# Arm Architecture Reference Manual for A-profile: AArch32 state of an Armv8 core has these.
+_IMPLIED: Final = {
+    "asimd": frozenset({"neon"}),
+    "fp": frozenset({"vfp", "vfpv3", "vfpv4", "vfpd32"}),
+}
 
 
 class Architecture(StrEnum):
@@ -194,6 +201,18 @@ def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
         deploy_root=root,
         benchmark=benchmark,
     )
+
+
+def missing_features(required: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
+    """Give the required CPU features that a kernel's list lacks.
+
+    A 64-bit kernel lists Armv8's names even to 32-bit programs (arch/arm64/kernel/cpuinfo.c),
+    so the 32-bit names that each Armv8 core has are taken from those.
+    """
+    there = set(present)
+    for name in present:
+        there |= _IMPLIED.get(name, frozenset())
+    return tuple(name for name in required if name not in there)
 
 
 def profile_to_json(profile: TargetProfile) -> dict[str, object]:
