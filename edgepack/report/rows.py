@@ -64,8 +64,8 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     if benchmark.launches:
         inits = sorted(launch.init_ns for launch in benchmark.launches)
         firsts = sorted(launch.first_ns for launch in benchmark.launches)
-        rows.append(("init", latency(middle(inits)), "median of launches"))
-        rows.append(("first inference", latency(middle(firsts)), "median of launches"))
+        rows.append(("init", latency(quantile(inits, 0.5)), "median of launches"))
+        rows.append(("first inference", latency(quantile(firsts, 0.5)), "median of launches"))
     peak = benchmark.peak_memory_bytes
     rows.append(
         ("peak memory", memory_size(peak), "of the measuring process")
@@ -100,14 +100,40 @@ def launch_medians(benchmark: BenchmarkSummary) -> tuple[str, ...]:
     """Give each launch's median in the unit of the whole, in launch order."""
     interval = benchmark.latency.median_ci95_ns if benchmark.latency else None
     return tuple(
-        latency(middle(sorted(launch.samples_ns)), interval_ns=interval)
+        latency(quantile(sorted(launch.samples_ns), 0.5), interval_ns=interval)
         + ("!" if launch.marks else "")
         for launch in benchmark.launches
         if launch.samples_ns
     )
 
 
-def middle(ordered: Sequence[int]) -> float:
-    """Give the median of sorted numbers."""
-    half = len(ordered) // 2
-    return float(ordered[half]) if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+def launch_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+    """Give each launch as its number, its figures, and what is doubtful about it."""
+    interval = benchmark.latency.median_ci95_ns if benchmark.latency else None
+    rows = []
+    for number, launch in enumerate(benchmark.launches, start=1):
+        ordered = sorted(launch.samples_ns)
+        p5, p95 = (quantile(ordered, level) for level in (0.05, 0.95))
+        peak = launch.peak_memory_bytes
+        values = (
+            *(
+                latency(value, interval_ns=interval) if ordered else ABSENT
+                for value in (quantile(ordered, 0.5), p5, p95)
+            ),
+            f"{len(ordered):,}",
+            latency(launch.init_ns),
+            latency(launch.first_ns),
+            memory_size(peak) if peak is not None else ABSENT,
+        )
+        rows.append((str(number), values, ", ".join(plain(mark) for mark in launch.marks)))
+    return tuple(rows)
+
+
+def quantile(ordered: Sequence[int], level: float) -> float:
+    """Give a quantile of sorted numbers, linear between neighbors; 0 of none."""
+    if not ordered:
+        return 0.0
+    place = level * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

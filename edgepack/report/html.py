@@ -1,0 +1,354 @@
+"""One self-contained page: no script, no network, every text from outside escaped.
+
+The page's own content security policy forbids scripts and any loading, so that a fault in the
+escaping would still be harmless.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+from edgepack.report.figures import plot_comparison, plot_distribution, plot_launches
+from edgepack.report.headline import (
+    VERDICT_MEANINGS,
+    Headline,
+    Level,
+    Notice,
+    device_title,
+    model_title,
+    write_headline,
+)
+from edgepack.report.labels import plain
+from edgepack.report.markup import (
+    cell,
+    facts_table,
+    latency_cell,
+    plots,
+    row_head,
+    section,
+    share_cell,
+    table,
+    text_of,
+)
+from edgepack.report.rows import Standing, figure_rows, launch_rows, standing
+from edgepack.report.style import STYLE_SHEET
+from edgepack.report.summary import (
+    BenchmarkSummary,
+    DeployReport,
+    PackSummary,
+    ParitySummary,
+    PushSummary,
+    VariantRow,
+)
+from edgepack.report.tradeoff import Measure, plot_tradeoff
+from edgepack.report.units import (
+    ABSENT,
+    count,
+    decibels,
+    file_size,
+    seconds,
+    share,
+    small_number,
+)
+
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+_BADGES: Final = {
+    Standing.CHOSEN: "good",
+    Standing.CHOSEN_OUTSIDE: "fault",
+    Standing.INSIDE: "",
+    Standing.OUTSIDE: "fault",
+    Standing.SKIPPED: "",
+}
+_LEVEL_NAMES: Final = {Level.NOTE: "Note.", Level.WARNING: "Careful.", Level.FAULT: "Fault."}
+
+
+def render_page(report: DeployReport) -> str:
+    """Write a report as one HTML document."""
+    headline = write_headline(report)
+    sections = []
+    if len(report.benchmarks) > 1:
+        sections.append(_comparison(report.benchmarks))
+    if report.pack is not None:
+        sections.append(_pack(report.pack))
+    sections += [
+        _benchmark(each, number=number) for number, each in enumerate(report.benchmarks, start=1)
+    ]
+    if report.pushes:
+        sections.append(_pushes(report.pushes))
+    if report.pack is not None:
+        sections.append(_origin(report.pack))
+    made = " · ".join(
+        text_of(part)
+        for part in (
+            f"EdgePack {report.tool_version}" if report.tool_version else "EdgePack",
+            report.created,
+        )
+        if part
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text_of(report.title)} · EdgePack report</title>\n"
+        f"<style>{STYLE_SHEET}</style>\n</head>\n<body>\n"
+        f"{_header(report, headline)}\n<main>\n" + "\n".join(sections) + "\n</main>\n"
+        f"<footer><p>{made}. Latency: intervals are 95% and computed over launches. "
+        "Sizes: 1 kB is 1000 bytes; memory: 1 MiB is 1048576 bytes.</p></footer>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _header(report: DeployReport, headline: Headline) -> str:
+    tiles = "".join(
+        f"<div><dt>{escape(tile.name)}</dt>"
+        f'<dd class="value">{escape(tile.value)}</dd>'
+        f'<dd class="detail">{escape(tile.detail)}</dd></div>'
+        for tile in headline.tiles
+    )
+    parts = [
+        f'<p class="over">{text_of(report.title)}</p>',
+        f"<h1>{escape(headline.sentence)}</h1>",
+    ]
+    verdicts = " ".join(
+        _verdict(each) for each in report.benchmarks[:1] if len(report.benchmarks) == 1
+    )
+    if verdicts:
+        parts.append(f"<p>{verdicts}</p>")
+    if headline.notices:
+        parts.append(f'<ul class="notices">{"".join(map(_notice, headline.notices))}</ul>')
+    if tiles:
+        parts.append(f'<dl class="tiles">{tiles}</dl>')
+    return f"<header>{''.join(parts)}</header>"
+
+
+def _notice(notice: Notice) -> str:
+    details = "".join(f"<li>{escape(detail)}</li>" for detail in notice.details)
+    return (
+        f'<li class="{notice.level.value}"><strong>{_LEVEL_NAMES[notice.level]}</strong> '
+        f"{escape(notice.text)}" + (f"<ul>{details}</ul>" if details else "") + "</li>"
+    )
+
+
+def _verdict(benchmark: BenchmarkSummary) -> str:
+    if benchmark.error is not None:
+        return '<span class="badge fault">not measured</span>'
+    verdict = plain(benchmark.verdict, longest=40) or "no verdict"
+    level = "good" if verdict == "valid" else "warning"
+    badge = f'<span class="badge {level}">{escape(verdict)}</span>'
+    meaning = VERDICT_MEANINGS.get(verdict)
+    return badge + (f' <span class="lead">{escape(meaning)}</span>' if meaning else "")
+
+
+def _pack(pack: PackSummary) -> str:
+    with_latency = any(row.median_ns is not None for row in pack.variants)
+    with_accuracy = any(row.accuracy is not None for row in pack.variants)
+    with_agreement = any(row.top1_agreement is not None for row in pack.variants)
+    columns = [("Recipe", False), ("Size", True), ("Compressed", True), ("SQNR", True)]
+    columns += [("Agreement", True)] * with_agreement + [("Accuracy", True)] * with_accuracy
+    columns += [("Median latency", True)] * with_latency + [("Standing", False)]
+    rows = [
+        _variant(
+            row,
+            pack,
+            with_agreement=with_agreement,
+            with_accuracy=with_accuracy,
+            with_latency=with_latency,
+        )
+        for row in pack.variants
+    ]
+    about = plain(pack.target_description or pack.target)
+    caption = f"Variants of {plain(pack.model, longest=120)} for {about}"
+    if pack.num_samples is not None:
+        caption += f", compared with float on {count(pack.num_samples, 'sample')}"
+    if with_latency and pack.latency_on is not None:
+        caption += f", timed on {plain(pack.latency_on, longest=80)}"
+    reason = f"{plain(pack.chosen, longest=64)} was chosen: {plain(pack.chosen_reason)}."
+    parts = [f'<p class="lead">{escape(reason)}{_floors(pack)}</p>']
+    parts.append(
+        plots(
+            plot_tradeoff(pack, measure=Measure.LATENCY, key="latency"),
+            plot_tradeoff(pack, measure=Measure.FIDELITY, key="fidelity"),
+        )
+    )
+    parts.append(table(caption, columns, rows))
+    if pack.bundle is not None:
+        size = f", {file_size(pack.bundle_bytes)}" if pack.bundle_bytes is not None else ""
+        parts.append(f"<p>Bundle <code>{text_of(pack.bundle)}</code>{escape(size)}</p>")
+    return section("Variants", *parts)
+
+
+def _floors(pack: PackSummary) -> str:
+    floors = []
+    if pack.min_sqnr_db is not None:
+        floors.append(f"SQNR of at least {pack.min_sqnr_db:g} dB")
+    if pack.min_agreement is not None:
+        floors.append(f"at least {share(pack.min_agreement)} agreement with float")
+    if pack.max_drop is not None:
+        floors.append(f"at most {pack.max_drop * 100:g} percentage points of accuracy lost")
+    if not floors:
+        return ""
+    return f" The floors: {escape(', '.join(floors))}; the objective: {text_of(pack.objective)}."
+
+
+def _variant(
+    row: VariantRow,
+    pack: PackSummary,
+    *,
+    with_agreement: bool,
+    with_accuracy: bool,
+    with_latency: bool,
+) -> str:
+    state = standing(row, chosen=pack.chosen)
+    cells = [
+        row_head(row.recipe, longest=64),
+        cell(file_size(row.num_bytes) if row.num_bytes is not None else ABSENT),
+        cell(file_size(row.compressed_bytes) if row.compressed_bytes is not None else ABSENT),
+        cell(decibels(row.sqnr_db) if row.sqnr_db is not None else ABSENT),
+    ]
+    if with_agreement:
+        cells.append(share_cell(row.top1_agreement, row.top1_agreement_ci95))
+    if with_accuracy:
+        cells.append(share_cell(row.accuracy, row.accuracy_ci95))
+    if with_latency:
+        cells.append(latency_cell(row.median_ns, row.median_ci95_ns))
+    notes = [row.skipped_reason] if row.skipped_reason is not None else list(row.reasons)
+    if row.zero_share is not None:
+        notes.append(f"{share(row.zero_share)} of the weights are zero")
+    why = "".join(f'<span class="why">{text_of(note)}</span>' for note in notes)
+    badge = f'<span class="badge {_BADGES[state]}">{escape(state.value)}</span>'
+    cells.append(f'<td class="text">{badge}{why}</td>')
+    kind = {Standing.SKIPPED: "skipped", Standing.CHOSEN: "chosen"}.get(state, "")
+    return f'<tr class="{kind}">{"".join(cells)}</tr>'
+
+
+def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
+    rows = []
+    number = 0
+    for each in benchmarks:
+        figures = each.latency
+        number += figures is not None
+        name = f"{number}. {model_title(each)}" if figures else model_title(each)
+        cells = [row_head(name), cell(device_title(each), number=False)]
+        if figures is None:
+            cells += [cell(ABSENT)] * 3
+        else:
+            cells.append(latency_cell(figures.median_ns, figures.median_ci95_ns))
+            cells.append(latency_cell(figures.p90_ns, figures.p90_ci95_ns))
+            cells.append(cell(f"{each.num_runs:,}"))
+        level = "fault" if figures is None else "good" if each.verdict == "valid" else "warning"
+        verdict = "not measured" if figures is None else plain(each.verdict, longest=40)
+        why = "".join(
+            f'<span class="why">{text_of(note)}</span>'
+            for note in ((each.error,) if each.error is not None else each.reasons)
+        )
+        badge = f'<span class="badge {level}">{escape(verdict)}</span>'
+        cells.append(f'<td class="text">{badge}{why}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    columns = [("Model", False), ("Device", False), ("Median", True), ("p90", True)]
+    columns += [("Runs", True), ("Verdict", False)]
+    caption = f"{count(len(benchmarks), 'measurement')}; each is shown in full below"
+    return section(
+        "Measurements",
+        plots(plot_comparison(benchmarks, key="comparison")),
+        table(caption, columns, rows),
+    )
+
+
+def _benchmark(benchmark: BenchmarkSummary, *, number: int) -> str:
+    title = f"{model_title(benchmark)} on {plain(benchmark.device, longest=80)}"
+    if benchmark.error is not None:
+        return section(title, f"<p>{_verdict(benchmark)} {text_of(benchmark.error)}</p>")
+    parts = [f"<p>{_verdict(benchmark)}</p>"]
+    if benchmark.reasons:
+        reasons = "".join(f"<li>{text_of(reason)}</li>" for reason in benchmark.reasons)
+        parts.append(f"<ul>{reasons}</ul>")
+    parts.append(
+        plots(
+            plot_distribution(benchmark, key=f"distribution{number}"),
+            plot_launches(benchmark, key=f"launches{number}"),
+        )
+    )
+    figures = table(
+        "Latency and cost",
+        (("Figure", False), ("Value", True), ("95% interval or remark", False)),
+        (
+            f"<tr>{row_head(name)}{cell(value)}{cell(remark, number=False)}</tr>"
+            for name, value, remark in figure_rows(benchmark)
+        ),
+    )
+    device = facts_table(f"What {plain(benchmark.device, longest=80)} is", benchmark.facts)
+    states = _conditions(benchmark)
+    parts.append(f'<div class="columns"><div>{figures}</div><div>{device}{states}</div></div>')
+    parts.append(_launches(benchmark))
+    parts.append(facts_table("Identity of this measurement", benchmark.provenance))
+    return section(title, *parts)
+
+
+def _launches(benchmark: BenchmarkSummary) -> str:
+    if not benchmark.launches:
+        return ""
+    columns = [("Launch", False), ("Median", True), ("p5", True), ("p95", True), ("Runs", True)]
+    columns += [("Init", True), ("First inference", True), ("Peak memory", True), ("Marks", False)]
+    rows = (
+        f"<tr>{row_head(name)}{''.join(map(cell, values))}{cell(marks, number=False)}</tr>"
+        for name, values, marks in launch_rows(benchmark)
+    )
+    numbers = table("Every launch is a fresh process", columns, rows)
+    name = count(len(benchmark.launches), "launch", "launches")
+    return f"<details><summary>The {escape(name)} in numbers</summary>{numbers}</details>"
+
+
+def _conditions(benchmark: BenchmarkSummary) -> str:
+    if not benchmark.conditions:
+        return ""
+    rows = (
+        f"<tr>{row_head(each.name)}<td>{text_of(each.before)}</td><td>{text_of(each.after)}</td></tr>"
+        for each in benchmark.conditions
+    )
+    columns = (("State", False), ("Before", False), ("After", False))
+    return table("The device's state before and after", columns, rows)
+
+
+def _pushes(pushes: Sequence[PushSummary]) -> str:
+    rows = []
+    for push in pushes:
+        cells = [row_head(push.device)]
+        if push.error is not None:
+            cells.append(cell(f"failed: {plain(push.error)}", number=False))
+            cells += [cell(ABSENT)] * 4
+        else:
+            cells.append(f'<td class="text"><code>{text_of(push.release)}</code></td>')
+            amounts = (push.sent_bytes, push.skipped_bytes, push.runtime_bytes)
+            cells += [cell(file_size(amount)) for amount in amounts]
+            cells.append(cell(seconds(push.seconds)))
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    columns = [("Device", False), ("Release", False), ("Sent", True), ("Already there", True)]
+    columns += [("Runtime", True), ("Time", True)]
+    caption = "Payload sent and skipped by content hash; the runtime is counted apart"
+    return section("Push", table(caption, columns, rows))
+
+
+def _origin(pack: PackSummary) -> str:
+    parts = []
+    if pack.parity is not None:
+        parts.append(_parity(pack.parity))
+    parts.append(facts_table("Provenance", pack.provenance))
+    return section("Where the model comes from", *parts)
+
+
+def _parity(parity: ParitySummary) -> str:
+    rows = (
+        f"<tr>{row_head(row.output)}{cell(decibels(row.sqnr_db))}"
+        f"{cell(small_number(row.max_abs_error))}"
+        f"{cell(f'{row.cosine:.6f}' if row.cosine is not None else ABSENT)}</tr>"
+        for row in parity.rows
+    )
+    inputs = "generated sample" if parity.generated else "given sample"
+    caption = (
+        f"The converted float model against {plain(parity.reference, longest=80)} on "
+        f"{count(parity.num_samples, inputs)}; at least {parity.minimum_db:g} dB was required"
+    )
+    columns = (("Output", False), ("SQNR", True), ("Max abs error", True), ("Cosine", True))
+    return table(caption, columns, rows)

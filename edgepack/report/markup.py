@@ -1,0 +1,95 @@
+"""Pieces of the page: tables, cells and figures, with every text from outside escaped."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from edgepack.report.labels import plain
+from edgepack.report.summary import Fact
+from edgepack.report.svg import Plot
+from edgepack.report.units import ABSENT, latency, latency_interval, share, share_interval
+
+_DIGEST_LENGTH: Final = 40
+
+
+def text_of(text: str, *, longest: int = 300) -> str:
+    """Give a text from outside, plain and escaped."""
+    return escape(plain(text, longest=longest), quote=True)
+
+
+def section(title: str, *parts: str) -> str:
+    """Write a section under a heading of the second level."""
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def table(caption: str, columns: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
+    """Write a table in a frame that scrolls by itself; columns are (name, is a number)."""
+    heads = "".join(
+        f'<th scope="col"{_number(is_number)}>{escape(name)}</th>' for name, is_number in columns
+    )
+    head = f"<thead><tr>{heads}</tr></thead>" if any(name for name, _ in columns) else ""
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f"<table><caption>{escape(caption)}</caption>"
+        f"{head}<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _number(is_number: bool) -> str:  # noqa: FBT001 - an attribute, or none
+    return ' class="number"' if is_number else ""
+
+
+def cell(text: str, interval: str = "", *, number: bool = True) -> str:
+    """Write a cell with an unescaped text, and an interval below it."""
+    below = f'<span class="interval">{escape(interval)}</span>' if interval else ""
+    return f'<td class="{"number" if number else "text"}">{escape(text)}{below}</td>'
+
+
+def row_head(text: str, *, longest: int = 120) -> str:
+    """Write the cell that names a row; the name comes from outside."""
+    return f'<th scope="row">{text_of(text, longest=longest)}</th>'
+
+
+def plots(*plots: Plot | None) -> str:
+    """Write the figures that there are, side by side where there is room."""
+    shown = [each for each in plots if each is not None]
+    if not shown:
+        return ""
+    return (
+        '<div class="plots">'
+        + "".join(
+            f'<figure><div role="img" aria-label="{escape(each.description)}">{each.svg}</div>'
+            f"<figcaption>{escape(each.caption)}</figcaption></figure>"
+            for each in shown
+        )
+        + "</div>"
+    )
+
+
+def share_cell(value: float | None, interval: tuple[float, float] | None) -> str:
+    """Write a share of 1 with its interval."""
+    if value is None:
+        return cell(ABSENT)
+    return cell(share(value), share_interval(interval) if interval else "")
+
+
+def latency_cell(value_ns: float | None, interval_ns: tuple[float, float] | None) -> str:
+    """Write a duration with its interval."""
+    if value_ns is None:
+        return cell(ABSENT)
+    interval = latency_interval(interval_ns, value_ns=value_ns) if interval_ns else ""
+    return cell(latency(value_ns, interval_ns=interval_ns), interval)
+
+
+def facts_table(caption: str, facts: Sequence[Fact]) -> str:
+    """Write named facts; nothing when there are none."""
+    if not facts:
+        return ""
+    rows = (f"<tr>{row_head(each.name)}{_fact_value(each.value)}</tr>" for each in facts)
+    return table(caption, (("", False), ("", False)), rows)
+
+
+def _fact_value(value: str) -> str:
+    shown = text_of(value)
+    is_digest = len(value) >= _DIGEST_LENGTH and " " not in value
+    return f'<td class="text">{f"<code>{shown}</code>" if is_digest else shown}</td>'
