@@ -1,0 +1,155 @@
+"""One launch of a model in a fresh process: its raw times, and what stood around them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgepack._fields import Fields
+
+MAXIMUM_NS: Final = 2**62
+_MAXIMUM_BYTES: Final = 2**50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """What may move the latency, read in the launch itself; None where it is not told.
+
+    Attributes:
+        frequency_khz: clock of the fastest core.
+        temperature_c: of the hottest zone.
+        num_runnable: threads of all programs that wanted a core, this launch's own included.
+    """
+
+    frequency_khz: int | None = None
+    temperature_c: float | None = None
+    num_runnable: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyLaunch:
+    """A fresh process: all times are whole nanoseconds of a monotonic clock.
+
+    Attributes:
+        init_ns: making the interpreter and allocating its tensors.
+        first_ns: the first inference.
+        warmup_ns: untimed inferences' times, the first 1,000.
+        num_warmup_runs: all of them.
+        samples_ns: timed inferences, in order.
+        stride: every so many inferences one was timed; the rest ran untimed.
+        wall_ns: from the first timed inference to the last.
+        cpu_ns: processor time of all threads of the process meanwhile.
+        before: right before the timed inferences.
+        after: right after them.
+        peak_memory_bytes: largest resident memory of the process, the interpreter's language
+            included; None when unknown.
+        peak_memory_reason: why it is unknown.
+        start_memory_bytes: largest resident memory before the model was opened.
+    """
+
+    init_ns: int
+    first_ns: int
+    warmup_ns: tuple[int, ...]
+    num_warmup_runs: int
+    samples_ns: tuple[int, ...]
+    stride: int
+    wall_ns: int
+    cpu_ns: int
+    before: Conditions
+    after: Conditions
+    peak_memory_bytes: int | None
+    peak_memory_reason: str | None
+    start_memory_bytes: int | None
+
+
+def to_json(launch: LatencyLaunch) -> dict[str, object]:
+    """Give a launch as JSON values; `read_launch` is its inverse."""
+    return {
+        "init_ns": launch.init_ns,
+        "first_ns": launch.first_ns,
+        "warmup_ns": list(launch.warmup_ns),
+        "num_warmup_runs": launch.num_warmup_runs,
+        "samples_ns": list(launch.samples_ns),
+        "stride": launch.stride,
+        "wall_ns": launch.wall_ns,
+        "cpu_ns": launch.cpu_ns,
+        "before": _conditions_to_json(launch.before),
+        "after": _conditions_to_json(launch.after),
+        "peak_memory_bytes": launch.peak_memory_bytes,
+        "peak_memory_reason": launch.peak_memory_reason,
+        "start_memory_bytes": launch.start_memory_bytes,
+    }
+
+
+def _conditions_to_json(conditions: Conditions) -> dict[str, object]:
+    return {
+        "frequency_khz": conditions.frequency_khz,
+        "temperature_c": conditions.temperature_c,
+        "num_runnable": conditions.num_runnable,
+    }
+
+
+def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
+    """Read a launch from what a device or a file says, noting faults in `fields`."""
+    launch = LatencyLaunch(
+        init_ns=fields.integer("init_ns", minimum=0, maximum=MAXIMUM_NS),
+        first_ns=fields.integer("first_ns", minimum=0, maximum=MAXIMUM_NS),
+        warmup_ns=_times(fields, "warmup_ns", max_samples=max_samples),
+        num_warmup_runs=fields.integer("num_warmup_runs", minimum=0),
+        samples_ns=_times(fields, "samples_ns", max_samples=max_samples),
+        stride=fields.integer("stride", minimum=1),
+        wall_ns=fields.integer("wall_ns", minimum=0, maximum=MAXIMUM_NS),
+        cpu_ns=fields.integer("cpu_ns", minimum=0, maximum=MAXIMUM_NS),
+        before=_read_conditions(fields.table("before", required=True)),
+        after=_read_conditions(fields.table("after", required=True)),
+        peak_memory_bytes=optional_integer(fields, "peak_memory_bytes", maximum=_MAXIMUM_BYTES),
+        peak_memory_reason=optional_text(fields, "peak_memory_reason"),
+        start_memory_bytes=optional_integer(fields, "start_memory_bytes", maximum=_MAXIMUM_BYTES),
+    )
+    if not fields.faults and not launch.samples_ns:
+        fields.fault("samples_ns", "expected at least one time")
+    fields.close()
+    return launch
+
+
+def _times(fields: Fields, key: str, *, max_samples: int) -> tuple[int, ...]:
+    value = fields.raw(key)
+    if not isinstance(value, list):
+        fields.fault(key, "missing; expected a list")
+        return ()
+    if len(value) > max_samples:
+        fields.fault(key, f"expected at most {max_samples} times, not {len(value)}")
+        return ()
+    # Lists of 10^5 times: one pass, where the readers of Fields check and name each item.
+    if not _are_times(value):
+        fields.fault(key, "expected whole nanoseconds of at least 0 only")
+        return ()
+    return tuple(value)
+
+
+def _are_times(values: Sequence[object]) -> bool:
+    return all(type(value) is int and 0 <= value <= MAXIMUM_NS for value in values)
+
+
+def _read_conditions(fields: Fields) -> Conditions:
+    conditions = Conditions(
+        frequency_khz=optional_integer(fields, "frequency_khz", maximum=10**9),
+        temperature_c=optional_number(fields, "temperature_c"),
+        num_runnable=optional_integer(fields, "num_runnable", maximum=10**9),
+    )
+    fields.close()
+    return conditions
+
+
+def optional_integer(fields: Fields, key: str, *, maximum: int) -> int | None:
+    """Read a whole number of at least 0 that may be null."""
+    return None if fields.raw(key) is None else fields.integer(key, minimum=0, maximum=maximum)
+
+
+def optional_number(fields: Fields, key: str) -> float | None:
+    """Read a finite number that may be null."""
+    return None if fields.raw(key) is None else fields.number(key)
+
+
+def optional_text(fields: Fields, key: str) -> str | None:
+    """Read a text that may be null."""
+    return None if fields.raw(key) is None else fields.text(key)
