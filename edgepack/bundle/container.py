@@ -21,13 +21,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from edgepack._fields import describe
 from edgepack.errors import BundleError
 
 MAXIMUM_ENTRIES: Final = 1000
 # Offsets and sizes are 32-bit: the ZIP64 extension is not part of the layout.
 MAXIMUM_BYTES: Final = 2**32 - 2
 _MAXIMUM_PATH: Final = 200
+_MAXIMUM_QUOTE: Final = 80
 _CHUNK_BYTES: Final = 2**20
 
 # Portable to every file system and shell: no case folding, Unicode forms, quoting or options.
@@ -94,8 +94,13 @@ def path_fault(path: str) -> str | None:
         return None
     return (
         "expected a relative path of letters, digits and '._+-' whose parts neither start with "
-        f"'.' or '-' nor end with '.', not {describe(path)}"
+        f"'.' or '-' nor end with '.', not {_quote(path)}"
     )
+
+
+def _quote(path: str) -> str:
+    text = repr(path)
+    return text if len(text) <= _MAXIMUM_QUOTE else f"{text[:_MAXIMUM_QUOTE]}..."
 
 
 def path_faults(paths: Iterable[str]) -> tuple[str, ...]:
@@ -105,7 +110,7 @@ def path_faults(paths: Iterable[str]) -> tuple[str, ...]:
     for path in paths:
         fault = path_fault(path)
         if fault is not None:
-            faults.append(f"entry {describe(path)}: {fault}")
+            faults.append(f"entry {_quote(path)}: {fault}")
             continue
         folded = path.casefold()
         if folded in seen:
@@ -195,16 +200,16 @@ def scan_container(file: BinaryIO) -> Scan:
         raw = name.encode("ascii", errors="replace")
         expected = _local_header(raw, crc32, size)
         if position + len(expected) + size > central_offset:
-            faults.append(f"entry {describe(name)}: its {size} bytes reach beyond the entries' end")
+            faults.append(f"entry {_quote(name)}: its {size} bytes reach beyond the entries' end")
             break
         header = file.read(len(expected))
         whole.update(header)
         if header != expected:
-            faults.append(f"entry {describe(name)}: its two headers differ, or are not a bundle's")
+            faults.append(f"entry {_quote(name)}: its two headers differ, or are not a bundle's")
         digest = hashlib.sha256()
         computed = _copy_digest(file, size, (whole, digest))
         if computed != crc32:
-            faults.append(f"entry {describe(name)}: its data do not match their checksum")
+            faults.append(f"entry {_quote(name)}: its data do not match their checksum")
         offset = position + len(expected)
         position = offset + size
         entries.append(
@@ -291,7 +296,7 @@ def _parse_directory(
         raw = central[position : position + name_bytes]
         position += name_bytes + extra_bytes + comment_bytes
         name = raw.decode("ascii", errors="backslashreplace")
-        label = f"entry {describe(name)}"
+        label = f"entry {_quote(name)}"
         if magic != _CENTRAL_MAGIC or len(raw) != name_bytes:
             faults.append(f"the directory is damaged at entry {index + 1} of {num_entries}")
             return headers
