@@ -1,0 +1,229 @@
+"""This machine as a device."""
+
+import hashlib
+import os
+import secrets
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Self
+
+from edgepack.device import faults
+from edgepack.device.command import read_lines, read_result
+from edgepack.device.transport import CommandResult, ProgressCallback
+
+_READ_BYTES: Final = 128 * 1024
+_STDERR_BYTES: Final = 64 * 1024
+_SEND_BYTES: Final = 1024 * 1024
+_STOP_SECONDS: Final = 2.0
+_NOT_FOUND: Final = 127  # exit codes of sh, so that both wires answer alike
+_NOT_EXECUTABLE: Final = 126
+_SIGNAL_BASE: Final = 128
+
+
+class LocalCommand:
+    """A command running on this machine, in a process group of its own.
+
+    Used inside `with`: leaving before the end stops the group.
+    """
+
+    def __init__(self, argv: Sequence[str], *, name: str, timeout_seconds: float) -> None:
+        if not argv:
+            raise ValueError("expected a program, not an empty argv")
+        self._argv = argv
+        self._name = name
+        self._timeout_seconds = timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
+        self._process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        self._is_late = threading.Event()
+        self._has_ended = False
+        self._stderr = bytearray()
+        self._threads = [threading.Thread(target=self._read_stderr, daemon=True)]
+        # Blocking reads have no timeout of their own: ending the group ends them.
+        self._timer = threading.Timer(timeout_seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if not self._has_ended:
+            self._stop()
+        for thread in self._threads:
+            thread.join(timeout=1)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _expire(self) -> None:
+        self._is_late.set()
+        self._stop()
+
+    def _signal_group(self, number: signal.Signals) -> bool:
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of zombies
+            return False
+        return True
+
+    def _stop(self) -> None:
+        """End the whole group, also when its first process has ended already."""
+        self._signal_group(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_STOP_SECONDS)
+        self._signal_group(signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def stderr(self) -> str:
+        """What the command wrote to standard error, its last part when long."""
+        return bytes(self._stderr).decode("utf-8", errors="replace")
+
+    def _read_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - PIPE was asked for
+        with suppress(ValueError):
+            while data := self._process.stderr.read(_READ_BYTES):
+                self._stderr += data
+                del self._stderr[:-_STDERR_BYTES]
+
+    def feed(self, data: bytes) -> None:
+        """Send standard input, beside the reading of output, and close it."""
+        thread = threading.Thread(target=self._write, args=(data,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for
+        view = memoryview(data)
+        with suppress(BrokenPipeError, ValueError):
+            while view:
+                view = view[self._process.stdin.write(view) :]
+            self._process.stdin.close()
+
+    def read(self) -> bytes:
+        """Read the next part of standard output; empty at its end.
+
+        Raises:
+            DeviceTimeoutError: the command's time is over.
+        """
+        assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for
+        data = self._process.stdout.read(_READ_BYTES)
+        if self._is_late.is_set():
+            raise faults.too_late(self._name, self._argv, self._timeout_seconds)
+        return data or b""
+
+    def wait(self) -> int:
+        """Wait for the exit code, after the end of standard output.
+
+        Raises:
+            DeviceTimeoutError: the command's time is over.
+        """
+        exit_code = self._process.wait()
+        if self._is_late.is_set():
+            raise faults.too_late(self._name, self._argv, self._timeout_seconds)
+        self._has_ended = True
+        self._threads[0].join(timeout=1)
+        return exit_code if exit_code >= 0 else _SIGNAL_BASE - exit_code
+
+
+class LocalDevice:
+    """This machine; a `transport.Device`."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls the device."""
+        return "local:"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: bytes = b"",
+        max_output_bytes: int = 16 * 2**20,
+    ) -> CommandResult:
+        """Run a command to its end; see `transport.Device.run`."""
+        try:
+            command = LocalCommand(argv, name=self.name, timeout_seconds=timeout_seconds)
+        except OSError as error:
+            return _not_started(argv, error)
+        with command:
+            command.feed(stdin)
+            return read_result(command, argv, name=self.name, max_output_bytes=max_output_bytes)
+
+    @contextmanager
+    def stream(
+        self, argv: Sequence[str], *, timeout_seconds: float, max_line_bytes: int = 64 * 2**20
+    ) -> Iterator[Iterator[bytes]]:
+        """Run a command and iterate over its lines; see `transport.Device.stream`."""
+        try:
+            command = LocalCommand(argv, name=self.name, timeout_seconds=timeout_seconds)
+        except OSError as error:
+            refused = _not_started(argv, error)
+            raise faults.stream_failed(
+                self.name, argv, refused.exit_code, refused.stderr
+            ) from None
+        with command:
+            command.feed(b"")
+            yield read_lines(command, argv, name=self.name, max_line_bytes=max_line_bytes)
+
+    def upload(
+        self,
+        source: Path | bytes,
+        target: str,
+        *,
+        timeout_seconds: float,
+        mode: int = 0o644,
+        on_progress: ProgressCallback | None = None,
+    ) -> str:
+        """Write a file on this machine; see `transport.Device.upload`."""
+        partial = Path(f"{target}.{secrets.token_hex(4)}.part")
+        try:
+            with partial.open("xb") as file:
+                for part in _read_parts(source):
+                    file.write(part)
+                    if on_progress is not None:
+                        on_progress(len(part))
+            with partial.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            partial.chmod(mode)
+            partial.replace(target)
+        except OSError as error:
+            raise faults.upload_fault(self.name, target, 1, error.strerror or str(error)) from None
+        finally:
+            partial.unlink(missing_ok=True)
+        return digest
+
+
+def _read_parts(source: Path | bytes) -> Iterator[memoryview | bytes]:
+    if isinstance(source, bytes):
+        view = memoryview(source)
+        yield from (view[start : start + _SEND_BYTES] for start in range(0, len(view), _SEND_BYTES))
+        return
+    with source.open("rb", buffering=0) as file:
+        while part := file.read(_SEND_BYTES):
+            yield part
+
+
+def _not_started(argv: Sequence[str], error: OSError) -> CommandResult:
+    is_absent = isinstance(error, FileNotFoundError)
+    return CommandResult(
+        exit_code=_NOT_FOUND if is_absent else _NOT_EXECUTABLE,
+        stdout=b"",
+        stderr=f"{argv[0]}: {'not found' if is_absent else error.strerror}",
+    )

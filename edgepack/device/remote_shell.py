@@ -1,0 +1,141 @@
+"""Commands for a device's shell: the one place where argv becomes text."""
+
+import secrets
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgepack.errors import DeviceError
+
+# Linux takes 128 KiB in one argument (MAX_ARG_STRLEN), and sshd hands the whole command to
+# the login shell as one.
+_MAX_COMMAND_BYTES: Final = 120 * 1024
+
+UPLOAD_REFUSED: Final = 74
+"""Exit code of `UPLOAD_SCRIPT` when the device could not store the file (EX_IOERR)."""
+
+# Arguments: target, partial file, size, mode. The size is checked because a lost link
+# looks like the end of the file to `cat`. The digest is read back from what was stored.
+# `openssl` and `shasum` are for macOS and the like; BusyBox has sha256sum.
+UPLOAD_SCRIPT: Final = """
+part=$2
+trap 'rm -f -- "$part"' EXIT
+trap 'exit 130' HUP INT TERM PIPE
+umask 077
+cat > "$part" || exit 74
+size=$(wc -c < "$part" | tr -d ' ')
+if [ "$size" != "$3" ]; then
+  echo "$size of $3 bytes arrived" >&2
+  exit 74
+fi
+if command -v sha256sum > /dev/null 2>&1; then sum=$(sha256sum < "$part")
+elif command -v shasum > /dev/null 2>&1; then sum=$(shasum -a 256 < "$part")
+elif command -v openssl > /dev/null 2>&1; then sum=$(openssl dgst -sha256 -r < "$part")
+else sum=$(python3 -c 'import hashlib, sys
+print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())' < "$part")
+fi || exit 74
+chmod "$4" "$part" && mv -f -- "$part" "$1" || exit 74
+trap - EXIT
+echo "${sum%% *}"
+"""
+
+# Argument: the process, which leads its own group when sshd started it. KILL follows when
+# TERM was ignored for 2 s.
+_STOP_SCRIPT: Final = """
+kill -s TERM -- "-$1" 2> /dev/null || kill -s TERM "$1" 2> /dev/null || exit 0
+for turn in 1 2 3 4 5 6 7 8 9 10; do
+  kill -s 0 -- "-$1" 2> /dev/null || kill -s 0 "$1" 2> /dev/null || exit 0
+  sleep 0.2 2> /dev/null || sleep 1
+done
+kill -s KILL -- "-$1" 2> /dev/null || kill -s KILL "$1" 2> /dev/null
+exit 0
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteCommand:
+    """A command as the device's login shell gets it.
+
+    Attributes:
+        text: what sshd hands to the login shell.
+        marker: what the command prints before anything of its own, followed by its
+            process id in decimal digits and '@'.
+    """
+
+    text: str
+    marker: bytes
+
+
+def wrap_command(argv: Sequence[str]) -> RemoteCommand:
+    """Write a command so that any login shell runs exactly this argv.
+
+    The login shell only replaces itself by `sh`; `sh` prints the marker, so that noise
+    of start-up files before it can be told apart, then runs the program in a child, so
+    that a signal that ends it becomes the exit code 128 + signal (sshd sends no exit
+    code for a signal, and paramiko 5.1 drops the name it sends).
+
+    Raises:
+        ValueError: the argv is empty or holds a NUL.
+        DeviceError: the command is too long for the device.
+    """
+    if not argv:
+        raise ValueError("expected a program, not an empty argv")
+    marker = f"@edgepack:{secrets.token_hex(8)}:"
+    # `exec` keeps names of shell builtins and `a=b` from meaning anything but programs.
+    script = (
+        f'n=$(printf "{_NEWLINE_ESCAPE}x"); n=${{n%x}}; printf %s "{marker}$$@"; '
+        f"(exec {quote_argv(argv)}); exit $?"
+    )
+    text = f"exec sh -c {_quote_for_any_shell(script)}"
+    if len(text.encode("utf-8", errors="surrogateescape")) > _MAX_COMMAND_BYTES:
+        raise DeviceError(
+            f"The command {show_argv(argv)} has {len(text)} characters; "
+            f"a device takes at most {_MAX_COMMAND_BYTES} bytes.",
+            remedy="Send long data on standard input or as a file.",
+        )
+    return RemoteCommand(text=text, marker=marker.encode())
+
+
+def upload_argv(target: str, *, partial: str, num_bytes: int, mode: int) -> tuple[str, ...]:
+    """Give the argv that stores its standard input as a file and prints its sha256."""
+    return (
+        "sh", "-c", UPLOAD_SCRIPT, "upload", target, partial, str(num_bytes), f"{mode:o}",
+    )  # fmt: skip
+
+
+def stop_argv(process: int) -> tuple[str, ...]:
+    """Give the argv that ends a process and its group."""
+    return ("sh", "-c", _STOP_SCRIPT, "stop", str(process))
+
+
+def show_argv(argv: Sequence[str]) -> str:
+    """Write an argv for a message: on one line, bounded."""
+    text = " ".join(shlex.join(argv).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - one line on a terminal
+
+
+_NEWLINE_ESCAPE: Final = r"\n"
+
+
+def quote_argv(argv: Sequence[str]) -> str:
+    """Quote an argv for `sh`, on one line; newlines become `"$n"`, set by the caller."""
+    return " ".join(_quote_argument(argument) for argument in argv)
+
+
+def _quote_argument(argument: str) -> str:
+    if "\0" in argument:
+        raise ValueError("an argument holds a NUL character")
+    return '"$n"'.join(shlex.quote(line) if line else "" for line in argument.split("\n")) or "''"
+
+
+def _quote_for_any_shell(script: str) -> str:
+    """Quote a one-line text so that sh, csh and fish all read it as it is.
+
+    Within single quotes, csh expands '!' and ends at a newline, and fish takes '\\' as an
+    escape; outside of quotes all three read a backslash and a special character as that
+    character.
+    """
+    quoted = script.replace("\\", "\0").replace("'", r"'\''")
+    quoted = quoted.replace("!", r"'\!'").replace("\0", r"'\\'")
+    return f"'{quoted}'"

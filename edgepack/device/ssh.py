@@ -1,0 +1,338 @@
+"""A device behind SSH."""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Self
+
+import paramiko
+
+from edgepack.device import faults
+from edgepack.device.command import read_lines, read_result
+from edgepack.device.link import SILENCE_SECONDS, WatchedWire
+from edgepack.device.remote_shell import show_argv, stop_argv, upload_argv, wrap_command
+from edgepack.device.transport import CommandResult, ProgressCallback
+from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
+
+_OPEN_SECONDS: Final = 20.0
+_STOP_SECONDS: Final = 6.0
+_READ_BYTES: Final = 128 * 1024
+_STDERR_BYTES: Final = 64 * 1024
+_NOISE_BYTES: Final = 1024 * 1024
+_MARKER_DIGITS: Final = 20
+_ANSWER_BYTES: Final = 4096
+# What an upload sends at once; paramiko 5.1 cuts it to the host's packets (32 KiB).
+_SEND_BYTES: Final = 32 * 1024
+
+
+class SshCommand:
+    """A command running on the device: its channel, and the process behind it.
+
+    Used inside `with`: leaving before the end stops the process on the device.
+    """
+
+    def __init__(
+        self, transport: paramiko.Transport, wire: WatchedWire, argv: Sequence[str], *, name: str,
+        timeout_seconds: float,
+    ) -> None:  # fmt: skip
+        self._transport = transport
+        self._wire = wire
+        self._name = name
+        self._argv = argv
+        self._timeout_seconds = timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
+        self._process: int | None = None
+        self._pending = b""
+        self._stderr = bytearray()
+        self._writer: threading.Thread | None = None
+        command = wrap_command(argv)
+        self._marker = command.marker
+        self._channel = self._open()
+        try:
+            self._channel.exec_command(command.text.encode("utf-8", errors="surrogateescape"))
+        except (paramiko.SSHException, OSError, EOFError):
+            self._channel.close()
+            raise self._lost("refused to run a command") from None
+        # Unread stderr would fill the channel's window and stop the command.
+        self._drain = threading.Thread(target=self._read_stderr, daemon=True)
+        self._drain.start()
+
+    def _open(self) -> paramiko.Channel:
+        try:
+            return self._transport.open_session(timeout=min(_OPEN_SECONDS, self._timeout_seconds))
+        except paramiko.ChannelException as error:
+            raise ConnectError(
+                f"{self._name} refused another session: {error.text}.",
+                remedy="Raise MaxSessions in the device's sshd_config, or end other connections.",
+            ) from None
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if "Timeout" in str(error):
+                raise DeviceTimeoutError(
+                    f"{self._name} opened no session for {show_argv(self._argv)} within "
+                    f"{min(_OPEN_SECONDS, self._timeout_seconds):g} s.",
+                    remedy="See whether the device is overloaded, or try again.",
+                ) from None
+            raise self._lost("opened no session") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._channel.exit_status_ready() or not self._channel.eof_received:
+            self._stop()
+        self._channel.close()
+        self._drain.join(timeout=1)
+        if self._writer is not None:
+            self._writer.join(timeout=1)
+
+    def _lost(self, what: str) -> ConnectError:
+        if self._wire.is_dead:
+            what = f"has been silent for {SILENCE_SECONDS:.0f} s"
+        elif not self._transport.is_active():
+            what = "closed the connection"
+        return ConnectError(
+            f"{self._name} {what} while {show_argv(self._argv)} ran.",
+            remedy="See whether the device is up and its network works, then try again.",
+        )
+
+    def _late(self) -> DeviceTimeoutError:
+        return faults.too_late(self._name, self._argv, self._timeout_seconds)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the device has closed the command's output."""
+        return self._channel.closed or self._channel.eof_received
+
+    @property
+    def stderr(self) -> str:
+        """What the command wrote to standard error, its last part when long."""
+        return bytes(self._stderr).decode("utf-8", errors="replace")
+
+    def _read_stderr(self) -> None:
+        while data := self._channel.recv_stderr(_READ_BYTES):
+            self._stderr += data
+            del self._stderr[:-_STDERR_BYTES]
+
+    def feed(self, data: bytes) -> None:
+        """Send standard input, beside the reading of output, and close it."""
+        if not data:
+            self._channel.shutdown_write()
+            return
+        self._writer = threading.Thread(target=self._write, args=(data,), daemon=True)
+        self._writer.start()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._channel.sendall(data)
+            self._channel.shutdown_write()
+        except (OSError, EOFError, paramiko.SSHException):
+            return  # the command did not want it; how it ended says the rest
+
+    def send(self, data: memoryview) -> None:
+        """Send a part of standard input; the timeout is for each step forward.
+
+        Raises:
+            DeviceTimeoutError: nothing could be sent.
+            BrokenPipeError: the command has ended.
+            ConnectError: the link was lost.
+        """
+        self._channel.settimeout(self._timeout_seconds)
+        try:
+            while data:
+                sent = self._channel.send(data)  # type: ignore[arg-type]  # slices only
+                if sent == 0:
+                    break
+                data = data[sent:]
+        except TimeoutError:
+            raise self._late() from None
+        except (OSError, EOFError, paramiko.SSHException):
+            sent = 0
+        if data and not self._transport.is_active():
+            raise self._lost("closed the connection") from None
+        if data:
+            raise BrokenPipeError
+        self._deadline = time.monotonic() + self._timeout_seconds
+
+    def close_stdin(self) -> None:
+        """Close standard input."""
+        self._channel.shutdown_write()
+
+    def _receive(self) -> bytes:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise self._late()
+        self._channel.settimeout(remaining)
+        try:
+            data = self._channel.recv(_READ_BYTES)
+        except TimeoutError:
+            raise self._late() from None
+        if not data and not self._transport.is_active():
+            raise self._lost("closed the connection")
+        return data
+
+    def read(self) -> bytes:
+        """Read the next part of standard output; empty at its end.
+
+        Raises:
+            DeviceTimeoutError: the command's time is over.
+            ConnectError: the link was lost.
+            DeviceError: the login shell did not run the command.
+        """
+        if self._process is None:
+            self._await_marker()
+        if self._pending:
+            data, self._pending = self._pending, b""
+            return data
+        return self._receive()
+
+    def _await_marker(self) -> None:
+        # What start-up files of the login shell print comes before the marker.
+        received = b""
+        while True:
+            noise, found, rest = received.partition(self._marker)
+            digits, end, output = rest.partition(b"@")
+            if found and end:
+                self._process = int(digits)
+                self._pending = output
+                return
+            if len(noise) > _NOISE_BYTES or len(digits) > _MARKER_DIGITS:
+                raise self._not_run(f"it printed more than {_NOISE_BYTES} bytes instead")
+            data = self._receive()
+            if not data:
+                said = " ".join((noise.decode(errors="replace") + " " + self.stderr).split())
+                raise self._not_run(f"it said: {said[:400]}" if said else "it said nothing")
+            received += data
+
+    def _not_run(self, reason: str) -> DeviceError:
+        return DeviceError(
+            f"{self._name}: the login shell did not run {show_argv(self._argv)}; {reason}.",
+            remedy="Give the user a login shell that runs commands, and take what exits or "
+            "reads input out of its start-up files.",
+        )
+
+    def wait(self) -> int:
+        """Wait for the exit code, after the end of standard output.
+
+        Raises:
+            DeviceTimeoutError: the command's time is over.
+            ConnectError: the link was lost.
+            DeviceError: the command ended without an exit code.
+        """
+        if not self._channel.status_event.wait(max(0.0, self._deadline - time.monotonic())):
+            raise self._late()
+        self._drain.join(timeout=1)
+        if self._channel.exit_status >= 0:
+            return self._channel.exit_status
+        if not self._transport.is_active():
+            raise self._lost("closed the connection")
+        raise DeviceError(
+            f"{self._name}: {show_argv(self._argv)} was killed.",
+            remedy="See whether the device ran out of memory (dmesg says so).",
+        )
+
+    def _stop(self) -> None:
+        """End the process on the device; without a link there is no way to."""
+        if self._process is None or not self._transport.is_active() or self._wire.is_dead:
+            return
+        self._channel.close()
+        try:
+            channel = self._transport.open_session(timeout=_STOP_SECONDS)
+            with channel:
+                channel.exec_command(wrap_command(stop_argv(self._process)).text.encode())
+                channel.status_event.wait(_STOP_SECONDS)
+        except (paramiko.SSHException, OSError, EOFError):
+            return  # the process meets its closed output at the next line it writes
+
+
+class SshDevice:
+    """A device reached through an authenticated SSH connection; a `transport.Device`."""
+
+    def __init__(self, transport: paramiko.Transport, wire: WatchedWire, *, name: str) -> None:
+        self._transport = transport
+        self._wire = wire
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What the user calls the device."""
+        return self._name
+
+    def _start(self, argv: Sequence[str], timeout_seconds: float) -> SshCommand:
+        return SshCommand(
+            self._transport, self._wire, argv, name=self._name, timeout_seconds=timeout_seconds
+        )
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: bytes = b"",
+        max_output_bytes: int = 16 * 2**20,
+    ) -> CommandResult:
+        """Run a command to its end; see `transport.Device.run`."""
+        with self._start(argv, timeout_seconds) as command:
+            command.feed(stdin)
+            return read_result(
+                command, argv, name=self._name, max_output_bytes=max_output_bytes
+            )
+
+    @contextmanager
+    def stream(
+        self, argv: Sequence[str], *, timeout_seconds: float, max_line_bytes: int = 64 * 2**20
+    ) -> Iterator[Iterator[bytes]]:
+        """Run a command and iterate over its lines; see `transport.Device.stream`."""
+        with self._start(argv, timeout_seconds) as command:
+            command.feed(b"")
+            yield read_lines(command, argv, name=self._name, max_line_bytes=max_line_bytes)
+
+    def upload(
+        self,
+        source: Path | bytes,
+        target: str,
+        *,
+        timeout_seconds: float,
+        mode: int = 0o644,
+        on_progress: ProgressCallback | None = None,
+    ) -> str:
+        """Write a file on the device; see `transport.Device.upload`."""
+        num_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+        partial = f"{target}.{secrets.token_hex(4)}.part"
+        argv = upload_argv(target, partial=partial, num_bytes=num_bytes, mode=mode)
+        with self._start(argv, timeout_seconds) as command:
+            with suppress(BrokenPipeError):  # the device ended it; its words follow
+                for part in _read_parts(source):
+                    command.send(part)
+                    if on_progress is not None:
+                        on_progress(len(part))
+                command.close_stdin()
+            expected = _digest(source)  # while the device computes its own
+            answer = read_result(command, argv, name=self._name, max_output_bytes=_ANSWER_BYTES)
+        stored = answer.text.strip()
+        if answer.exit_code != 0:
+            raise faults.upload_fault(self._name, target, answer.exit_code, answer.stderr)
+        if stored != expected:
+            self.run(["rm", "-f", "--", target], timeout_seconds=timeout_seconds)
+            raise faults.digest_fault(self._name, target, expected=expected, stored=stored)
+        return stored
+
+
+def _read_parts(source: Path | bytes) -> Iterator[memoryview]:
+    if isinstance(source, bytes):
+        view = memoryview(source)
+        yield from (view[start : start + _SEND_BYTES] for start in range(0, len(view), _SEND_BYTES))
+        return
+    with source.open("rb", buffering=0) as file:
+        while part := file.read(_SEND_BYTES):
+            yield memoryview(part)
+
+
+def _digest(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
