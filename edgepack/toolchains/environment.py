@@ -31,7 +31,13 @@ _RECORD: Final = "edgepack-toolchain.json"
 _INCOMPLETE: Final = ".incomplete-"
 _MAXIMUM_RECORD_BYTES: Final = 1 << 20
 _TAIL_LINES: Final = 12
-_SHOWN: Final = ("Collecting ", "Downloading ", "Using cached ", "Installing collected packages")
+_SHOWN: Final = (
+    "Collecting ",
+    "Processing ",
+    "Downloading ",
+    "Using cached ",
+    "Installing collected packages",
+)
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 # pip settings of the user that would install elsewhere or nothing; all others (indexes,
 # certificates, proxies, folders of wheels) are theirs to make and stay.
