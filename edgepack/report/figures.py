@@ -9,7 +9,7 @@ from edgepack.report.headline import model_title
 from edgepack.report.labels import plain
 from edgepack.report.rows import quantile
 from edgepack.report.summary import BenchmarkSummary
-from edgepack.report.svg import ACCENT, FAINT, WARN, Plot, draw, new_axes, plot_style
+from edgepack.report.svg import ACCENT, FAINT, WARN, Plot, draw, new_axes, plot_label, plot_style
 from edgepack.report.units import count, duration_scale, latency, latency_interval, unit_factor
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _POINTS: Final = 201
 _TAIL: Final = 0.995
 _MAXIMUM_LAUNCHES: Final = 40
+_LONGEST_LABEL: Final = 18
 
 
 def plot_distribution(benchmark: BenchmarkSummary, *, key: str) -> Plot | None:
@@ -147,7 +148,10 @@ def plot_comparison(benchmarks: Sequence[BenchmarkSummary], *, key: str) -> Plot
                 axes.plot(ends, [row, row], color=color, linewidth=2.2)
             marker = "o" if valid else "D"
             axes.plot([each.latency.median_ns / factor], [row], marker, color=color, markersize=7)
-        names = [f"{i}" for i in range(1, len(measured) + 1)]
+        names = [
+            f"{i}  " + plot_label(each.device, longest=_LONGEST_LABEL, otherwise="")
+            for i, each in enumerate(measured, start=1)
+        ]
         axes.set_yticks(range(1, len(measured) + 1), labels=names)
         axes.set_ylim(len(measured) + 0.6, 0.4)
         if logarithmic:

@@ -140,7 +140,7 @@ def _latency_tile(report: DeployReport, lead: BenchmarkSummary | None) -> Tile |
         name="Median latency",
         value=latency(figures.median_ns, interval_ns=interval),
         detail=(
-            f"95% interval {latency_interval(interval, value_ns=figures.median_ns)}"
+            f"95%: {latency_interval(interval, value_ns=figures.median_ns)}"
             if interval
             else f"no interval from {count(len(lead.launches), 'launch', 'launches')}"
         ),
@@ -223,9 +223,14 @@ def _notices(report: DeployReport, lead: BenchmarkSummary | None) -> tuple[Notic
         for push in report.pushes
         if push.error is not None
     ]
-    pack = report.pack
-    if pack is None:
-        return tuple(notices)
+    if report.pack is not None:
+        notices += _pack_notices(report.pack, lead)
+    # The gravest first; `sorted` keeps the order of what weighs the same.
+    return tuple(sorted(notices, key=lambda notice: -list(Level).index(notice.level)))
+
+
+def _pack_notices(pack: PackSummary, lead: BenchmarkSummary | None) -> list[Notice]:
+    notices: list[Notice] = []
     chosen = chosen_row(pack)
     if chosen is not None and not chosen.within_budget:
         notices.append(
@@ -251,7 +256,7 @@ def _notices(report: DeployReport, lead: BenchmarkSummary | None) -> tuple[Notic
         text = "One variant only: there was nothing to compare it with"
         notices.append(Notice(level=Level.NOTE, text=text))
     notices += [Notice(level=Level.WARNING, text=plain(text)) for text in pack.warnings]
-    return tuple(notices)
+    return notices
 
 
 def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:
@@ -259,17 +264,17 @@ def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:
     notices: list[Notice] = []
     if benchmark.error is not None:
         reason = plain(benchmark.error)
-        return [Notice(level=Level.FAULT, text=f"{title}: not measured", details=(reason,))]
+        return [Notice(level=Level.FAULT, text=f"{title} was not measured", details=(reason,))]
     if benchmark.golden is not None and not benchmark.golden.passed:
-        text = f"{title}: its answers on the device are not the packed model's"
+        text = f"The answers of {title} are not the packed model's"
         notices.append(Notice(level=Level.FAULT, text=text))
     if benchmark.verdict != _VALID:
         verdict = plain(benchmark.verdict, longest=40) or "unknown"
         meaning = VERDICT_MEANINGS.get(verdict)
-        text = f"{title}: {verdict}" + (f", {meaning}" if meaning else "")
+        text = f"The measurement of {title} is {verdict}" + (f": {meaning}" if meaning else "")
         details = tuple(plain(reason) for reason in benchmark.reasons)
         notices.append(Notice(level=Level.WARNING, text=text, details=details))
     if not benchmark.is_bundle:
-        text = f"{title}: a bare model, so its answers were not checked against a golden output"
+        text = f"The answers of {title} were not checked: a bare model has no golden outputs"
         notices.append(Notice(level=Level.NOTE, text=text))
     return notices

@@ -23,6 +23,7 @@ from edgepack.report.markup import (
     cell,
     facts_table,
     latency_cell,
+    noted_row,
     plots,
     row_head,
     section,
@@ -216,11 +217,10 @@ def _variant(
     notes = [row.skipped_reason] if row.skipped_reason is not None else list(row.reasons)
     if row.zero_share is not None:
         notes.append(f"{share(row.zero_share)} of the weights are zero")
-    why = "".join(f'<span class="why">{text_of(note)}</span>' for note in notes)
     badge = f'<span class="badge {_BADGES[state]}">{escape(state.value)}</span>'
-    cells.append(f'<td class="text">{badge}{why}</td>')
+    cells.append(f'<td class="text">{badge}</td>')
     kind = {Standing.SKIPPED: "skipped", Standing.CHOSEN: "chosen"}.get(state, "")
-    return f'<tr class="{kind}">{"".join(cells)}</tr>'
+    return noted_row(cells, notes, kind=kind)
 
 
 def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
@@ -239,13 +239,10 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
             cells.append(cell(f"{each.num_runs:,}"))
         level = "fault" if figures is None else "good" if each.verdict == "valid" else "warning"
         verdict = "not measured" if figures is None else plain(each.verdict, longest=40)
-        why = "".join(
-            f'<span class="why">{text_of(note)}</span>'
-            for note in ((each.error,) if each.error is not None else each.reasons)
-        )
         badge = f'<span class="badge {level}">{escape(verdict)}</span>'
-        cells.append(f'<td class="text">{badge}{why}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        cells.append(f'<td class="text">{badge}</td>')
+        notes = (each.error,) if each.error is not None else each.reasons
+        rows.append(noted_row(cells, notes))
     columns = [("Model", False), ("Device", False), ("Median", True), ("p90", True)]
     columns += [("Runs", True), ("Verdict", False)]
     caption = f"{count(len(benchmarks), 'measurement')}; each is shown in full below"

@@ -3,7 +3,7 @@
 import unicodedata
 from typing import Final
 
-_LONGEST: Final = 300
+_LONGEST: Final = 800
 _ELLIPSIS: Final = "…"
 
 

@@ -12,7 +12,7 @@ from edgepack.report.units import ABSENT, latency, latency_interval, share, shar
 _DIGEST_LENGTH: Final = 40
 
 
-def text_of(text: str, *, longest: int = 300) -> str:
+def text_of(text: str, *, longest: int = 800) -> str:
     """Give a text from outside, plain and escaped."""
     return escape(plain(text, longest=longest), quote=True)
 
@@ -30,7 +30,7 @@ def table(caption: str, columns: Sequence[tuple[str, bool]], rows: Iterable[str]
     head = f"<thead><tr>{heads}</tr></thead>" if any(name for name, _ in columns) else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><caption>{escape(caption)}</caption>"
+        f"<table><caption><span>{escape(caption)}</span></caption>"
         f"{head}<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -64,6 +64,16 @@ def plots(*plots: Plot | None) -> str:
         )
         + "</div>"
     )
+
+
+def noted_row(cells: Sequence[str], notes: Sequence[str], *, kind: str = "") -> str:
+    """Write a row and, below it over its whole width, notes from outside."""
+    kinds = " ".join(each for each in (kind, "noted" if notes else "") if each)
+    row = f'<tr class="{kinds}">{"".join(cells)}</tr>'
+    if not notes:
+        return row
+    lines = "".join(f'<span class="why">{text_of(note)}</span>' for note in notes)
+    return f'{row}<tr class="notes"><td colspan="{len(cells)}"><div>{lines}</div></td></tr>'
 
 
 def share_cell(value: float | None, interval: tuple[float, float] | None) -> str:

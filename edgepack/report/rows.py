@@ -41,23 +41,26 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     figures = benchmark.latency
     if figures is not None:
         median, interval = figures.median_ns, figures.median_ci95_ns
+        reasons = dict(figures.unavailable)
 
         def write(value_ns: float) -> str:
             return latency(value_ns, interval_ns=interval)
 
-        few = f"no interval from {count(len(benchmark.launches), 'launch', 'launches')}"
-        spread = latency_interval(interval, value_ns=median) if interval else few
-        rows.append(("median (p50)", write(median), spread))
-        for name, value, ends in (
-            ("p90", figures.p90_ns, figures.p90_ci95_ns),
-            ("p99", figures.p99_ns, figures.p99_ci95_ns),
+        for name, key, value, ends in (
+            ("median (p50)", "median", median, interval),
+            ("p90", "p90", figures.p90_ns, figures.p90_ci95_ns),
+            ("p99", "p99", figures.p99_ns, figures.p99_ci95_ns),
         ):
             if value is None:
-                runs = count(benchmark.num_runs, "run")
-                rows.append((name, ABSENT, f"too few samples: {runs}"))
+                why = plain(reasons.get(f"{key}_ns", "not computed"))
+                rows.append((name, ABSENT, why))
+            elif ends is None:
+                why = plain(reasons.get(f"{key}_ci95_ns", ""))
+                remark = f"no interval: {why}" if why else ""
+                rows.append((name, latency(value, interval_ns=interval), remark))
             else:
-                spread = latency_interval(ends, value_ns=value) if ends else ""
-                rows.append((name, latency(value, interval_ns=ends or interval), spread))
+                spread = latency_interval(ends, value_ns=value)
+                rows.append((name, latency(value, interval_ns=ends), spread))
         rows.append(("mean", write(figures.mean_ns), f"std {latency(figures.std_ns)}"))
         rows.append(("min", write(figures.min_ns), ""))
         rows.append(("max", write(figures.max_ns), ""))
@@ -76,8 +79,8 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
         launches = count(len(benchmark.launches), "launch", "launches")
         rows.append(("runs", f"{benchmark.num_runs:,}", f"in {launches}"))
     rows.append(("golden check", *golden_text(benchmark)))
-    threads = count(benchmark.num_threads, "thread") if benchmark.num_threads else ""
-    rows.append(("engine", plain(benchmark.engine, longest=60) or ABSENT, threads))
+    threads = count(benchmark.num_threads, "thread") if benchmark.num_threads else ABSENT
+    rows.append(("engine", threads, plain(benchmark.engine, longest=120)))
     return tuple(rows)
 
 

@@ -42,9 +42,9 @@ p { margin: .5rem 0; max-width: 44rem; }
 .tiles {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr));
   gap: 1px; margin: 2rem 0 0; padding: 0; overflow: hidden;
-  background: var(--rule); border: 1px solid var(--rule); border-radius: .625rem;
+  border: 1px solid var(--rule); border-radius: .625rem;
 }
-.tiles > div { padding: 1rem 1.125rem 1.125rem; background: var(--paper); }
+.tiles > div { padding: 1rem 1.125rem 1.125rem; box-shadow: 0 0 0 1px var(--rule); }
 .tiles dt { color: var(--muted); font-size: .8125rem; }
 .tiles dd { margin: 0; }
 .tiles .value {
@@ -66,8 +66,9 @@ p { margin: .5rem 0; max-width: 44rem; }
 .scroll { max-width: 100%; overflow-x: auto; margin: .75rem 0 1rem; }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { width: 100%; border-collapse: collapse; font-size: .9rem; line-height: 1.4; }
-table.narrow { width: auto; min-width: 20rem; }
 caption { padding: 0 0 .5rem; color: var(--muted); font-size: .8125rem; text-align: left; }
+caption > span, .notes > td > div { position: sticky; left: 0; display: inline-block;
+  max-width: calc(100vw - 2rem); }
 th, td { padding: .5rem .75rem; border-bottom: 1px solid var(--rule); text-align: left;
   vertical-align: top; overflow-wrap: normal; }
 th:first-child, td:first-child { padding-left: 0; }
@@ -77,7 +78,8 @@ tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; }
 td.text { overflow-wrap: anywhere; min-width: 9rem; }
 .number { text-align: right; white-space: nowrap; }
 .interval { display: block; color: var(--muted); font-size: .8125rem; }
-tr.chosen > * { background: color-mix(in srgb, var(--accent) 8%, transparent); }
+tr.chosen > *, tr.chosen + tr.notes > * {
+  background: color-mix(in srgb, var(--accent) 8%, transparent); }
 tr.chosen > :first-child { font-weight: 650; }
 tr.skipped > * { color: var(--muted); }
 .badge {
@@ -87,8 +89,11 @@ tr.skipped > * { color: var(--muted); }
 .badge.good { background: var(--good-paper); color: var(--good); }
 .badge.warning { background: var(--warn-paper); color: var(--warn); }
 .badge.fault { background: var(--bad-paper); color: var(--bad); }
+tr.noted > * { border-bottom: 0; }
+tr.notes > td { padding-top: 0; }
 .why { display: block; margin-top: .2rem; color: var(--muted); font-size: .8125rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
+.notes .why { margin: 0; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1rem 2rem; margin: 1rem 0; }
 figure { margin: 0; min-width: 0; }
 figure svg { display: block; width: 100%; height: auto; }
@@ -110,7 +115,9 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .tiles > div { padding: .8rem .9rem; }
   .tiles .value { font-size: 1.25rem; }
-  table.narrow { min-width: 0; width: 100%; }
+  th, td { padding: .4rem .5rem; }
+  tbody th { min-width: 7rem; }
+  td.text { min-width: 6.5rem; }
 }
 @media print {
   :root {

@@ -129,7 +129,11 @@ class LaunchSeries:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyFigures:
-    """Statistics over all launches; a figure that cannot be had is None."""
+    """Statistics over all launches; a figure that cannot be had is None.
+
+    Attributes:
+        unavailable: name of a figure that is None, and why it is.
+    """
 
     median_ns: float
     median_ci95_ns: tuple[float, float] | None
@@ -141,6 +145,7 @@ class LatencyFigures:
     p90_ci95_ns: tuple[float, float] | None = None
     p99_ns: float | None = None
     p99_ci95_ns: tuple[float, float] | None = None
+    unavailable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,7 +31,6 @@ GRID: Final = "#030303"
 FAINT: Final = "#040404"
 ACCENT: Final = "#050505"
 WARN: Final = "#060606"
-PAPER: Final = "#070707"
 _VARIABLES: Final = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -39,7 +38,6 @@ _VARIABLES: Final = {
     FAINT: "var(--faint)",
     ACCENT: "var(--accent)",
     WARN: "var(--warn)",
-    PAPER: "var(--paper)",
 }
 _WIDTH_INCHES: Final = 6.6
 _FONT: Final = "DejaVu Sans"

@@ -12,7 +12,6 @@ from edgepack.report.summary import PackSummary, VariantRow
 from edgepack.report.svg import (
     ACCENT,
     MUTED,
-    PAPER,
     WARN,
     Plot,
     draw,
@@ -99,7 +98,7 @@ def plot_tradeoff(pack: PackSummary, *, measure: Measure, key: str) -> Plot | No
         if by_latency
         else "fidelity to the float model; nearer the upper left is better."
     )
-    caption += " Hollow: outside the floors."
+    caption += " A ring: outside the floors."
     best = chosen_row(pack)
     told = [
         f"{plain(row.recipe, longest=64)}: {file_size(row.num_bytes or 0)}, "
@@ -146,15 +145,16 @@ def _point(
     color = ACCENT if best else MUTED
     if ends is not None:
         axes.plot([at[0], at[0]], ends, color=color, linewidth=1.6, zorder=3)
+    # A ring is wider than a dot, so that it still shows around a variant at the same place.
     axes.plot(
         [at[0]],
         [at[1]],
         "o",
-        markersize=9 if best else 6.5,
-        markerfacecolor=color if row.within_budget else PAPER,
-        markeredgecolor=color,
-        markeredgewidth=1.6,
-        zorder=4,
+        markersize=(8.5 if best else 6.0) if row.within_budget else 11.0,
+        markerfacecolor=color if row.within_budget else "none",
+        markeredgecolor=color if row.within_budget else WARN,
+        markeredgewidth=1.4,
+        zorder=5 if best else 4,
     )
 
 

@@ -63,6 +63,8 @@ def _decimals(scaled: float, width: float, finest: int) -> int:
     if scaled == 0:
         return 0
     leading = math.floor(math.log10(scaled)) + 1
+    if round(scaled, _MINIMUM_DIGITS - leading) >= 10.0**leading:  # 9.996 reads 10.0
+        leading += 1
     decimals = _MINIMUM_DIGITS - leading
     if width > 0:
         decimals = max(decimals, _INTERVAL_DIGITS - 1 - math.floor(math.log10(width)))
