@@ -127,7 +127,5 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         num_threads=fields.integer("num_threads", minimum=1, maximum=1024),
         max_samples=fields.integer("max_samples", minimum=1, maximum=_MAXIMUM_SAMPLES),
     )
-    if not fields.faults and plan.max_samples < plan.min_runs:
-        fields.fault("max_samples", f"expected at least min_runs, {plan.min_runs}")
     fields.close()
     return plan

@@ -6,7 +6,8 @@ tflite_runtime, which FOLDER may hold. One process is one launch.
 
 A request has `mode`, `model` (a path), `threads`, and `inputs`: for each input in the
 runtime's order a file of raw little-endian samples, one after another; an empty list asks
-for made-up inputs. Mode `outputs` has `samples` (how many) and `emit` (send the outputs);
+for made-up inputs. Mode `outputs` has `samples` (how many) and `emit`
+(false: run the first one so often, and send no outputs);
 mode `latency` has `plan`. Every line on standard output is an object with `event`: `engine`,
 then `sample` and `output`, or `init`, `first` and `launch`; at last `done`, or `error` with
 `kind` and `message` and exit code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
@@ -229,7 +230,7 @@ def _invoke(interpreter: Any) -> int:
 
 def _emit_outputs(interpreter: Any, request: Request, emit: Emit) -> None:
     for sample in range(int(request["samples"])):
-        _feed(interpreter, request, sample)
+        _feed(interpreter, request, sample if request["emit"] else 0)
         # A model with variables starts afresh with each sample: samples are independent.
         interpreter.reset_all_variables()
         run_ns = _invoke(interpreter)

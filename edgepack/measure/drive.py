@@ -1,0 +1,288 @@
+"""Driving the runner on a device: golden check first, then fresh launches, each bounded in time."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from numpy.typing import NDArray
+
+import edgepack.runner
+from edgepack.bundle.golden import Golden, pack_tensors
+from edgepack.errors import GoldenError, MeasureError
+from edgepack.measure import channel
+from edgepack.measure.golden import GoldenVerdict, judge_golden
+from edgepack.measure.launch import LatencyLaunch
+from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
+from edgepack.measure.record import EngineFacts, Measurement, ModelIdentity, make_measurement
+from edgepack.model import Model, Signature
+
+if TYPE_CHECKING:
+    from edgepack.device.facts import DeviceFacts
+    from edgepack.device.provision import Engine
+    from edgepack.device.transport import Device
+
+StepCallback = Callable[[str], None]
+
+RUNNER_PATH: Final = Path(edgepack.runner.__path__[0]) / "tflite.py"
+_STARTUP_SECONDS: Final = 120.0  # importing numpy alone takes seconds on a slow card
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedModel:
+    """A model on a device, ready to be run there.
+
+    Attributes:
+        path: of the `.tflite` file on the device, absolute.
+        identity: what it is, for the record.
+        signature: its I/O contract.
+        is_quantized: whether its answers may differ by roundings (decides the golden floors).
+        golden: samples with the answers that must come out; None when there are none.
+        inputs: raw samples to run on when there is no golden, one entry for each input;
+            empty: the runner makes values up.
+    """
+
+    path: str
+    identity: ModelIdentity
+    signature: Signature
+    is_quantized: bool
+    golden: Golden | None = None
+    inputs: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bench:
+    """The runner and its files in place on a device."""
+
+    device: "Device"
+    model: TimedModel
+    python: str
+    site: str
+    runner: str
+    inputs: tuple[str, ...]
+    wheel_sha256: str | None = None
+
+    def argv(self, request: Mapping[str, object]) -> list[str]:
+        # -I: neither the user's environment nor the runner's folder may shadow a library.
+        argv = [self.python, "-I", self.runner]
+        if self.site:
+            argv += ["--site", self.site]
+        return [*argv, json.dumps({"model": self.model.path, "inputs": self.inputs, **request})]
+
+    def engine_facts(self, events: Sequence[channel.Event], plan: BenchmarkPlan) -> EngineFacts:
+        name, version, xnnpack, python = channel.parse_engine(events, self.device.name)
+        return EngineFacts(
+            name=name,
+            version=version,
+            xnnpack=xnnpack,
+            python=python,
+            num_threads=plan.num_threads,
+            sha256=self.wheel_sha256,
+        )
+
+
+def measure(
+    device: "Device",
+    *,
+    engine: "Engine",
+    facts: "DeviceFacts",
+    model: TimedModel,
+    plan: BenchmarkPlan,
+    root: str,
+    on_progress: StepCallback,
+) -> Measurement:
+    """Measure a model's latency on a device, after checking that it answers rightly there.
+
+    Args:
+        device: a connected device.
+        engine: the runtime installed there.
+        facts: what the device says of itself.
+        model: what to time.
+        plan: how long; fitted to the model's speed.
+        root: deploy root on the device.
+        on_progress: called with what is being done.
+
+    Raises:
+        GoldenError: the answers are wrong; nothing was timed.
+        MeasureError: the plan is unusable; the runner failed, died or answered nonsense.
+        DeviceError: the link failed, or the runner's files could not be placed.
+    """
+    from edgepack.device.deploy import place_files  # noqa: PLC0415 - not needed on the host
+
+    check_plan(plan)
+    inputs = model.golden.inputs if model.golden is not None else model.inputs
+    names = [f"input_{index}.bin" for index in range(len(inputs))]
+    files: dict[str, bytes | Path] = {
+        RUNNER_PATH.name: read_runner(),
+        **dict(zip(names, inputs, strict=True)),
+    }
+    on_progress(f"placing the runner on {device.name}")
+    folder = place_files(device, files, root=root)
+    bench = _Bench(
+        device=device,
+        model=model,
+        python=engine.python,
+        site=engine.site,
+        runner=f"{folder}/{RUNNER_PATH.name}",
+        inputs=tuple(f"{folder}/{name}" for name in names),
+        wheel_sha256=engine.sha256,
+    )
+    return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
+
+
+def measure_on_host(
+    model: Model,
+    feeds: Sequence[tuple[NDArray[Any], ...]],
+    *,
+    plan: BenchmarkPlan,
+    name: str = "model.tflite",
+    recipe: str | None = None,
+    on_progress: StepCallback = lambda _: None,
+) -> Measurement:
+    """Measure a model on this machine, with this interpreter's own runtime.
+
+    It goes the same way as on any device, but nothing is deployed.
+
+    Args:
+        model: what to time.
+        feeds: samples in the model's input order and dtypes; the first is timed.
+        plan: how long; fitted to the model's speed.
+        name: what the model is called in the record.
+        recipe: what it was made by.
+        on_progress: called with what is being done.
+
+    Raises:
+        MeasureError: the plan is unusable; the runner failed or died.
+    """
+    from edgepack.device.facts import read_facts  # noqa: PLC0415 - needs the device's room
+    from edgepack.device.local import LocalDevice  # noqa: PLC0415 - likewise
+
+    check_plan(plan)
+    with tempfile.TemporaryDirectory(prefix="edgepack-measure-") as folder:
+        device = LocalDevice()
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(model.data)
+        inputs = pack_tensors(list(feeds[:1]), model.signature.inputs) if feeds else ()
+        paths: list[str] = []
+        for index, data in enumerate(inputs):
+            target = Path(folder) / f"input_{index}.bin"
+            target.write_bytes(data)
+            paths.append(str(target))
+        timed = TimedModel(
+            path=str(path),
+            identity=ModelIdentity(
+                name=name, sha256=model.sha256, num_bytes=model.num_bytes, recipe=recipe
+            ),
+            signature=model.signature,
+            is_quantized=model.is_quantized,
+            inputs=inputs,
+        )
+        bench = _Bench(
+            device=device,
+            model=timed,
+            python=sys.executable,
+            site="",
+            runner=str(RUNNER_PATH),
+            inputs=tuple(paths),
+        )
+        facts = read_facts(device, folder)
+        return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
+
+
+def _measure(
+    bench: _Bench, *, facts: "DeviceFacts", plan: BenchmarkPlan, on_progress: StepCallback
+) -> Measurement:
+    from edgepack.device.state import read_state  # noqa: PLC0415 - needs the device's room
+
+    name = bench.device.name
+    before = read_state(bench.device)
+    on_progress(f"checking the answers on {name}")
+    verdict, times, engine = _check_answers(bench, plan)
+    # The first run sets things up; the quickest of the others is the model's own time.
+    fitted = fit_plan(plan, run_ns=min(times[1:] or times), spent_ns=sum(times))
+    launches: list[LatencyLaunch] = []
+    for index in range(fitted.num_launches):
+        on_progress(f"launch {index + 1} of {fitted.num_launches} on {name}")
+        launch, again = _launch(bench, fitted, run_ns=max(times))
+        if again != engine:
+            raise MeasureError(
+                f"the runtime on {name} changed while it was measured: {engine} became {again}",
+                remedy="Let nothing be installed on the device meanwhile, and measure again.",
+            )
+        launches.append(launch)
+    return make_measurement(
+        device_name=name,
+        device=facts,
+        model=bench.model.identity,
+        engine=engine,
+        plan=plan,
+        fitted_plan=fitted,
+        launches=tuple(launches),
+        golden=verdict,
+        before=before,
+        after=read_state(bench.device),
+    )
+
+
+def _check_answers(
+    bench: _Bench, plan: BenchmarkPlan
+) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
+    golden, signature = bench.model.golden, bench.model.signature
+    name = bench.device.name
+    # Without golden samples the first one is run twice, to learn how long a run takes.
+    num_samples = golden.num_samples if golden is not None else 2
+    request = {"mode": "outputs", "samples": num_samples, "emit": golden is not None}
+    num_outputs = channel.num_output_events(signature, num_samples=num_samples)
+    events = channel.talk(
+        bench.device,
+        bench.argv({**request, "threads": plan.num_threads}),
+        timeout_seconds=_STARTUP_SECONDS + plan.max_seconds,
+        max_events=2 * num_samples + num_outputs + 2,
+    )
+    times = channel.parse_run_times(events, num_samples=num_samples, name=name)
+    engine = bench.engine_facts(events, plan)
+    if golden is None:
+        return None, times, engine
+    answers = channel.parse_outputs(events, signature=signature, num_samples=num_samples, name=name)
+    verdict = judge_golden(
+        golden, answers, signature=signature, is_quantized=bench.model.is_quantized
+    )
+    if not verdict.passed:
+        raise GoldenError(
+            f"the model answers otherwise on {name} than where it was packed, so it was not "
+            "timed:\n" + "\n".join(f"  - {reason}" for reason in verdict.reasons),
+            remedy="Choose another recipe (float32 is the plainest), or another version of the "
+            "runtime; a runtime that computes wrongly on this CPU is worth a bug report.",
+        )
+    return verdict, times, engine
+
+
+def _launch(
+    bench: _Bench, plan: BenchmarkPlan, *, run_ns: int
+) -> tuple[LatencyLaunch, EngineFacts]:
+    spec = {
+        "warmup_runs": plan.warmup_runs,
+        "warmup_seconds": plan.warmup_seconds,
+        "min_runs": plan.min_runs,
+        "min_seconds": plan.min_seconds,
+        "max_seconds": plan.launch_seconds,
+        "max_samples": plan.max_samples,
+    }
+    events = channel.talk(
+        bench.device,
+        bench.argv({"mode": "latency", "threads": plan.num_threads, "plan": spec}),
+        timeout_seconds=_STARTUP_SECONDS + 2 * plan.launch_seconds + 4 * run_ns / 1e9,
+        max_events=8,
+        max_samples=plan.max_samples,
+    )
+    name = bench.device.name
+    launch = channel.parse_launch(events, max_samples=plan.max_samples, name=name)
+    return launch, bench.engine_facts(events, plan)
+
+
+def read_runner() -> bytes:
+    """Give the program that is sent to devices."""
+    return RUNNER_PATH.read_bytes()

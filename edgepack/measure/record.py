@@ -1,0 +1,368 @@
+"""The record of a measurement: raw samples and everything that stood around them, as JSON.
+
+The schema is versioned. Statistics and validity are computed from the raw values whenever a
+record is made or read; those in the file stand there for other readers, and a file whose
+figures do not follow from its own samples is refused.
+"""
+
+import datetime as dt
+import json
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import edgepack
+from edgepack._fields import Fields, join_faults
+from edgepack.device import facts as device_facts
+from edgepack.device import state as device_state
+from edgepack.device.facts import DeviceFacts
+from edgepack.device.state import DeviceState
+from edgepack.errors import DeviceError, MeasureError
+from edgepack.measure import golden as golden_check
+from edgepack.measure import launch as raw
+from edgepack.measure import plan as planning
+from edgepack.measure import validity as judging
+from edgepack.measure.golden import GoldenVerdict
+from edgepack.measure.launch import LatencyLaunch, optional_text
+from edgepack.measure.plan import BenchmarkPlan
+from edgepack.measure.stats import LatencySummary, summarize
+from edgepack.measure.validity import Validity
+
+SCHEMA: Final = 1
+_MAXIMUM_FILE_BYTES: Final = 512 * 2**20
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_CHECKED: Final = ("num_launches", "num_samples", "median_ns", "p90_ns", "min_ns", "max_ns")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelIdentity:
+    """What was measured.
+
+    Attributes:
+        name: the bundle's name, or the model file's.
+        sha256: digest of the `.tflite` that ran.
+        num_bytes: its size.
+        bundle_sha256: digest of the bundle it came from; None for a bare model.
+        version: of the bundle.
+        target: the bundle's target profile.
+        recipe: what the variant was made by.
+    """
+
+    name: str
+    sha256: str
+    num_bytes: int
+    bundle_sha256: str | None = None
+    version: str | None = None
+    target: str | None = None
+    recipe: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineFacts:
+    """The runtime that ran the model, as it said itself.
+
+    Attributes:
+        name: `ai-edge-litert` or `tflite-runtime`.
+        version: of the runtime; None when it does not say.
+        num_threads: threads it was given.
+        xnnpack: whether the XNNPACK delegate took any part of the graph; None when unknown.
+        python: version of the interpreter it ran in.
+        sha256: digest of the runtime's wheel; None when it was there already.
+    """
+
+    name: str
+    version: str | None
+    num_threads: int
+    xnnpack: bool | None
+    python: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Who measured, from where, and when.
+
+    Attributes:
+        tool_version: of EdgePack.
+        host: operating system and architecture of the machine that drove the measurement.
+        time: when it ended, UTC, ISO 8601.
+    """
+
+    tool_version: str
+    host: str
+    time: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """A finished measurement.
+
+    Attributes:
+        device_name: what the user calls the device.
+        device: what it says of itself.
+        model: what was measured.
+        engine: what ran it.
+        plan: how long it was to take.
+        fitted_plan: the plan as fitted to the model's speed, which was carried out.
+        launches: raw times.
+        summary: computed from them.
+        golden: whether the answers were right; None when there was nothing to compare with.
+        before: the device's state before the first launch.
+        after: its state after the last.
+        validity: computed from launches and states.
+        provenance: who, where and when.
+    """
+
+    device_name: str
+    device: DeviceFacts
+    model: ModelIdentity
+    engine: EngineFacts
+    plan: BenchmarkPlan
+    fitted_plan: BenchmarkPlan
+    launches: tuple[LatencyLaunch, ...]
+    summary: LatencySummary
+    golden: GoldenVerdict | None
+    before: DeviceState
+    after: DeviceState
+    validity: Validity
+    provenance: Provenance
+
+
+def make_measurement(
+    *,
+    device_name: str,
+    device: DeviceFacts,
+    model: ModelIdentity,
+    engine: EngineFacts,
+    plan: BenchmarkPlan,
+    fitted_plan: BenchmarkPlan,
+    launches: tuple[LatencyLaunch, ...],
+    golden: GoldenVerdict | None,
+    before: DeviceState,
+    after: DeviceState,
+    provenance: Provenance | None = None,
+) -> Measurement:
+    """Make a measurement of raw values: its summary and validity follow from them."""
+    return Measurement(
+        device_name=device_name,
+        device=device,
+        model=model,
+        engine=engine,
+        plan=plan,
+        fitted_plan=fitted_plan,
+        launches=launches,
+        summary=summarize([launch.samples_ns for launch in launches]),
+        golden=golden,
+        before=before,
+        after=after,
+        validity=judging.judge(
+            launches,
+            before=before,
+            after=after,
+            num_threads=engine.num_threads,
+            num_cores=device.num_cores,
+        ),
+        provenance=provenance or _provenance(),
+    )
+
+
+def _provenance() -> Provenance:
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    return Provenance(
+        tool_version=edgepack.__version__,
+        host=f"{platform.system()} {platform.machine()}",
+        time=now.isoformat(),
+    )
+
+
+def to_json(measurement: Measurement) -> dict[str, object]:
+    """Give a measurement as JSON values; `parse_measurement` is its inverse."""
+    return {
+        "schema": SCHEMA,
+        "device": {
+            "name": measurement.device_name,
+            **device_facts.to_json(measurement.device),
+        },
+        "model": asdict(measurement.model),
+        "engine": asdict(measurement.engine),
+        "plan": planning.to_json(measurement.plan),
+        "fitted_plan": planning.to_json(measurement.fitted_plan),
+        "launches": [raw.to_json(launch) for launch in measurement.launches],
+        "summary": _summary_to_json(measurement.summary),
+        "golden": golden_check.to_json(measurement.golden),
+        "state": {
+            "before": device_state.to_json(measurement.before),
+            "after": device_state.to_json(measurement.after),
+        },
+        "validity": judging.to_json(measurement.validity),
+        "provenance": asdict(measurement.provenance),
+    }
+
+
+def _summary_to_json(summary: LatencySummary) -> dict[str, object]:
+    table: dict[str, object] = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(summary).items()
+    }
+    return table | {"unavailable": dict(summary.unavailable)}
+
+
+def write_measurement(measurement: Measurement) -> bytes:
+    """Write a measurement as JSON text, UTF-8."""
+    return json.dumps(to_json(measurement), allow_nan=False).encode()
+
+
+def load_measurement(path: Path) -> Measurement:
+    """Read a result file.
+
+    Raises:
+        MeasureError: unreadable, too large, not JSON, or not a measurement.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MAXIMUM_FILE_BYTES:
+            raise MeasureError(
+                f"{path}: expected a result of at most {_MAXIMUM_FILE_BYTES} bytes, not {size}",
+                remedy="Give the file that `edgepack bench -o` wrote.",
+            )
+        table = json.loads(path.read_bytes())
+    except OSError as error:
+        raise MeasureError(
+            f"{path}: the result cannot be read: {error.strerror}", remedy="Check the path."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise MeasureError(
+            f"{path}: expected a result in JSON: {error}",
+            remedy="Give the file that `edgepack bench -o` wrote.",
+        ) from error
+    if not isinstance(table, dict):
+        raise MeasureError(
+            f"{path}: expected one result, not a list or a bare value",
+            remedy="Give the file that `edgepack bench -o` wrote for one device.",
+        )
+    return parse_measurement(table)
+
+
+def parse_measurement(table: Mapping[str, object]) -> Measurement:
+    """Read a measurement from JSON values.
+
+    Raises:
+        MeasureError: another schema, or breaking it; all faults are listed.
+    """
+    fields = Fields(table)
+    schema = fields.integer("schema")
+    if not fields.faults and schema != SCHEMA:
+        fields.fault("schema", f"expected {SCHEMA}, not {schema}")
+    if fields.faults:  # keys of another schema would only read as noise
+        raise _refused(fields.faults)
+    device_name, device = _read_device(fields)
+    model = _read_model(fields.table("model", required=True))
+    engine = _read_engine(fields.table("engine", required=True))
+    plan = planning.read_plan(fields.table("plan", required=True))
+    fitted_plan = planning.read_plan(fields.table("fitted_plan", required=True))
+    limit = max(fitted_plan.max_samples, 1)
+    launches = tuple(raw.read_launch(t, max_samples=limit) for t in fields.tables("launches"))
+    if not launches:
+        fields.fault("launches", "expected at least one")
+    golden = golden_check.read_verdict(fields.table("golden", required=True))
+    state = fields.table("state", required=True)
+    before, after = _read_state(state, "before"), _read_state(state, "after")
+    state.close()
+    judging.read_validity(fields.table("validity", required=True))
+    provenance = _read_provenance(fields.table("provenance", required=True))
+    stored = fields.raw("summary")
+    fields.close()
+    if fields.faults or device is None or before is None or after is None:
+        raise _refused(fields.faults)
+    measurement = make_measurement(
+        device_name=device_name,
+        device=device,
+        model=model,
+        engine=engine,
+        plan=plan,
+        fitted_plan=fitted_plan,
+        launches=launches,
+        golden=golden,
+        before=before,
+        after=after,
+        provenance=provenance,
+    )
+    computed = _summary_to_json(measurement.summary)
+    if not isinstance(stored, dict) or any(stored.get(key) != computed[key] for key in _CHECKED):
+        raise _refused(["summary: its figures do not follow from the launches' samples"])
+    return measurement
+
+
+def _refused(faults: list[str]) -> MeasureError:
+    return MeasureError(
+        join_faults("measurement", faults[:20]),
+        remedy="The result was changed, or another version wrote it; measure again.",
+    )
+
+
+def _read_device(fields: Fields) -> tuple[str, DeviceFacts | None]:
+    value = fields.raw("device")
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        fields.fault("device", "expected a table with a name")
+        return "", None
+    rest = {key: each for key, each in value.items() if key != "name"}
+    try:
+        return value["name"], device_facts.parse_facts(rest)
+    except DeviceError as error:
+        fields.fault("device", error.message)
+        return "", None
+
+
+def _read_state(fields: Fields, key: str) -> DeviceState | None:
+    value = fields.raw(key)
+    if not isinstance(value, dict):
+        fields.fault(key, "missing; expected a table")
+        return None
+    try:
+        return device_state.parse_state(value)
+    except DeviceError as error:
+        fields.fault(key, error.message)
+        return None
+
+
+def _read_model(fields: Fields) -> ModelIdentity:
+    model = ModelIdentity(
+        name=fields.text("name"),
+        sha256=fields.text("sha256"),
+        num_bytes=fields.integer("num_bytes", minimum=1),
+        bundle_sha256=optional_text(fields, "bundle_sha256"),
+        version=optional_text(fields, "version"),
+        target=optional_text(fields, "target"),
+        recipe=optional_text(fields, "recipe"),
+    )
+    for key, value in (("sha256", model.sha256), ("bundle_sha256", model.bundle_sha256)):
+        if value and not _SHA256.fullmatch(value):
+            fields.fault(key, "expected 64 hex digits")
+    fields.close()
+    return model
+
+
+def _read_engine(fields: Fields) -> EngineFacts:
+    engine = EngineFacts(
+        name=fields.text("name"),
+        version=optional_text(fields, "version"),
+        num_threads=fields.integer("num_threads", minimum=1),
+        xnnpack=None if fields.raw("xnnpack") is None else fields.boolean("xnnpack"),
+        python=fields.text("python"),
+        sha256=optional_text(fields, "sha256"),
+    )
+    fields.close()
+    return engine
+
+
+def _read_provenance(fields: Fields) -> Provenance:
+    provenance = Provenance(
+        tool_version=fields.text("tool_version"),
+        host=fields.text("host"),
+        time=fields.text("time"),
+    )
+    fields.close()
+    return provenance

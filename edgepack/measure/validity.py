@@ -1,0 +1,247 @@
+"""Whether a measurement can be believed, and if not, what to do; pure.
+
+A launch is marked when its coefficient of variation reaches 10% (pyperf's bound), when its
+second half is more than 3% slower or quicker than its first, when its clock fell by more than
+5% between launches or within one, or when it got less than 90% of a core's time. The verdict
+is the gravest of `throttled`, `contended`, `noisy` and `valid`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median_low
+from typing import TYPE_CHECKING, Final
+
+from edgepack._fields import Fields
+from edgepack.measure import stats
+from edgepack.measure.launch import LatencyLaunch
+
+if TYPE_CHECKING:
+    from edgepack.device.state import DeviceState
+
+MAXIMUM_VARIATION: Final = 0.10
+MAXIMUM_DRIFT: Final = 0.03
+MAXIMUM_SPREAD: Final = 0.10
+MAXIMUM_CLOCK_LOSS: Final = 0.05
+MINIMUM_CPU_SHARE: Final = 0.90
+HOT_C: Final = 80.0  # where the Raspberry Pi 3 to 5 begin to slow down (its documentation)
+_DRIFT_SAMPLES: Final = 16  # halves of fewer than 8 differ by chance
+
+
+class VerdictName(StrEnum):
+    """What a measurement is worth, best first."""
+
+    VALID = "valid"
+    NOISY = "noisy"
+    CONTENDED = "contended"
+    THROTTLED = "throttled"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validity:
+    """Whether a measurement can be believed.
+
+    Attributes:
+        verdict: the gravest finding.
+        reasons: every finding, with what to do; empty when valid.
+        marks: for each launch what is doubtful about it.
+    """
+
+    verdict: VerdictName
+    reasons: tuple[str, ...]
+    marks: tuple[tuple[str, ...], ...]
+
+
+def judge(
+    launches: Sequence[LatencyLaunch],
+    *,
+    before: "DeviceState",
+    after: "DeviceState",
+    num_threads: int,
+    num_cores: int | None,
+) -> Validity:
+    """Judge a measurement by its launches and the device's state before and after.
+
+    Args:
+        launches: all of them.
+        before: state before the first launch.
+        after: state after the last.
+        num_threads: threads inference ran with.
+        num_cores: the device's cores; None when unknown.
+    """
+    findings: list[tuple[VerdictName, str]] = []
+    findings += _throttling(launches, before, after)
+    findings += _contention(launches, before, num_threads, num_cores)
+    findings += _noise(launches)
+    marks = tuple(_marks(launch, _top_clock(launches)) for launch in launches)
+    order = list(VerdictName)
+    verdict = max((name for name, _ in findings), key=order.index, default=VerdictName.VALID)
+    return Validity(verdict=verdict, reasons=tuple(text for _, text in findings), marks=marks)
+
+
+def _marks(launch: LatencyLaunch, top_clock: int | None) -> tuple[str, ...]:
+    marks: list[str] = []
+    variation, drift = stats.variation(launch.samples_ns), _drift(launch)
+    if variation >= MAXIMUM_VARIATION:
+        marks.append(f"varies by {variation:.0%}")
+    if abs(drift) > MAXIMUM_DRIFT:
+        marks.append(f"drifts by {drift:+.1%}")
+    if _lost_clock(launch, top_clock):
+        marks.append("clock fell")
+    if _cpu_share(launch) < MINIMUM_CPU_SHARE:
+        marks.append(f"got {_cpu_share(launch):.0%} of a core")
+    return tuple(marks)
+
+
+def _drift(launch: LatencyLaunch) -> float:
+    if len(launch.samples_ns) < _DRIFT_SAMPLES:
+        return 0.0
+    return stats.drift(launch.samples_ns)
+
+
+def _cpu_share(launch: LatencyLaunch) -> float:
+    return launch.cpu_ns / launch.wall_ns if launch.wall_ns else 1.0
+
+
+def _clocks(launch: LatencyLaunch) -> list[int]:
+    each = (launch.before.frequency_khz, launch.after.frequency_khz)
+    return [clock for clock in each if clock is not None]
+
+
+def _top_clock(launches: Sequence[LatencyLaunch]) -> int | None:
+    return max((clock for launch in launches for clock in _clocks(launch)), default=None)
+
+
+def _lost_clock(launch: LatencyLaunch, top_clock: int | None) -> bool:
+    # Only the end counts: a clock that rises from idle has done so in the warm-up.
+    clock = launch.after.frequency_khz
+    return (
+        clock is not None and top_clock is not None and clock < top_clock * (1 - MAXIMUM_CLOCK_LOSS)
+    )
+
+
+def _noise(launches: Sequence[LatencyLaunch]) -> list[tuple[VerdictName, str]]:
+    found: list[str] = []
+    count = len(launches)
+    variations = [stats.variation(launch.samples_ns) for launch in launches]
+    wild = sum(each >= MAXIMUM_VARIATION for each in variations)
+    if wild:
+        found.append(
+            f"{wild} of {count} launches vary by {MAXIMUM_VARIATION:.0%} or more (up to "
+            f"{max(variations):.0%} of the mean): stop other programs on the device, fix its "
+            "governor to performance, and time more runs"
+        )
+    drifts = [_drift(launch) for launch in launches]
+    drifting = sum(abs(each) > MAXIMUM_DRIFT for each in drifts)
+    if drifting:
+        found.append(
+            f"{drifting} of {count} launches drift by more than {MAXIMUM_DRIFT:.0%} between their "
+            f"halves (furthest {max(drifts, key=abs):+.1%}): warm up longer, cool the device, and "
+            "fix its governor to performance"
+        )
+    medians = [stats.median(launch.samples_ns) for launch in launches]
+    middle = stats.median(medians)
+    spread = (max(medians) - min(medians)) / middle if middle else 0.0
+    if spread > MAXIMUM_SPREAD:
+        found.append(
+            f"the launches' medians range over {spread:.0%} of their median, more than "
+            f"{MAXIMUM_SPREAD:.0%}: measure with more launches on a device left alone"
+        )
+    return [(VerdictName.NOISY, text) for text in found]
+
+
+def _throttling(
+    launches: Sequence[LatencyLaunch], before: "DeviceState", after: "DeviceState"
+) -> list[tuple[VerdictName, str]]:
+    found: list[str] = []
+    top = _top_clock(launches)
+    slowed = sum(_lost_clock(launch, top) for launch in launches)
+    if slowed and top is not None:
+        least = min(clock for launch in launches for clock in _clocks(launch)[-1:])
+        found.append(
+            f"the clock fell from {top / 1e6:.2f} to {least / 1e6:.2f} GHz in {slowed} of "
+            f"{len(launches)} launches: cool the device, use its own power supply, and fix its "
+            "governor to performance"
+        )
+    if before.governor != after.governor:
+        found.append(
+            f"the governor changed from {before.governor} to {after.governor}: fix it, to "
+            "performance for steady numbers"
+        )
+    degrees = [
+        each
+        for each in (
+            after.temperature_c,
+            *(launch.after.temperature_c for launch in launches),
+        )
+        if each is not None
+    ]
+    if degrees and max(degrees) >= HOT_C:
+        found.append(
+            f"the device reached {max(degrees):.0f} °C, where boards slow down ({HOT_C:g} °C): "
+            "cool it, and measure again"
+        )
+    return [(VerdictName.THROTTLED, text) for text in found]
+
+
+def _contention(
+    launches: Sequence[LatencyLaunch],
+    before: "DeviceState",
+    num_threads: int,
+    num_cores: int | None,
+) -> list[tuple[VerdictName, str]]:
+    found: list[str] = []
+    starved = [share for share in map(_cpu_share, launches) if share < MINIMUM_CPU_SHARE]
+    if starved:
+        found.append(
+            f"{len(starved)} of {len(launches)} launches got less than {MINIMUM_CPU_SHARE:.0%} of "
+            f"a core's time (down to {min(starved):.0%}): stop other programs on the device"
+        )
+    if num_cores is not None:
+        runnable = [
+            each.num_runnable
+            for launch in launches
+            for each in (launch.before, launch.after)
+            if each.num_runnable is not None
+        ]
+        # What ran meanwhile is better evidence than the last minute's average, which the push
+        # and the provisioning before the measurement have raised.
+        if runnable:
+            others = max(0, median_low(runnable) - 1)
+            if others + num_threads > num_cores:
+                found.append(
+                    f"{others} other threads ran on {num_cores} cores beside the model's "
+                    f"{num_threads}: stop other programs on the device"
+                )
+        elif before.load_1min is not None and before.load_1min + num_threads > num_cores + 0.5:
+            found.append(
+                f"the load was {before.load_1min:.1f} on {num_cores} cores before the model's "
+                f"{num_threads} threads started: stop other programs on the device"
+            )
+    return [(VerdictName.CONTENDED, text) for text in found]
+
+
+def to_json(validity: Validity) -> dict[str, object]:
+    """Give a validity as JSON values; `read_validity` is its inverse."""
+    return {
+        "verdict": validity.verdict.value,
+        "reasons": list(validity.reasons),
+        "marks": [list(marks) for marks in validity.marks],
+    }
+
+
+def read_validity(fields: Fields) -> Validity:
+    """Read a validity from a table of a larger record, noting faults in `fields`."""
+    marks = fields.raw("marks")
+    read: list[tuple[str, ...]] = []
+    if isinstance(marks, list) and all(isinstance(each, list) for each in marks):
+        read = [Fields({"marks": each}, faults=fields.faults).texts("marks") for each in marks]
+    else:
+        fields.fault("marks", "expected a list of lists")
+    validity = Validity(
+        verdict=fields.choice("verdict", VerdictName),
+        reasons=fields.texts("reasons"),
+        marks=tuple(read),
+    )
+    fields.close()
+    return validity
