@@ -1,0 +1,243 @@
+"""Runtimes on the device: installed from here, once a version, and proved by importing them."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgepack._fields import Fields
+from edgepack.cache import Cache
+from edgepack.device.elf import SymbolNeeds, is_elf, read_needs
+from edgepack.device.facts import DeviceFacts, PythonFacts
+from edgepack.device.layout import Layout
+from edgepack.device.payload import PlacedFile, describe_file
+from edgepack.device.sections import clean_text
+from edgepack.device.staging import TransferCallback, place_folder
+from edgepack.device.transport import Device
+from edgepack.device.wheels import (
+    Runtime,
+    choose_runtime,
+    fetch_wheel,
+    judge_needs,
+    unpack_wheel,
+)
+from edgepack.errors import ProvisionError
+
+_CHECK_SECONDS: Final = 120.0
+
+# `argv`: the site folder, the module, the engine's package. What is there must be what runs:
+# the folder stands first on the path, and the module must come from it.
+_CHECK: Final = """
+import importlib, json, os, sys
+site, name = sys.argv[1], sys.argv[2]
+if not os.path.isdir(site):
+    sys.exit(3)
+sys.path.insert(0, site)
+import numpy
+module = importlib.import_module(name)
+if not os.path.realpath(module.__file__).startswith(os.path.realpath(site) + os.sep):
+    sys.exit("another %s: %s" % (name, module.__file__))
+module.Interpreter
+print(json.dumps({"numpy": numpy.__version__}))
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """An inference runtime that is installed on a device and was imported there.
+
+    Attributes:
+        name: project, such as `ai-edge-litert`.
+        version: of the project.
+        module: what holds `Interpreter`, such as `ai_edge_litert.interpreter`.
+        python: absolute path of the interpreter on the device.
+        python_version: such as `3.11.2`.
+        site: absolute folder to put first on `sys.path`.
+        numpy: version of the numpy it runs with.
+        xnnpack: whether it holds XNNPACK's kernels.
+        sha256: digest of all that was installed.
+        runtime_bytes: bytes sent to install it just now; 0 when it was there.
+    """
+
+    name: str
+    version: str
+    module: str
+    python: str
+    python_version: str
+    site: str
+    numpy: str
+    xnnpack: bool | None
+    sha256: str
+    runtime_bytes: int
+
+
+def to_json(engine: Engine) -> dict[str, object]:
+    """Give an engine as JSON values, in the order of the fields."""
+    return dataclasses.asdict(engine)
+
+
+def parse_engine(table: Mapping[str, object]) -> Engine:
+    """Read back what `to_json` gave.
+
+    Raises:
+        ProvisionError: another shape.
+    """
+    fields = Fields(table)
+    has_xnnpack = fields.raw("xnnpack") is not None
+    engine = Engine(
+        name=fields.text("name"),
+        version=fields.text("version"),
+        module=fields.text("module"),
+        python=fields.text("python"),
+        python_version=fields.text("python_version"),
+        site=fields.text("site"),
+        numpy=fields.text("numpy"),
+        xnnpack=fields.boolean("xnnpack") if has_xnnpack else None,
+        sha256=fields.text("sha256"),
+        runtime_bytes=fields.integer("runtime_bytes", minimum=0),
+    )
+    fields.close()
+    if fields.faults:
+        raise ProvisionError(
+            f"engine: {'; '.join(fields.faults)}",
+            remedy="The record was changed or comes from another version; measure again.",
+        )
+    return engine
+
+
+def provision(
+    device: Device,
+    facts: DeviceFacts,
+    *,
+    root: str,
+    cache: Cache,
+    on_progress: Callable[[str], None],
+    on_transfer: TransferCallback | None = None,
+) -> Engine:
+    """Make sure that a runtime which fits the device is installed there and can be imported.
+
+    The device needs Python, but neither internet nor root: wheels come from this machine.
+
+    Args:
+        device: a connected device.
+        facts: what `read_facts` said of it.
+        root: absolute deploy root, as in the facts.
+        cache: where downloaded wheels are kept.
+        on_progress: called with each step in words.
+        on_transfer: called as bytes go out.
+
+    Raises:
+        ProvisionError: nothing fits, nothing can be downloaded, or it does not import there.
+        DeployError: no room or permission.
+        ConnectError: the link was lost; nothing half-installed is in use.
+    """
+    runtime = choose_runtime(facts)
+    python = facts.python
+    if python is None:
+        raise ProvisionError("the device has no Python", remedy="Install python3 on it.")
+    layout = Layout(root=root)
+    folder = f"{layout.runtimes}/{runtime.folder_name}"
+    numpy = _import_runtime(device, python, runtime, f"{folder}/site", must_be_there=False)
+    if numpy is not None:
+        return _describe(runtime, python, folder=folder, numpy=numpy, runtime_bytes=0)
+    files = _collect_files(runtime, facts, cache, on_progress)
+    size = sum(file.num_bytes for file in files) / 2**20
+    engine = runtime.engine
+    on_progress(f"installing {engine.project} {engine.version} on {device.name} ({size:.0f} MiB)")
+    transfer = place_folder(
+        device,
+        layout,
+        folder=folder,
+        files=files,
+        python=python.path,
+        check=lambda staged: _check_staged(device, python, runtime, f"{staged}/site"),
+        on_progress=on_transfer,
+    )
+    numpy = _import_runtime(device, python, runtime, f"{folder}/site", must_be_there=True)
+    return _describe(
+        runtime, python, folder=folder, numpy=numpy or "", runtime_bytes=transfer.sent_bytes
+    )
+
+
+def _describe(
+    runtime: Runtime, python: PythonFacts, *, folder: str, numpy: str, runtime_bytes: int
+) -> Engine:
+    return Engine(
+        name=runtime.engine.project,
+        version=runtime.engine.version,
+        module=runtime.module,
+        python=python.path,
+        python_version=".".join(map(str, python.version)),
+        site=f"{folder}/site",
+        numpy=numpy,
+        xnnpack=runtime.engine.xnnpack,
+        sha256=runtime.digest,
+        runtime_bytes=runtime_bytes,
+    )
+
+
+def _collect_files(
+    runtime: Runtime, facts: DeviceFacts, cache: Cache, on_progress: Callable[[str], None]
+) -> tuple[PlacedFile, ...]:
+    """Download and open the wheels; refuse what the device's libraries cannot load."""
+    placed: list[PlacedFile] = []
+    needs = SymbolNeeds()
+    for wheel in runtime.wheels:
+        path = cache.root / "wheels" / wheel.file
+        if not path.is_file():
+            on_progress(f"downloading {wheel.file} ({wheel.num_bytes / 2**20:.0f} MiB)")
+        for name, content in unpack_wheel(fetch_wheel(wheel, path.parent)):
+            placed.append(describe_file(f"site/{name}", content))
+            if is_elf(content):
+                needs = needs.join(_read_needs(name, content))
+    unmet = judge_needs(needs, facts)
+    if unmet:
+        raise ProvisionError(
+            f"{runtime.engine.project} {runtime.engine.version} {unmet}",
+            remedy="Upgrade the device's system.",
+        )
+    return tuple(placed)
+
+
+def _read_needs(name: str, content: bytes) -> SymbolNeeds:
+    try:
+        return read_needs(content)
+    except ValueError as error:
+        raise ProvisionError(f"{name}: {error}", remedy="Install EdgePack again.") from error
+
+
+def _check_staged(device: Device, python: PythonFacts, runtime: Runtime, site: str) -> None:
+    _import_runtime(device, python, runtime, site, must_be_there=True)
+
+
+def _import_runtime(
+    device: Device, python: PythonFacts, runtime: Runtime, site: str, *, must_be_there: bool
+) -> str | None:
+    """Import the runtime on the device; give its numpy's version, or None when it is not right.
+
+    `-I` keeps out the environment and the user's site-packages, `-B` writes no bytecode.
+    """
+    result = device.run(
+        [python.path, "-I", "-B", "-c", _CHECK, site, runtime.module],
+        timeout_seconds=_CHECK_SECONDS,
+    )
+    if result.exit_code == 0:
+        try:
+            answer = json.loads(result.text.strip().splitlines()[-1])
+            return clean_text(str(answer["numpy"]), limit=40)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ProvisionError(
+                f"{device.name}: {python.path} answered {clean_text(result.text, limit=80)!r} "
+                "to the import check",
+                remedy="Look at what that interpreter is; `python3 -c 'print(1)'` must print 1.",
+            ) from error
+    if not must_be_there:
+        return None
+    said = clean_text((result.stderr.strip().splitlines() or [f"exit {result.exit_code}"])[-1])
+    raise ProvisionError(
+        f"{device.name}: {runtime.engine.project} {runtime.engine.version} was sent, but "
+        f"{python.path} cannot import it: {said}",
+        remedy="Install what is named there on the device, then repeat; "
+        "nothing of the runtime is in use.",
+    )

