@@ -91,7 +91,9 @@ def _matches_hash(name: str, pattern: str) -> bool:
     salt, _, digest = pattern.removeprefix(_HASH_PREFIX).partition("|")
     try:
         expected = base64.b64decode(digest, validate=True)
-        return hmac.compare_digest(_hash_name(name, base64.b64decode(salt, validate=True)), expected)
+        return hmac.compare_digest(
+            _hash_name(name, base64.b64decode(salt, validate=True)), expected
+        )
     except binascii.Error:
         return False
 
@@ -184,9 +186,7 @@ class HostKeyCheck:
         self._settings = settings
         self._policy = policy
         self._name = settings.known_hosts_name
-        self._entries = read_known_hosts(
-            (*settings.user_known_hosts, *settings.global_known_hosts)
-        )
+        self._entries = read_known_hosts((*settings.user_known_hosts, *settings.global_known_hosts))
 
     @property
     def known_types(self) -> tuple[str, ...]:
@@ -202,9 +202,7 @@ class HostKeyCheck:
         return self._settings.host_key_alias or self._settings.host_name.lower()
 
     def _find(self, name: str, marker: Marker = Marker.KNOWN) -> list[KnownHost]:
-        return [
-            entry for entry in self._entries if entry.marker is marker and entry.matches(name)
-        ]
+        return [entry for entry in self._entries if entry.marker is marker and entry.matches(name)]
 
     def verify(self, key: HostKey) -> None:
         """Accept a key, or refuse it; a new one is written down when the policy says so.

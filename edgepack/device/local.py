@@ -175,9 +175,7 @@ class LocalDevice:
             command = LocalCommand(argv, name=self.name, timeout_seconds=timeout_seconds)
         except OSError as error:
             refused = _not_started(argv, error)
-            raise faults.stream_failed(
-                self.name, argv, refused.exit_code, refused.stderr
-            ) from None
+            raise faults.stream_failed(self.name, argv, refused.exit_code, refused.stderr) from None
         with command:
             command.feed(b"")
             yield read_lines(command, argv, name=self.name, max_line_bytes=max_line_bytes)
@@ -187,7 +185,7 @@ class LocalDevice:
         source: Path | bytes,
         target: str,
         *,
-        timeout_seconds: float,
+        timeout_seconds: float,  # noqa: ARG002 - a local disk has no link to lose
         mode: int = 0o644,
         on_progress: ProgressCallback | None = None,
     ) -> str:

@@ -26,7 +26,7 @@ _NOISE_BYTES: Final = 1024 * 1024
 _MARKER_DIGITS: Final = 20
 _ANSWER_BYTES: Final = 4096
 # What an upload sends at once; paramiko 5.1 cuts it to the host's packets (32 KiB).
-_SEND_BYTES: Final = 32 * 1024
+_SEND_BYTES: Final = 256 * 1024
 
 
 class SshCommand:
@@ -105,7 +105,7 @@ class SshCommand:
     @property
     def is_ended(self) -> bool:
         """Whether the device has closed the command's output."""
-        return self._channel.closed or self._channel.eof_received
+        return self._channel.closed or bool(self._channel.eof_received)
 
     @property
     def stderr(self) -> str:
@@ -277,9 +277,7 @@ class SshDevice:
         """Run a command to its end; see `transport.Device.run`."""
         with self._start(argv, timeout_seconds) as command:
             command.feed(stdin)
-            return read_result(
-                command, argv, name=self._name, max_output_bytes=max_output_bytes
-            )
+            return read_result(command, argv, name=self._name, max_output_bytes=max_output_bytes)
 
     @contextmanager
     def stream(

@@ -3,11 +3,14 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentKey, AgentSSH
+from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from edgepack.device.ssh_config import SshSettings
 from edgepack.errors import AuthError, ConnectError, DeviceTimeoutError
@@ -41,6 +44,7 @@ class Login:
         self._where = f"{settings.user}@{settings.host_name}"
         self._offered: list[str] = []
         self._allowed: list[str] = []
+        self._accepted: set[str] = set()
         self._is_done = False
 
     def run(self) -> None:
@@ -54,7 +58,7 @@ class Login:
         self._transport.auth_timeout = self._timeout_seconds
         # Asked first as OpenSSH does: the answer lists the methods, and a host may let
         # a user without password in.
-        self._try(None, lambda: self._transport.auth_none(self._settings.user))
+        self._try(None, partial(self._transport.auth_none, self._settings.user))
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("publickey", self._offer_keys),
             ("keyboard-interactive", self._offer_answers),
@@ -66,15 +70,10 @@ class Login:
             for method, step in steps:
                 if self._is_done:
                     return
-                if method in self._allowed and not self._was_accepted(method):
+                if method in self._allowed and method not in self._accepted:
                     step()
         if not self._is_done:
             raise self._refusal()
-
-    _accepted: tuple[str, ...] = ()
-
-    def _was_accepted(self, method: str) -> bool:
-        return method in self._accepted
 
     def _try(self, offer: str | None, attempt: Callable[[], Sequence[str]]) -> bool:
         """Make one attempt; tell whether the host accepted it."""
@@ -109,9 +108,10 @@ class Login:
         return True
 
     def _offer_keys(self) -> None:
+        user = self._settings.user
         for offer, key in self._keys():
-            if self._try(offer, lambda key=key: self._transport.auth_publickey(self._settings.user, key)):  # type: ignore[misc]
-                self._accepted += ("publickey",)
+            if self._try(offer, partial(self._transport.auth_publickey, user, key)):
+                self._accepted.add("publickey")
                 return
 
     def _keys(self) -> Iterator[tuple[str, paramiko.PKey]]:
@@ -135,26 +135,24 @@ class Login:
                 yield str(path), key
 
     def _load(self, path: Path) -> paramiko.PKey | None:
-        passphrase: str | None = None
-        for turn in range(_NUM_PROMPTS + 1):
+        passphrase: bytes | None = None
+        for _ in range(_NUM_PROMPTS + 1):
             try:
-                return paramiko.PKey.from_path(path, passphrase)
-            except (paramiko.PasswordRequiredException, TypeError):
-                if passphrase is not None:
-                    self._offered.append(f"{path} (not usable)")
-                    return None
+                # paramiko 5.1 wants bytes here, whatever its annotation says.
+                return paramiko.PKey.from_path(path, passphrase)  # type: ignore[arg-type]
+            except TypeError:  # so says cryptography 50 of a key that needs a passphrase
+                pass
             except OSError as error:
                 self._offered.append(f"{path} ({error.strerror})")
                 return None
-            except (paramiko.SSHException, paramiko.UnknownKeyType, ValueError):
+            except (ValueError, UnsupportedAlgorithm, paramiko.SSHException, UnknownKeyType):
                 if passphrase is None:
                     self._offered.append(f"{path} (no private key that can be read)")
                     return None
             if self._prompt is None:
                 self._offered.append(f"{path} (locked by a passphrase, no terminal to ask for it)")
                 return None
-            if turn < _NUM_PROMPTS:
-                passphrase = self._prompt(f"Passphrase for {path}: ")
+            passphrase = self._prompt(f"Passphrase for {path}: ").encode()
         self._offered.append(f"{path} (wrong passphrase)")
         return None
 
@@ -170,9 +168,10 @@ class Login:
 
         # The answers are typed while paramiko waits for the host.
         self._transport.auth_timeout = max(self._timeout_seconds, _TYPING_SECONDS)
+        attempt = partial(self._transport.auth_interactive, self._settings.user, answer)
         for _ in range(_NUM_PROMPTS):
-            if self._try("keyboard-interactive", lambda: self._transport.auth_interactive(self._settings.user, answer)):
-                self._accepted += ("keyboard-interactive",)
+            if self._try("keyboard-interactive", attempt):
+                self._accepted.add("keyboard-interactive")
                 break
         self._transport.auth_timeout = self._timeout_seconds
 
@@ -180,10 +179,11 @@ class Login:
         if self._prompt is None:
             self._offered.append("password (no terminal to ask on)")
             return
+        log_in = partial(self._transport.auth_password, self._settings.user, fallback=False)
         for _ in range(_NUM_PROMPTS):
             password = self._prompt(f"{self._where}'s password: ")
-            if self._try("password", lambda password=password: self._transport.auth_password(self._settings.user, password, fallback=False)):  # type: ignore[misc]
-                self._accepted += ("password",)
+            if self._try("password", partial(log_in, password)):
+                self._accepted.add("password")
                 return
 
     def _refusal(self, detail: str = "") -> AuthError:
@@ -206,7 +206,7 @@ class _Agent(AgentSSH):
         connection.settimeout(_AGENT_SECONDS)
         try:
             connection.connect(path)
-            self._connect(connection)
+            self._connect(connection)  # type: ignore[attr-defined]  # paramiko's own subclasses use it
         except (OSError, paramiko.SSHException):
             connection.close()  # no agent is no fault: the key files come next
 
@@ -224,6 +224,7 @@ def _public_blob(path: Path) -> bytes | None:
     """Read the public half beside a private key file, to know the key without unlocking it."""
     try:
         words = Path(f"{path}.pub").read_text(encoding="utf-8", errors="replace").split()
-        return paramiko.PublicBlob.from_string(" ".join(words[:2])).key_blob
+        blob: bytes = PublicBlob.from_string(" ".join(words[:2])).key_blob
     except (OSError, ValueError, IndexError):
         return None
+    return blob

@@ -114,8 +114,7 @@ def _ask_openssh(program: str, address: DeviceAddress, ssh_config: Path | None) 
         )
     except subprocess.TimeoutExpired:
         raise ConnectError(
-            f"The SSH configuration of {address} was not resolved within "
-            f"{_RESOLVE_SECONDS:.0f} s.",
+            f"The SSH configuration of {address} was not resolved within {_RESOLVE_SECONDS:.0f} s.",
             remedy="Look for a Match exec in it that hangs, or give another --ssh-config.",
         ) from None
     if done.returncode != 0:
@@ -147,7 +146,9 @@ def _ask_paramiko(address: DeviceAddress, ssh_config: Path | None) -> SshSetting
                 f"{path}: the SSH configuration has faults: {error}",
                 remedy="Mend the file, or give another with --ssh-config.",
             ) from None
-        for keyword, value in found.items():
+        for keyword in found:
+            # paramiko 5.1 gives lists for keywords that may stand several times.
+            value: object = found[keyword]
             values[keyword] = value if isinstance(value, list) else [str(value)]
     values.setdefault("identityfile", list(_DEFAULT_IDENTITIES))
     values.setdefault("userknownhostsfile", [" ".join(_DEFAULT_KNOWN_HOSTS)])
@@ -201,8 +202,7 @@ def _read_settings(values: Mapping[str, Sequence[str]], address: DeviceAddress) 
         user_known_hosts=paths("userknownhostsfile"),
         global_known_hosts=paths("globalknownhostsfile"),
         host_key_alias=last("hostkeyalias"),
-        accepts_new_host_keys=last("stricthostkeychecking")
-        in {"accept-new", "no", "off", "false"},
+        accepts_new_host_keys=last("stricthostkeychecking") in {"accept-new", "no", "off", "false"},
         hashes_known_hosts=last("hashknownhosts") in {"yes", "true"},
         connect_timeout_seconds=float(timeout) if timeout and timeout.isdigit() else None,
     )
