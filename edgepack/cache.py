@@ -64,7 +64,7 @@ def source_digest(*modules: ModuleType) -> str:
     digest = hashlib.sha256()
     for module in sorted(modules, key=lambda module: module.__name__):
         try:
-            source = Path(module.__file__ or "").read_bytes()
+            source = Path(getattr(module, "__file__", None) or "").read_bytes()
         except OSError as error:
             raise CacheError(
                 f"the source of {module.__name__} cannot be read: {error.strerror or error}",

@@ -61,7 +61,7 @@ class Environment:
         spec_name: of the toolchain it belongs to.
         digest: of the lock it was made from.
         python_version: of its interpreter, with dots.
-        versions: every distribution in it.
+        versions: of the distributions that decide results.
     """
 
     folder: Path
