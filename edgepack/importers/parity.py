@@ -1,0 +1,250 @@
+"""Parity: does the converted model compute what its source computes."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepack import evaluate as evaluate_module
+from edgepack import fidelity as fidelity_module
+from edgepack._fields import Fields, join_faults
+from edgepack.cache import Cache, digest_parts, source_digest
+from edgepack.data import Samples, generate_samples, make_samples
+from edgepack.errors import DataError, ParityError
+from edgepack.evaluate import run_model
+from edgepack.fidelity import LIMIT_DB, compare_outputs
+from edgepack.importers import binding as binding_module
+from edgepack.importers.binding import ImportedModel, model_feeds
+from edgepack.importers.source import ImportOptions, SourceFormat
+from edgepack.importers.worker import open_worker, run_source
+
+_RECORD: Final = "parity.json"
+_MOST_SAMPLES: Final = 16
+_NUM_GENERATED: Final = 4
+_SEED: Final = 20
+# About eight roundings of float32: below it an output is the noise of larger values within.
+_NEAR_ZERO: Final = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputParity:
+    """How near one output of the converted model is to the source's.
+
+    Attributes:
+        output: the output's name.
+        sqnr_db: signal to difference, in dB; 300 when equal.
+        max_abs_error: largest difference of an element.
+        cosine: cosine of the angle between both as vectors.
+        near_zero: the reference is within float32 rounding of zero on the inputs' scale, so
+            SQNR says nothing and the largest difference is judged instead.
+    """
+
+    output: str
+    sqnr_db: float
+    max_abs_error: float
+    cosine: float
+    near_zero: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityReport:
+    """The parity check of an import.
+
+    Attributes:
+        outputs: one entry for each output, in the model's order; empty for a model that was
+            not converted.
+        num_samples: samples that were compared.
+        generated: whether they were generated for want of real ones.
+        minimum_db: what each output had to reach.
+        reference: what ran the source.
+    """
+
+    outputs: tuple[OutputParity, ...]
+    num_samples: int
+    generated: bool
+    minimum_db: float
+    reference: str
+
+
+def check_parity(
+    imported: ImportedModel,
+    path: Path,
+    *,
+    samples: Samples | None,
+    minimum_db: float = 60.0,
+    options: ImportOptions,
+    cache: Cache,
+    on_progress: Callable[[str], None],
+) -> ParityReport:
+    """Run source and converted model on the same inputs and compare every output.
+
+    At most 16 of the samples are used, evenly spread; without any, 4 generated ones.
+
+    Raises:
+        ParityError: an output is below `minimum_db`; the message has all figures.
+        DataError: the samples do not fit the model's inputs.
+        ModelError: the source or the model cannot run on them.
+        ToolchainError: the source's framework died or cannot be made.
+    """
+    source_format = imported.source.format
+    if source_format is SourceFormat.TFLITE:
+        return ParityReport(
+            outputs=(), num_samples=0, generated=False, minimum_db=minimum_db, reference="itself"
+        )
+    specs = tuple(binding.source for binding in imported.inputs)
+    used = (
+        _spread(samples)
+        if samples is not None
+        else generate_samples(specs, num_samples=_NUM_GENERATED, seed=_SEED)
+    )
+    worker = open_worker(source_format, options=options, on_progress=on_progress)
+    key = digest_parts(
+        "parity",
+        source=imported.source.sha256,
+        model=imported.model.sha256,
+        layouts=repr((imported.inputs, imported.outputs)),
+        samples=used.digest,
+        shapes=json.dumps(sorted(options.input_shapes)),
+        signature=options.signature,
+        trust=options.trust_model,
+        worker=worker.digest,
+        versions=worker.versions_text,
+        code=source_digest(binding_module, evaluate_module, fidelity_module),
+        near_zero=_NEAR_ZERO,
+    )
+    folder = cache.load(key)
+    if folder is None:
+        on_progress(f"comparing with {worker.title} on {used.num_samples} samples")
+        feeds = model_feeds(imported, used)
+        arrays = dict(used.arrays)
+        reference = run_source(
+            worker,
+            path,
+            source_format,
+            options,
+            inputs=[arrays[spec.name] for spec in specs],
+            num_outputs=len(imported.outputs),
+        )
+        results = run_model(imported.model, feeds)
+        outputs = _compare(imported, reference, results, scale=_scale(arrays))
+        record = json.dumps([asdict(output) for output in outputs], indent=1)
+        folder = cache.store(key, {_RECORD: record.encode()})
+    report = ParityReport(
+        outputs=_read_outputs(json.loads((folder / _RECORD).read_bytes()), folder),
+        num_samples=used.num_samples,
+        generated=samples is None,
+        minimum_db=minimum_db,
+        reference=worker.title,
+    )
+    _judge(report, path, scale=_scale(dict(used.arrays)))
+    return report
+
+
+def _spread(samples: Samples) -> Samples:
+    if samples.num_samples <= _MOST_SAMPLES:
+        return samples
+    places = np.linspace(0, samples.num_samples - 1, _MOST_SAMPLES).astype(np.intp)
+    return make_samples([(name, array[places]) for name, array in samples.arrays])
+
+
+def _scale(arrays: Mapping[str, NDArray[Any]]) -> float:
+    """Largest magnitude of the float inputs; 1 without any."""
+    sizes = [
+        float(np.max(np.abs(array)))
+        for array in arrays.values()
+        if array.dtype.kind == "f" and array.size
+    ]
+    return max(sizes, default=1.0) or 1.0
+
+
+def _compare(
+    imported: ImportedModel,
+    reference: Sequence[tuple[NDArray[Any], ...]],
+    results: Sequence[tuple[NDArray[Any], ...]],
+    *,
+    scale: float,
+) -> tuple[OutputParity, ...]:
+    specs = imported.model.signature.outputs
+    carried = tuple(
+        tuple(
+            array if binding.permutation is None else array.transpose(binding.permutation)
+            for array, binding in zip(sample, imported.outputs, strict=True)
+        )
+        for sample in reference
+    )
+    fidelity = compare_outputs(carried, results, names=tuple(spec.name for spec in specs))
+    return tuple(
+        OutputParity(
+            output=output.output,
+            sqnr_db=output.sqnr_db,
+            max_abs_error=output.max_abs_error,
+            cosine=output.cosine,
+            near_zero=_is_near_zero([sample[index] for sample in carried], scale),
+        )
+        for index, output in enumerate(fidelity.outputs)
+    )
+
+
+def _is_near_zero(arrays: Sequence[NDArray[Any]], scale: float) -> bool:
+    if any(array.dtype.kind != "f" for array in arrays):
+        return False
+    return all(
+        array.size == 0 or float(np.max(np.abs(array))) <= _NEAR_ZERO * scale for array in arrays
+    )
+
+
+def _judge(report: ParityReport, path: Path, *, scale: float) -> None:
+    failed = [output for output in report.outputs if not _passes(output, report.minimum_db, scale)]
+    if not failed:
+        return
+    lines = [_describe(output, report.minimum_db) for output in report.outputs]
+    worst = min(output.sqnr_db for output in failed)
+    kind = "generated samples" if report.generated else "samples"
+    data = "Give real samples with --data, fix" if report.generated else "Fix"
+    raise ParityError(
+        f"{path}: expected the converted model within {report.minimum_db:g} dB of "
+        f"{report.reference} on every output, but on {report.num_samples} {kind}:\n"
+        + "\n".join(f"  {line}" for line in lines),
+        remedy=f"{data} the source model, or accept the difference with "
+        f"`--allow-parity {int(worst // 1)}`, which is recorded.",
+    )
+
+
+def _passes(output: OutputParity, minimum_db: float, scale: float) -> bool:
+    if output.near_zero and output.max_abs_error <= _NEAR_ZERO * scale:
+        return True
+    return output.sqnr_db >= minimum_db
+
+
+def _describe(output: OutputParity, minimum_db: float) -> str:
+    text = (
+        f"{output.output}: SQNR {output.sqnr_db:.1f} dB, max abs error "
+        f"{output.max_abs_error:.3g}, cosine {output.cosine:.6f}"
+    )
+    if output.near_zero:
+        return f"{text} (the source gives zero here)"
+    return text if output.sqnr_db >= minimum_db else f"{text}  <- too far"
+
+
+def _read_outputs(record: object, folder: Path) -> tuple[OutputParity, ...]:
+    fields = Fields({"outputs": record})
+    outputs = tuple(
+        OutputParity(
+            output=table.text("output"),
+            sqnr_db=table.number("sqnr_db", minimum=-LIMIT_DB, maximum=LIMIT_DB),
+            max_abs_error=table.number("max_abs_error", minimum=0.0),
+            cosine=table.number("cosine", minimum=-1.0, maximum=1.0),
+            near_zero=table.boolean("near_zero"),
+        )
+        for table in fields.tables("outputs")
+    )
+    if fields.faults:
+        raise DataError(
+            join_faults(f"cached parity {folder}", fields.faults),
+            remedy=f"Remove the folder {folder} and run the command again.",
+        )
+    return outputs
