@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-StepCallback = Callable[[str], None]
+    from rich.progress import Progress, TaskID
 
 
 def print_json(body: object) -> None:
@@ -34,49 +33,59 @@ def warn(text: str) -> None:
     click.echo(f"warning: {text}", err=True)
 
 
+class Work:
+    """Tells on stderr what is being done: a line a step."""
+
+    def step(self, text: str) -> None:
+        """Say what begins now."""
+        note(text)
+
+    def transfer(self, num_bytes: int, total_bytes: int) -> None:
+        """Count bytes that were just sent, of so many in all."""
+
+
+class _LiveWork(Work):
+    """Shows the current step, and a transfer as a bar with its rate, on a terminal."""
+
+    def __init__(self, bars: "Progress") -> None:
+        self._bars = bars
+        self._step = bars.add_task("starting", total=None)
+        self._transfer: TaskID | None = None
+
+    def step(self, text: str) -> None:
+        if self._transfer is not None:
+            self._bars.remove_task(self._transfer)
+            self._transfer = None
+        self._bars.update(self._step, description=text, visible=True)
+
+    def transfer(self, num_bytes: int, total_bytes: int) -> None:
+        if self._transfer is None:
+            self._bars.update(self._step, visible=False)
+            self._transfer = self._bars.add_task("sending", total=total_bytes)
+        self._bars.update(self._transfer, advance=num_bytes, total=total_bytes)
+
+
 @contextmanager
-def show_steps() -> Iterator[StepCallback]:
-    """Show each step as it begins: a status line on a terminal, a line each otherwise."""
+def show_work() -> Iterator[Work]:
+    """Show what is being done: live on a terminal, as plain lines otherwise."""
     if not sys.stderr.isatty():
-        yield note
+        yield Work()
         return
-    console = _console(stderr=True)
-    with console.status("starting") as status:
-
-        def step(text: str) -> None:
-            from rich.markup import escape  # noqa: PLC0415 - slow to import
-
-            status.update(escape(text))
-
-        yield step
-
-
-@contextmanager
-def show_bytes(description: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Show a transfer as a bar with its rate; silent when stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield _ignore
-        return
-    from rich import progress  # noqa: PLC0415 - slow to import
+    from rich import progress
 
     columns = (
+        progress.SpinnerColumn(),
         progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
+        progress.BarColumn(bar_width=24),
         progress.DownloadColumn(binary_units=True),
         progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=_console(stderr=True), transient=True) as bars:
-        task = bars.add_task(description, total=total_bytes)
-        yield lambda num_bytes: bars.advance(task, num_bytes)
-
-
-def _ignore(num_bytes: int) -> None:
-    """Take a progress report that nobody watches."""
+        yield _LiveWork(bars)
 
 
 def _console(*, stderr: bool) -> "Console":
-    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     options: dict[str, Any] = {} if stream.isatty() else {"width": 200}

@@ -52,10 +52,8 @@ def device_options(function: F) -> F:
         click.option(
             "--connect-timeout",
             type=click.FloatRange(min=0.1, max=600),
-            default=15.0,
-            show_default=True,
             metavar="SECONDS",
-            help="Limit for reaching and for logging in to a device.",
+            help="Limit for reaching a device [default: the SSH configuration's, else 15].",
         ),
         click.option(
             "--root", metavar="PATH", help="Folder on the device for releases and runtimes."
@@ -69,10 +67,10 @@ def make_connect_options(
     identity: Path | None,
     accept_new_host_key: bool,
     host_key: str | None,
-    connect_timeout: float,
+    connect_timeout: float | None,
 ) -> "ConnectOptions":
     """Make the connection's options; secrets are asked for only on a terminal."""
-    from edgepack.device.connect import ConnectOptions  # noqa: PLC0415 - imports paramiko
+    from edgepack.device.connect import ConnectOptions
 
     return ConnectOptions(
         ssh_config=ssh_config,
@@ -112,7 +110,7 @@ def make_plan(
     max_seconds: float | None,
 ) -> "BenchmarkPlan":
     """Make the plan from the profile's defaults and what the command line overrides."""
-    from edgepack.measure.plan import BenchmarkPlan  # noqa: PLC0415 - pulled in on use
+    from edgepack.measure.plan import BenchmarkPlan
 
     return BenchmarkPlan(
         num_launches=launches or defaults.num_launches,
@@ -160,7 +158,7 @@ def make_import_options(
     Raises:
         UsageError: a shape that is not NAME=1,3,224,224, or an input named twice.
     """
-    from edgepack.importers import ImportOptions  # noqa: PLC0415 - pulled in on use
+    from edgepack.importers import ImportOptions
 
     shapes: dict[str, tuple[int, ...]] = {}
     for text in input_shapes:

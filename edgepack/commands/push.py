@@ -1,0 +1,130 @@
+"""`edgepack push`: a bundle onto devices, verified there, switched atomically."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgepack.commands.console import note, print_json, print_table, show_work
+from edgepack.commands.fleet import Reached, fleet_json, run_each
+from edgepack.commands.options import (
+    EXISTING_FILE,
+    device_options,
+    json_option,
+    make_connect_options,
+)
+from edgepack.errors import ExitCode
+
+if TYPE_CHECKING:
+    from edgepack.bundle.archive import Bundle
+    from edgepack.cache import Cache
+    from edgepack.device.connect import ConnectOptions
+    from edgepack.device.deploy import Deployment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pushed:
+    """A finished push: the deployment, the runtime's bytes and the time of it all."""
+
+    device: str
+    deployment: "Deployment"
+    runtime_bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON form that `push --json` prints."""
+        return {
+            "device": self.device,
+            "release": self.deployment.release,
+            "path": self.deployment.path,
+            "sent_bytes": self.deployment.sent_bytes,
+            "skipped_bytes": self.deployment.skipped_bytes,
+            "runtime_bytes": self.runtime_bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@click.command()
+@click.argument("bundle", type=EXISTING_FILE)
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@device_options
+@json_option
+def push(
+    *,
+    bundle: Path,
+    devices: tuple[str, ...],
+    ssh_config: Path | None,
+    identity: Path | None,
+    accept_new_host_key: bool,
+    host_key: str | None,
+    connect_timeout: float | None,
+    root: str | None,
+    as_json: bool,
+) -> int:
+    """Put a bundle on devices and make it the current release there.
+
+    Installs the inference runtime too where it is missing. Earlier releases stay.
+    """
+    from edgepack.bundle.archive import open_bundle
+    from edgepack.cache import Cache, cache_directory
+
+    opened = open_bundle(bundle)
+    connect = make_connect_options(
+        ssh_config=ssh_config,
+        identity=identity,
+        accept_new_host_key=accept_new_host_key,
+        host_key=host_key,
+        connect_timeout=connect_timeout,
+    )
+    cache = Cache(root=cache_directory())
+    reached = run_each(
+        devices, lambda each: push_one(opened, each, connect=connect, root=root, cache=cache)
+    )
+    if as_json:
+        print_json(fleet_json(reached, Pushed.to_json))
+    else:
+        _show(reached)
+    return ExitCode.FAILURE if any(each.error for each in reached) else ExitCode.DONE
+
+
+def push_one(
+    bundle: "Bundle", address: str, *, connect: "ConnectOptions", root: str | None, cache: "Cache"
+) -> Pushed:
+    """Push a bundle to one device, showing the transfer."""
+    from edgepack.device.deploy import push_bundle
+    from edgepack.workflow.rig import open_rig
+
+    start = time.monotonic()
+    with (
+        show_work() as work,
+        open_rig(
+            address,
+            connect=connect,
+            root=root,
+            profile=bundle.manifest.target,
+            cache=cache,
+            on_step=work.step,
+            on_transfer=work.transfer,
+        ) as rig,
+    ):
+        work.step(f"pushing {bundle.manifest.name} to {rig.device.name}")
+        deployment = push_bundle(rig.device, bundle, root=rig.root, on_progress=work.transfer)
+        return Pushed(
+            device=rig.device.name,
+            deployment=deployment,
+            runtime_bytes=rig.engine.runtime_bytes,
+            seconds=time.monotonic() - start,
+        )
+
+
+def _show(reached: tuple[Reached[Pushed], ...]) -> None:
+    from edgepack.report.adapt import summarize_push
+    from edgepack.report.terminal import render_pushes
+
+    done = [each.result for each in reached if each.result is not None]
+    if done:
+        print_table(render_pushes([summarize_push(each.to_json()) for each in done]))
+    for each in done:
+        note(f"{each.device}: release {each.deployment.release} is current")

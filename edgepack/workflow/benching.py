@@ -1,0 +1,124 @@
+"""Timing a bundle's release or a bare model on a device that was made ready."""
+
+from edgepack.bundle.archive import Bundle
+from edgepack.bundle.golden import Golden, make_golden
+from edgepack.bundle.manifest import MODEL_PATH
+from edgepack.data import generate_samples
+from edgepack.device.deploy import Deployment, place_files, push_bundle
+from edgepack.device.staging import TransferCallback
+from edgepack.evaluate import Feeds
+from edgepack.measure.drive import TimedModel, measure
+from edgepack.measure.plan import BenchmarkPlan
+from edgepack.measure.record import Measurement, ModelIdentity
+from edgepack.model import Model, read_model
+from edgepack.workflow.rig import Rig, StepCallback
+
+_NUM_GOLDEN = 2
+_SEED = 20_260_102
+
+
+def bench_bundle(
+    rig: Rig,
+    bundle: Bundle,
+    *,
+    plan: BenchmarkPlan,
+    on_step: StepCallback,
+    on_transfer: TransferCallback | None = None,
+) -> tuple[Measurement, Deployment]:
+    """Time exactly this bundle's release, which is pushed when it is missing.
+
+    What is current on the device is neither timed nor changed.
+
+    Raises:
+        EdgePackError: as `push_bundle` and `measure`.
+    """
+    on_step(f"placing {bundle.manifest.name} {bundle.release} on {rig.device.name}")
+    deployment = push_bundle(
+        rig.device, bundle, root=rig.root, switch=False, on_progress=on_transfer
+    )
+    manifest = bundle.manifest
+    model = read_model(bundle.read(MODEL_PATH))
+    timed = TimedModel(
+        path=f"{deployment.path}/{MODEL_PATH}",
+        identity=ModelIdentity(
+            name=manifest.name,
+            sha256=model.sha256,
+            num_bytes=model.num_bytes,
+            bundle_sha256=bundle.sha256,
+            version=manifest.version,
+            target=manifest.target.id,
+            recipe=manifest.recipe.name,
+        ),
+        signature=manifest.signature,
+        is_quantized=model.is_quantized,
+        golden=bundle.golden(),
+    )
+    measurement = measure(
+        rig.device,
+        engine=rig.engine,
+        facts=rig.facts,
+        model=timed,
+        plan=plan,
+        root=rig.root,
+        on_progress=on_step,
+    )
+    return measurement, deployment
+
+
+def bench_model(
+    rig: Rig,
+    model: Model,
+    *,
+    name: str,
+    plan: BenchmarkPlan,
+    on_step: StepCallback,
+    golden: Golden | None = None,
+    target: str | None = None,
+    recipe: str | None = None,
+    on_transfer: TransferCallback | None = None,
+) -> Measurement:
+    """Time a bare model, which is placed on the device under its digest.
+
+    Without golden samples of the caller's, the answers must be those this machine's runtime
+    gives to generated inputs.
+
+    Raises:
+        EdgePackError: as `run_model`, `place_files` and `measure`.
+    """
+    on_step(f"placing {name} on {rig.device.name}")
+    folder = place_files(
+        rig.device, {MODEL_PATH: model.data}, root=rig.root, on_progress=on_transfer
+    )
+    if golden is None:
+        on_step("asking this machine's runtime for the answers")
+        golden = make_golden(model, model, generate_feeds(model), num_samples=_NUM_GOLDEN)
+    timed = TimedModel(
+        path=f"{folder}/{MODEL_PATH}",
+        identity=ModelIdentity(
+            name=name,
+            sha256=model.sha256,
+            num_bytes=model.num_bytes,
+            target=target,
+            recipe=recipe,
+        ),
+        signature=model.signature,
+        is_quantized=model.is_quantized,
+        golden=golden,
+    )
+    return measure(
+        rig.device,
+        engine=rig.engine,
+        facts=rig.facts,
+        model=timed,
+        plan=plan,
+        root=rig.root,
+        on_progress=on_step,
+    )
+
+
+def generate_feeds(model: Model) -> Feeds:
+    """Make plausible inputs for a model nothing else is known of."""
+    samples = generate_samples(model.signature.inputs, num_samples=_NUM_GOLDEN, seed=_SEED)
+    return [
+        tuple(array[index] for _, array in samples.arrays) for index in range(samples.num_samples)
+    ]
