@@ -63,24 +63,33 @@ class _Bench:
     site: str
     runner: str
     inputs: tuple[str, ...]
-    wheel_sha256: str | None = None
+    engine: "Engine | None" = None
 
     def argv(self, request: Mapping[str, object]) -> list[str]:
         # -I: neither the user's environment nor the runner's folder may shadow a library.
         argv = [self.python, "-I", self.runner]
         if self.site:
             argv += ["--site", self.site]
-        return [*argv, json.dumps({"model": self.model.path, "inputs": self.inputs, **request})]
+        module = self.engine.module if self.engine is not None else None
+        common = {"model": self.model.path, "inputs": self.inputs, "module": module}
+        return [*argv, json.dumps({**common, **request})]
 
     def engine_facts(self, events: Sequence[channel.Event], plan: BenchmarkPlan) -> EngineFacts:
         name, version, xnnpack, python = channel.parse_engine(events, self.device.name)
+        wanted = self.engine
+        if wanted is not None and (name, version) != (wanted.name, wanted.version):
+            raise MeasureError(
+                f"expected {wanted.name} {wanted.version} to run on {self.device.name}, but "
+                f"{name} {version} did",
+                remedy="Remove the runtime's folder on the device and push again.",
+            )
         return EngineFacts(
             name=name,
             version=version,
             xnnpack=xnnpack,
             python=python,
             num_threads=plan.num_threads,
-            sha256=self.wheel_sha256,
+            sha256=wanted.sha256 if wanted is not None else None,
         )
 
 
@@ -128,7 +137,7 @@ def measure(
         site=engine.site,
         runner=f"{folder}/{RUNNER_PATH.name}",
         inputs=tuple(f"{folder}/{name}" for name in names),
-        wheel_sha256=engine.sha256,
+        engine=engine,
     )
     return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
 

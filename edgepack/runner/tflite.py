@@ -4,13 +4,13 @@ Usage: `python3 -I tflite.py [--site FOLDER] REQUEST`, where REQUEST is a JSON o
 to read it from standard input. Needs Python 3.8, numpy, and ai_edge_litert or
 tflite_runtime, which FOLDER may hold. One process is one launch.
 
-A request has `mode`, `model` (a path), `threads`, and `inputs`: for each input in the
-runtime's order a file of raw little-endian samples, one after another; an empty list asks
-for made-up inputs. Mode `outputs` has `samples` (how many) and `emit`
-(false: run the first one so often, and send no outputs);
-mode `latency` has `plan`. Every line on standard output is an object with `event`: `engine`,
-then `sample` and `output`, or `init`, `first` and `launch`; at last `done`, or `error` with
-`kind` and `message` and exit code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
+A request has `mode`, `model` (a path), `threads`, optionally `module` (the runtime's), and
+`inputs`: for each input in the runtime's order a file of raw little-endian samples, one after
+another; an empty list asks for made-up inputs. Mode `outputs` has `samples` (how many) and
+`emit` (false: run the first one so often, and send no outputs); mode `latency` has `plan`.
+Every line on standard output is an object with `event`: `engine`, then `sample` and `output`,
+or `init`, `first` and `launch`; at last `done`, or `error` with `kind` and `message` and exit
+code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
 """
 
 import sys
@@ -74,7 +74,7 @@ def main(arguments: List[str], emit: Emit) -> int:
         request = _read_request(text)
         if site is not None:
             sys.path.insert(0, site)
-        engine, make = _load_runtime(site)
+        engine, make = _load_runtime(site, request.get("module"))
         _run(request, engine, make, emit)
     except RunnerError as error:
         emit({"event": "error", "kind": error.kind, "message": str(error)})
@@ -107,21 +107,22 @@ def _read_request(text: str) -> Request:
     return request
 
 
-def _load_runtime(site: Optional[str]) -> Tuple[Dict[str, Any], Callable[..., Any]]:
-    """Import the first runtime there is; give what it is called and its Interpreter class."""
+def _load_runtime(
+    site: Optional[str], module: Optional[str]
+) -> Tuple[Dict[str, Any], Callable[..., Any]]:
+    """Import the runtime asked for, or the first there is; give its name and Interpreter class."""
     reasons = []
-    for module, name in (
-        ("ai_edge_litert", "ai-edge-litert"),
-        ("tflite_runtime", "tflite-runtime"),
-    ):
+    for package in [module.split(".")[0]] if module else ["ai_edge_litert", "tflite_runtime"]:
+        name = package.replace("_", "-")
         try:
-            interpreter = __import__(module + ".interpreter", fromlist=["Interpreter"])
+            interpreter = __import__(package + ".interpreter", fromlist=["Interpreter"])
         # A runtime for another libc or numpy fails while it is imported, in many ways.
         except (ImportError, OSError, AttributeError, RuntimeError, SystemError) as error:
             reasons.append(f"{name}: {error}")
             continue
-        version = getattr(__import__(module), "__version__", None) or _installed_version(name, site)
-        return {"name": name, "version": version}, interpreter.Interpreter
+        version = getattr(__import__(package), "__version__", None)
+        engine = {"name": name, "version": version or _installed_version(name, site)}
+        return engine, interpreter.Interpreter
     raise RunnerError("import", "no TFLite runtime can be imported: " + "; ".join(reasons))
 
 
