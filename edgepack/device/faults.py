@@ -30,13 +30,13 @@ def upload_fault(name: str, target: str, exit_code: int, stderr: str) -> DeviceE
         (remedy for words, remedy in _REMEDIES if words.lower() in said.lower()),
         "See the device's own words, and try again.",
     )
-    return DeviceError(f"{name}: {target} could not be stored: {said}", remedy=remedy)
+    return DeviceError(f"{_subject(name)} {target} could not be stored: {said}", remedy=remedy)
 
 
 def digest_fault(name: str, target: str, *, expected: str, stored: str) -> DeviceError:
     """Describe a file that reads back otherwise than it was sent."""
     return DeviceError(
-        f"{name}: {target} reads back with sha256 {stored or 'nothing'}, "
+        f"{_subject(name)} {target} reads back with sha256 {stored or 'nothing'}, "
         f"expected {expected}; it was removed.",
         remedy="Try again; if it stays, the device's storage is failing.",
     )
@@ -45,7 +45,7 @@ def digest_fault(name: str, target: str, *, expected: str, stored: str) -> Devic
 def output_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
     """Describe a command that wrote more than the caller takes."""
     return DeviceError(
-        f"{name}: {show_argv(argv)} wrote more than {limit} bytes; it was stopped.",
+        f"{_subject(name)} {show_argv(argv)} wrote more than {limit} bytes; it was stopped.",
         remedy="Run it on the device by hand to see what it prints.",
     )
 
@@ -53,7 +53,7 @@ def output_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
 def line_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
     """Describe a line that is longer than the caller takes."""
     return DeviceError(
-        f"{name}: {show_argv(argv)} wrote a line of more than {limit} bytes; it was stopped.",
+        f"{_subject(name)} {show_argv(argv)} wrote a line of more than {limit} bytes; it was stopped.",
         remedy="Run it on the device by hand to see what it prints.",
     )
 
@@ -62,7 +62,7 @@ def stream_failed(name: str, argv: Sequence[str], exit_code: int, stderr: str) -
     """Describe a streamed command that ended with a failure."""
     said = _last_words(stderr)
     return DeviceError(
-        f"{name}: {show_argv(argv)} ended with exit code {exit_code}"
+        f"{_subject(name)} {show_argv(argv)} ended with exit code {exit_code}"
         + (f": {said}" if said else " and said nothing"),
         remedy="Run it on the device by hand to see more.",
     )
@@ -71,9 +71,13 @@ def stream_failed(name: str, argv: Sequence[str], exit_code: int, stderr: str) -
 def too_late(name: str, argv: Sequence[str], timeout_seconds: float) -> DeviceTimeoutError:
     """Describe a command that did not end in time."""
     return DeviceTimeoutError(
-        f"{name}: {show_argv(argv)} did not end within {timeout_seconds:g} s; it was stopped.",
+        f"{_subject(name)} {show_argv(argv)} did not end within {timeout_seconds:g} s; it was stopped.",
         remedy="See whether the device is overloaded, or allow more time.",
     )
+
+
+def _subject(name: str) -> str:
+    return name if name.endswith(":") else f"{name}:"
 
 
 def _last_words(stderr: str) -> str:

@@ -204,7 +204,8 @@ class LocalDevice:
         except OSError as error:
             raise faults.upload_fault(self.name, target, 1, error.strerror or str(error)) from None
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # renamed, or never made; a fault has been told already
+                partial.unlink()
         return digest
 
 
