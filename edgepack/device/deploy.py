@@ -9,8 +9,9 @@ from typing import Final
 from edgepack.bundle.archive import Bundle
 from edgepack.device.layout import RENAME_FUNCTION, Layout, is_release, resolve_root, run_step
 from edgepack.device.payload import PlacedFile, content_digest, describe_file
+from edgepack.device.placing import Link, place_folder
 from edgepack.device.sections import parse_count
-from edgepack.device.staging import Link, TransferCallback, place_folder
+from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.errors import DeployError
 

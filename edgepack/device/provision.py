@@ -12,8 +12,9 @@ from edgepack.device.elf import SymbolNeeds, is_elf, read_needs
 from edgepack.device.facts import DeviceFacts, PythonFacts
 from edgepack.device.layout import Layout
 from edgepack.device.payload import PlacedFile, describe_file
+from edgepack.device.placing import place_folder
 from edgepack.device.sections import clean_text
-from edgepack.device.staging import TransferCallback, place_folder
+from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.device.wheels import (
     Runtime,

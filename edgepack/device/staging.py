@@ -1,4 +1,4 @@
-"""Folders that appear on a device complete or not at all, whoever vanishes in between."""
+"""Staging folders on a device: one for each push, swept once its owner is gone."""
 
 import hashlib
 import os
@@ -6,383 +6,26 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from edgepack.device.layout import (
-    RENAME_FUNCTION,
-    SHA256_FUNCTION,
-    STALL_SECONDS,
-    STEP_SECONDS,
-    Layout,
-    explain_failure,
-    is_confined,
-    run_step,
-)
-from edgepack.device.packing import cut_command, join_pack, split_by_size
-from edgepack.device.payload import PlacedFile, describe_file
-from edgepack.device.sections import parse_count
+from edgepack.device.layout import Layout, run_step
 from edgepack.device.transport import Device
-from edgepack.errors import ConnectError, DeployError, DeviceError, DeviceTimeoutError
+from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
 
 TransferCallback = Callable[[int, int], None]
 """Called with the bytes just sent and the bytes to send in all; first with (0, total)."""
 
-_MAX_DONORS: Final = 8
-_MAX_FILES: Final = 65536
-_STILL_MINUTES: Final = 10
-_SLOWEST_DISK_BYTES_PER_SECOND: Final = 4 * 2**20
-_MARGIN_BYTES: Final = 2**20
+_TIDY_SECONDS: Final = 30.0
 _STAGED: Final = re.compile(r"[A-Za-z0-9._-]{1,100}\.([0-9a-f]{8})\.(\d{1,10})\.([0-9a-f]{16})")
-_HASHED: Final = re.compile(r"([0-9a-f]{64}) (.*)")
-
-# `$1` staging, `$2` the folder to fill, `$3` its parent, `$4` a link or nothing. A staging folder in which nothing
-# moved for some minutes was left by a host that vanished.
-_INVENTORY: Final = f"""
-{SHA256_FUNCTION}
-umask 022
-mkdir -p -- "$1" "$3" || exit 1
-[ -w "$1" ] && [ -w "$3" ] || {{ echo "$3: Permission denied" >&2; exit 1; }}
-for folder in "$1"/*; do
-  [ -d "$folder" ] || continue
-  if [ -z "$(find "$folder" -mmin -{_STILL_MINUTES} 2>/dev/null | head -n 1)" ]
-  then printf 'still %s\\n' "${{folder##*/}}"; else printf 'moving %s\\n' "${{folder##*/}}"; fi
-done
-printf 'free %s\\n' "$(df -Pk "$1" 2>/dev/null | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4)"
-[ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
-[ -L "$2" ] && {{ echo "$2: Not a directory" >&2; exit 1; }}
-[ -d "$2" ] || exit 0
-cd -- "$2" || exit 1
-printf 'present\\n'
-while IFS= read -r path; do
-  [ -f "$path" ] && [ ! -L "$path" ] || continue
-  sum=$(sha256 < "$path") && printf 'file %s %s\\n' "${{sum%% *}}" "$path"
-done
-"""
-
-# `$1` folder of siblings, `$2` the sibling that is being filled, `$3` the sizes wanted.
-_DONORS: Final = f"""
-{SHA256_FUNCTION}
-cd -- "$1" || exit 1
-ls -t | head -n {_MAX_DONORS + 1} | while IFS= read -r sibling; do
-  [ "$sibling" != "$2" ] && [ -d "$sibling" ] && [ ! -L "$sibling" ] || continue
-  find "./$sibling" -type f 2>/dev/null | head -n 4096 | while IFS= read -r path; do
-    size=$(wc -c < "$path") || continue
-    case " $3 " in *" "$((size))" "*) ;; *) continue ;; esac
-    sum=$(sha256 < "$path") && printf '%s %s\\n' "${{sum%% *}}" "${{path#./}}"
-  done
-done
-"""
-
-# `$1` the staging folder to make; standard input: `dir PATH`, or `link`, source, target and hash.
-_STAGE: Final = f"""
-{SHA256_FUNCTION}
-umask 022
-mkdir -- "$1" "$1/new" || exit 1
-while IFS=' ' read -r verb path; do
-  case $verb in
-  dir) mkdir -p -- "$1/new/$path" || exit 1 ;;
-  link)
-    IFS= read -r source; IFS= read -r expected
-    ln -- "$source" "$1/new/$path" 2>/dev/null && continue
-    cp -- "$source" "$1/new/$path" || exit 1
-    sum=$(sha256 < "$1/new/$path")
-    [ "${{sum%% *}}" = "$expected" ] || {{ echo "$source: changed while it was copied" >&2; exit 1; }}
-    ;;
-  esac
-done
-"""
-
-# `$1` the staging folder, `$2` the folder to fill, `$3` a link to switch or nothing, `$4` where
-# it leads; standard input: each staged file. Files reach the disk before names do, so that a
-# power cut leaves no name without its bytes; a damaged folder is mended file by file, because
-# the link may be leading there right now.
-_FINISH: Final = f"""
-{RENAME_FUNCTION}
-umask 022
-if [ -d "$1/new" ]; then
-  find "$1/new" -type f -exec sync {{}} + 2>/dev/null || sync
-  if [ -d "$2" ]; then
-    while IFS= read -r path; do
-      case $path in */*) mkdir -p -- "$2/${{path%/*}}" || exit 1 ;; esac
-      rename "$1/new/$path" "$2/$path" || exit 1
-    done
-  else rename "$1/new" "$2" || [ -d "$2" ] || exit 1; fi
-fi
-if [ -n "$3" ]; then
-  mkdir -p -- "$1" && ln -s -- "$4" "$1/link" && rename "$1/link" "$3" || exit 1
-  [ "$(readlink "$3")" = "$4" ] || {{ echo "$3: does not lead to $4" >&2; exit 1; }}
-fi
-"""
 
 _SWEEP: Final = """
 cd -- "$1" || exit 0
 shift
 for folder in "$@"; do chmod -R u+w -- "$folder" 2>/dev/null; rm -rf -- "$folder"; done
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Link:
-    """A symbolic link to switch once the folder is complete."""
-
-    path: str
-    target: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Transfer:
-    """What placing a folder took.
-
-    Attributes:
-        sent_bytes: payload that went over the wire.
-        skipped_bytes: payload the device already had, verified there by hash.
-    """
-
-    sent_bytes: int
-    skipped_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Inventory:
-    is_present: bool
-    link_target: str
-    hashes: Mapping[str, str]
-    free_bytes: int | None
-    abandoned: tuple[str, ...]
-
-
-def place_folder(
-    device: Device,
-    layout: Layout,
-    *,
-    folder: str,
-    files: Sequence[PlacedFile],
-    link: Link | None = None,
-    reuse_siblings: bool = False,
-    python: str | None = None,
-    check: Callable[[str], None] | None = None,
-    on_progress: TransferCallback | None = None,
-) -> Transfer:
-    """Make a folder on the device hold exactly these contents, then switch a link to it.
-
-    What is there is verified by hash on the device; only what is missing or differs is
-    sent, to a staging folder, and renamed into place when all of it has been verified.
-
-    Args:
-        device: a connected device.
-        layout: of the deploy root the folder lies in.
-        folder: absolute path on the device.
-        files: what it shall hold.
-        link: switched last.
-        reuse_siblings: whether equal files of neighboring folders are linked, not sent.
-        python: an interpreter on the device, by which small files go together in one upload.
-        check: called with a new folder's staging name when it is complete, before it is
-            renamed into place; raises to refuse it.
-        on_progress: called as bytes go out.
-
-    Raises:
-        DeployError: no room, no permission, or what the device stored is not what was sent.
-        ConnectError: the link was lost; the device holds what it held before.
-        DeviceTimeoutError: it stopped answering.
-    """
-    _check_paths(files)
-    inventory = _take_inventory(device, layout, folder, files, link.path if link else "")
-    missing = [file for file in files if inventory.hashes.get(file.path) != file.sha256]
-    total_bytes = sum(file.num_bytes for file in files)
-    donors: dict[str, str] = {}
-    if missing and reuse_siblings:
-        donors = _find_donors(device, folder, missing)
-    to_send = [file for file in missing if file.sha256 not in donors]
-    sent_bytes = sum(file.num_bytes for file in to_send)
-    _check_room(device, layout, inventory.free_bytes, sent_bytes)
-    if inventory.abandoned:
-        _sweep(device, layout, inventory.abandoned)
-    if not missing and (link is None or link.target == inventory.link_target):
-        return Transfer(sent_bytes=0, skipped_bytes=total_bytes)
-    with _staging_folder(device, layout, PurePosixPath(folder).name) as staging:
-        if missing:
-            _stage(device, staging, missing, donors)
-            _send_all(device, staging, to_send, python=python, on_progress=on_progress)
-            if check is not None and not inventory.is_present:
-                check(f"{staging}/new")
-        run_step(
-            device,
-            _FINISH,
-            staging,
-            folder,
-            link.path if link else "",
-            link.target if link else "",
-            action=f"put {folder} into place",
-            stdin="".join(f"{file.path}\n" for file in missing).encode(),
-            timeout_seconds=_disk_seconds(total_bytes),
-        )
-    return Transfer(sent_bytes=sent_bytes, skipped_bytes=total_bytes - sent_bytes)
-
-
-def _check_paths(files: Sequence[PlacedFile]) -> None:
-    paths = {file.path for file in files}
-    bad = sorted(path for path in paths if not is_confined(path) or path != path.strip())
-    if bad or len(paths) != len(files) or len(files) > _MAX_FILES or not files:
-        reason = f"{bad[0]!r} leaves its folder" if bad else f"{len(files)} files, or a path twice"
-        raise DeployError(
-            f"cannot place files: expected distinct relative paths, not {reason}",
-            remedy="Pack the bundle again.",
-        )
-
-
-def _disk_seconds(num_bytes: int) -> float:
-    return STEP_SECONDS + num_bytes / _SLOWEST_DISK_BYTES_PER_SECOND
-
-
-def _take_inventory(
-    device: Device, layout: Layout, folder: str, files: Sequence[PlacedFile], link: str
-) -> _Inventory:
-    result = run_step(
-        device,
-        _INVENTORY,
-        layout.staging,
-        folder,
-        str(PurePosixPath(folder).parent),
-        link,
-        action=f"look into {layout.root}",
-        stdin="".join(f"{file.path}\n" for file in files).encode(),
-        timeout_seconds=_disk_seconds(sum(file.num_bytes for file in files)),
-    )
-    hashes: dict[str, str] = {}
-    abandoned: list[str] = []
-    free_kib: int | None = None
-    is_present, link_target = False, ""
-    for line in result.text.splitlines():
-        verb, _, rest = line.partition(" ")
-        hashed = _HASHED.fullmatch(rest)
-        if verb == "present":
-            is_present = True
-        elif verb == "link":
-            link_target = rest
-        elif verb == "free":
-            free_kib = parse_count(rest, maximum=2**50)
-        elif verb == "file" and hashed:
-            hashes[hashed[2]] = hashed[1]
-        elif verb in {"still", "moving"} and _is_abandoned(rest, lies_still=verb == "still"):
-            abandoned.append(rest)
-    return _Inventory(
-        is_present=is_present,
-        link_target=link_target,
-        hashes=hashes,
-        free_bytes=None if free_kib is None else free_kib * 1024,
-        abandoned=tuple(abandoned),
-    )
-
-
-def _find_donors(device: Device, folder: str, missing: Sequence[PlacedFile]) -> dict[str, str]:
-    """Give where on the device files of the wanted contents lie, as the device hashed them."""
-    parent = PurePosixPath(folder).parent
-    result = run_step(
-        device,
-        _DONORS,
-        str(parent),
-        PurePosixPath(folder).name,
-        " ".join(str(file.num_bytes) for file in missing),
-        action=f"look into {parent}",
-        timeout_seconds=_disk_seconds(_MAX_DONORS * sum(file.num_bytes for file in missing)),
-    )
-    wanted = {file.sha256 for file in missing}
-    donors: dict[str, str] = {}
-    for line in result.text.splitlines():
-        hashed = _HASHED.fullmatch(line)
-        if hashed and hashed[1] in wanted and is_confined(hashed[2]):
-            donors.setdefault(hashed[1], f"{parent}/{hashed[2]}")
-    return donors
-
-
-def _check_room(device: Device, layout: Layout, free_bytes: int | None, needed: int) -> None:
-    if free_bytes is not None and needed and needed + _MARGIN_BYTES > free_bytes:
-        raise DeployError(
-            f"{device.name}: {layout.root} needs {needed / 2**20:.1f} MiB of room, "
-            f"but {free_bytes / 2**20:.1f} MiB are free",
-            remedy="Free some room on the device, or give another `--root`.",
-        )
-
-
-def _stage(
-    device: Device, staging: str, missing: Sequence[PlacedFile], donors: Mapping[str, str]
-) -> None:
-    folders = sorted({str(PurePosixPath(file.path).parent) for file in missing} - {"."})
-    lines = [f"dir {path}" for path in folders]
-    for file in missing:
-        if file.sha256 in donors:
-            lines += [f"link {file.path}", donors[file.sha256], file.sha256]
-    run_step(
-        device,
-        _STAGE,
-        staging,
-        action=f"make {staging}",
-        stdin="".join(f"{line}\n" for line in lines).encode(),
-        timeout_seconds=_disk_seconds(sum(file.num_bytes for file in missing)),
-    )
-
-
-def _send_all(
-    device: Device,
-    staging: str,
-    files: Sequence[PlacedFile],
-    *,
-    python: str | None,
-    on_progress: TransferCallback | None,
-) -> None:
-    total_bytes = sum(file.num_bytes for file in files)
-
-    def tell(num_bytes: int) -> None:
-        if on_progress is not None:
-            on_progress(num_bytes, total_bytes)
-
-    tell(0)
-    single, packed = (tuple(files), ()) if python is None else split_by_size(files)
-    for file in single:
-        _upload(device, f"{staging}/new/{file.path}", file, on_progress=tell)
-    if packed and python is not None:
-        content, index = join_pack(packed)
-        pack = describe_file("small files", content)
-        _upload(device, f"{staging}/pack", pack, on_progress=tell)
-        result = device.run(
-            cut_command(python, f"{staging}/pack", f"{staging}/new"),
-            stdin=index,
-            timeout_seconds=_disk_seconds(pack.num_bytes),
-        )
-        if result.exit_code:
-            raise explain_failure(
-                result, action=f"unpack {staging}", where=device.name, error=DeployError
-            )
-
-
-def _upload(
-    device: Device, target: str, file: PlacedFile, *, on_progress: Callable[[int], None]
-) -> None:
-    """Upload one file and compare the digest that the device computed."""
-    try:
-        stored = device.upload(
-            file.load(),
-            target,
-            timeout_seconds=STALL_SECONDS,
-            mode=0o444,
-            on_progress=on_progress,
-        )
-    except (ConnectError, DeviceTimeoutError):
-        raise
-    except DeviceError as error:
-        raise DeployError(
-            f"could not send {file.path}: {error.message}", remedy=error.remedy
-        ) from error
-    if stored != file.sha256:
-        raise DeployError(
-            f"{device.name}: stored {file.path} with sha256 {stored[:12]}, "
-            f"but {file.sha256[:12]} was sent",
-            remedy="Repeat; if it happens again, check the device's storage and memory.",
-        )
 
 
 def _host_id() -> str:
@@ -400,7 +43,7 @@ _active_lock: Final = threading.Lock()
 
 
 @contextmanager
-def _staging_folder(device: Device, layout: Layout, stem: str) -> Iterator[str]:
+def staging_folder(device: Device, layout: Layout, stem: str) -> Iterator[str]:
     """Name a staging folder and remove it afterwards, unless the link is gone by then."""
     name = f"{stem}.{_host_id()}.{os.getpid()}.{secrets.token_hex(8)}"
     with _active_lock:
@@ -411,20 +54,32 @@ def _staging_folder(device: Device, layout: Layout, stem: str) -> Iterator[str]:
         raise  # nobody is there to tidy up with; the next push sweeps
     except BaseException:
         with suppress(DeviceError):
-            _sweep(device, layout, (name,))
+            sweep(device, layout, (name,))
         raise
     else:
-        _sweep(device, layout, (name,))
+        sweep(device, layout, (name,))
     finally:
         with _active_lock:
             _active.discard(name)
 
 
-def _sweep(device: Device, layout: Layout, names: Sequence[str]) -> None:
-    run_step(device, _SWEEP, layout.staging, *names, action=f"tidy {layout.staging}")
+def sweep(device: Device, layout: Layout, names: Sequence[str]) -> None:
+    """Remove staging folders.
+
+    Raises:
+        DeviceError: the device did not do it.
+    """
+    run_step(
+        device,
+        _SWEEP,
+        layout.staging,
+        *names,
+        action=f"tidy {layout.staging}",
+        timeout_seconds=_TIDY_SECONDS,
+    )
 
 
-def _is_abandoned(name: str, *, lies_still: bool) -> bool:
+def is_abandoned(name: str, *, lies_still: bool) -> bool:
     """Tell whether a staging folder's owner is gone: ours by its process, others' by stillness."""
     match = _STAGED.fullmatch(name)
     if match is None:

@@ -7,7 +7,6 @@ libraries as `elf.read_needs` found it; `scripts/lock-runtimes` writes it.
 import fnmatch
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -226,9 +225,9 @@ def _check_ground(facts: DeviceFacts) -> PythonFacts:
     where = facts.os_name or facts.system
     if facts.libc in {"musl", "bionic"}:
         wayout = (
-            "Install Termux with proot-distro's Debian and an SSH server in it, and push there."
+            "In Termux, install proot-distro's Debian with an SSH server in it, and push there."
             if facts.libc == "bionic"
-            else "Run a glibc system there (Debian, Raspberry Pi OS, Ubuntu), or one in a container."
+            else "Run a system with glibc there, such as Debian or Raspberry Pi OS."
         )
         raise ProvisionError(
             f"every runtime needs glibc, but {where} has {facts.libc}", remedy=wayout
@@ -241,7 +240,8 @@ def _check_ground(facts: DeviceFacts) -> PythonFacts:
     version = ".".join(map(str, facts.python.version))
     if not facts.python.tag.startswith("cp") or not ((3, 9) <= facts.python.version[:2] <= (3, 14)):
         raise ProvisionError(
-            f"the runtime needs CPython 3.9 to 3.14, but {where} has {facts.python.tag} ({version})",
+            f"the runtime needs CPython 3.9 to 3.14, but {where} has "
+            f"{facts.python.tag} ({version})",
             remedy="Install a fitting python3.N beside it; it is found by its name.",
         )
     is_64 = facts.arch in {"aarch64", "x86_64", "riscv64"}
@@ -339,7 +339,7 @@ def fetch_wheel(wheel: Wheel, folder: Path) -> Path:
                 f"got {_sha256(found)[:12]}… from the package index",
                 remedy="The index serves another file under this name; use one you trust.",
             )
-        os.replace(found, path)
+        found.replace(path)
     return path
 
 
