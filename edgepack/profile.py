@@ -148,7 +148,7 @@ def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(
             f"target profile {profile_id!r}: not valid TOML: {error}",
-            remedy="Mend the line; `edgepack targets show raspberry-pi-4 --toml` is an example.",
+            remedy="Mend the line; `edgepack targets show raspberry-pi-4` prints an example.",
         ) from error
     fields = Fields(table)
     profile = read_profile(fields, profile_id=profile_id)
