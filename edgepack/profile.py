@@ -174,11 +174,13 @@ def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
     hardware = _read_hardware(fields.table("hardware", required=True))
     quantization = fields.table("quantization", required=True)
     schemes = quantization.choices("schemes", Scheme)
-    if quantization.has("schemes") and not quantization.raw("schemes"):
+    if quantization.raw("schemes") == []:
         quantization.fault("schemes", "expected at least one scheme")
     quantization.close(_NOT_A_KIND)
     runtime = fields.table("runtime")
     engines = runtime.choices("engines", EngineName, (EngineName.TFLITE,))
+    if runtime.raw("engines") == []:
+        runtime.fault("engines", "expected at least one engine")
     num_threads = runtime.integer("num_threads", 1, minimum=0, maximum=1024)
     runtime.close(_NOT_A_KIND)
     limits = _read_limits(fields.table("limits"))
