@@ -7,6 +7,9 @@ untyped; they are made and consumed here and in the passes of `edgepack.optimize
 import struct
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgepack.errors import ModelError
 
 FILE_IDENTIFIER: Final = b"TFL3"
@@ -52,6 +55,7 @@ def read_flatbuffer(data: bytes) -> Any:  # noqa: ANN401 - the generated classes
         tree = schema.ModelT.InitFromPackedBuf(data, 0)
         if not tree.subgraphs or not tree.operatorCodes or tree.buffers is None:
             raise ValueError
+        _bring_in(tree, data)
     except _CORRUPT as error:
         raise ModelError(
             "expected a complete TFLite flatbuffer, but its tables lead outside the file "
@@ -59,6 +63,34 @@ def read_flatbuffer(data: bytes) -> Any:  # noqa: ANN401 - the generated classes
             remedy="Copy or convert the model again and compare its checksum.",
         ) from error
     return tree
+
+
+def _bring_in(tree: Any, data: bytes) -> None:  # noqa: ANN401 - the generated classes are untyped
+    """Resolve buffers and custom options that lie behind the tables.
+
+    ai-edge-quantizer 0.10 writes models so above a few MiB; the offsets are absolute, so a
+    tree that is written again must hold the data itself.
+
+    Raises:
+        ValueError: an offset leads out of the file.
+    """
+    for buffer in tree.buffers:
+        # 1 is no offset: it marks a buffer whose place is not filled in yet (schema.fbs).
+        if buffer.offset > 1:
+            buffer.data = _slice(data, buffer.offset, buffer.size)
+            buffer.offset = buffer.size = 0
+    for operator in (each for graph in tree.subgraphs for each in graph.operators or ()):
+        if operator.largeCustomOptionsOffset > 1:
+            operator.customOptions = _slice(
+                data, operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
+            )
+            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+
+
+def _slice(data: bytes, offset: int, size: int) -> NDArray[np.uint8]:
+    if offset + size > len(data):
+        raise ValueError
+    return np.frombuffer(data, dtype=np.uint8, count=size, offset=offset)
 
 
 def write_flatbuffer(tree: Any) -> bytes:  # noqa: ANN401 - the generated classes are untyped
