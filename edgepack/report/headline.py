@@ -149,7 +149,9 @@ def _latency_tile(report: DeployReport, lead: BenchmarkSummary | None) -> Tile |
 
 def _speed_tile(pack: PackSummary | None) -> Tile | None:
     """Compare the chosen variant with float; claim nothing while their intervals overlap."""
-    if pack is None or pack.latency_on is None or pack.chosen == _FLOAT:
+    if pack is None or pack.latency_on is None or pack.measured_on is None:
+        return None
+    if pack.chosen == _FLOAT:
         return None
     chosen, reference = chosen_row(pack), float_row(pack)
     if chosen is None or reference is None or not chosen.median_ns or not reference.median_ns:

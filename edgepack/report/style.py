@@ -133,6 +133,13 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
   h2, h3 { break-after: avoid; }
   h2 { margin-top: 1.75rem; }
   figure, tr, .tiles, .notices > li { break-inside: avoid; }
+  thead, caption, tr.noted { break-after: avoid; }
+  table { font-size: 9pt; }
+  th, td { padding-top: .28rem; padding-bottom: .28rem; }
+  .tiles { grid-template-columns: repeat(auto-fit, minmax(7.25rem, 1fr)); }
+  .tiles > div { padding: .6rem .75rem; }
+  .tiles .value { font-size: 1.2rem; }
+  details::details-content { display: block; content-visibility: visible; }
   .scroll { overflow: visible; }
   .plots { grid-template-columns: 1fr 1fr; }
   footer { margin-top: 2rem; }
