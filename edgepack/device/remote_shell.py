@@ -46,12 +46,12 @@ echo "$sum"
 """
 
 # Argument: the process, which leads its own group when sshd started it. KILL follows when
-# TERM was ignored for 2 s.
+# TERM was ignored for a second.
 _STOP_SCRIPT: Final = """
 kill -s TERM -- "-$1" 2> /dev/null || kill -s TERM "$1" 2> /dev/null || exit 0
-for turn in 1 2 3 4 5 6 7 8 9 10; do
+for turn in 1 2 3 4 5 6 7 8; do
   kill -s 0 -- "-$1" 2> /dev/null || kill -s 0 "$1" 2> /dev/null || exit 0
-  sleep 0.2 2> /dev/null || sleep 1
+  sleep 0.125 2> /dev/null || sleep 1
 done
 kill -s KILL -- "-$1" 2> /dev/null || kill -s KILL "$1" 2> /dev/null
 exit 0
