@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgepack.report.headline import model_title
-from edgepack.report.labels import plain
+from edgepack.report.labels import device_name
 from edgepack.report.rows import quantile
 from edgepack.report.summary import BenchmarkSummary
 from edgepack.report.svg import ACCENT, FAINT, WARN, Plot, draw, new_axes, plot_label, plot_style
@@ -149,7 +149,7 @@ def plot_comparison(benchmarks: Sequence[BenchmarkSummary], *, key: str) -> Plot
             marker = "o" if valid else "D"
             axes.plot([each.latency.median_ns / factor], [row], marker, color=color, markersize=7)
         names = [
-            f"{i}  " + plot_label(each.device, longest=_LONGEST_LABEL, otherwise="")
+            f"{i}  " + plot_label(device_name(each.device), longest=_LONGEST_LABEL, otherwise="")
             for i, each in enumerate(measured, start=1)
         ]
         axes.set_yticks(range(1, len(measured) + 1), labels=names)
@@ -162,9 +162,7 @@ def plot_comparison(benchmarks: Sequence[BenchmarkSummary], *, key: str) -> Plot
         axes.set_xlabel(f"median latency, {unit}")
         axes.grid(visible=True, axis="x")
         svg = draw(figure, key=key)
-    told = [
-        f"{model_title(e)} on {plain(e.device, longest=80)}: {_median_text(e)}" for e in measured
-    ]
+    told = [f"{model_title(e)} on {device_name(e.device)}: {_median_text(e)}" for e in measured]
     caption = "Medians with their 95% intervals, numbered as in the table."
     if any(each.verdict != "valid" for each in measured):
         caption += " A diamond marks a doubtful measurement."

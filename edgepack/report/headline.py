@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from edgepack.report.labels import plain
+from edgepack.report.labels import device_name, plain
 from edgepack.report.summary import BenchmarkSummary, DeployReport, PackSummary, VariantRow
 from edgepack.report.units import (
     count,
@@ -104,7 +104,7 @@ def write_headline(report: DeployReport) -> Headline:
 
 def device_title(benchmark: BenchmarkSummary) -> str:
     """Name a device and, where it told, what it is."""
-    name = plain(benchmark.device, longest=80)
+    name = device_name(benchmark.device)
     return f"{name} ({plain(benchmark.board, longest=80)})" if benchmark.board else name
 
 
@@ -219,7 +219,7 @@ def _notices(report: DeployReport, lead: BenchmarkSummary | None) -> tuple[Notic
     notices += [
         Notice(
             level=Level.FAULT,
-            text=f"Push to {plain(push.device, longest=80)} failed",
+            text=f"Push to {device_name(push.device)} failed",
             details=(plain(push.error),),
         )
         for push in report.pushes
@@ -262,7 +262,7 @@ def _pack_notices(pack: PackSummary, lead: BenchmarkSummary | None) -> list[Noti
 
 
 def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:
-    title = f"{model_title(benchmark)} on {plain(benchmark.device, longest=80)}"
+    title = f"{model_title(benchmark)} on {device_name(benchmark.device)}"
     notices: list[Notice] = []
     if benchmark.error is not None:
         reason = plain(benchmark.error)

@@ -4,6 +4,7 @@ The page's own content security policy forbids scripts and any loading, so that 
 escaping would still be harmless.
 """
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Final
@@ -18,7 +19,7 @@ from edgepack.report.headline import (
     model_title,
     write_headline,
 )
-from edgepack.report.labels import plain
+from edgepack.report.labels import device_name, plain
 from edgepack.report.markup import (
     cell,
     facts_table,
@@ -55,6 +56,9 @@ from edgepack.report.units import (
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
+# A number and its unit stay on one line.
+_UNIT: Final = re.compile(r"(\d) (ns|µs|ms|s)\b")
+_KEPT: Final = r"\1&nbsp;\2"
 _BADGES: Final = {
     Standing.CHOSEN: "good",
     Standing.CHOSEN_OUTSIDE: "fault",
@@ -74,7 +78,8 @@ def render_page(report: DeployReport) -> str:
     if report.pack is not None:
         sections.append(_pack(report.pack))
     sections += [
-        _benchmark(each, number=number) for number, each in enumerate(report.benchmarks, start=1)
+        _benchmark(each, number=number, with_reasons=len(report.benchmarks) > 1)
+        for number, each in enumerate(report.benchmarks, start=1)
     ]
     if report.pushes:
         sections.append(_pushes(report.pushes))
@@ -110,7 +115,7 @@ def _header(report: DeployReport, headline: Headline) -> str:
     )
     parts = [
         f'<p class="over">{text_of(report.title)}</p>',
-        f"<h1>{escape(headline.sentence)}</h1>",
+        f"<h1>{_UNIT.sub(_KEPT, escape(headline.sentence))}</h1>",
     ]
     verdicts = " ".join(
         _verdict(each) for each in report.benchmarks[:1] if len(report.benchmarks) == 1
@@ -241,7 +246,7 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
         verdict = "not measured" if figures is None else plain(each.verdict, longest=40)
         badge = f'<span class="badge {level}">{escape(verdict)}</span>'
         cells.append(f'<td class="text">{badge}</td>')
-        notes = (each.error,) if each.error is not None else each.reasons
+        notes = (each.error,) if each.error is not None else ()
         rows.append(noted_row(cells, notes))
     columns = [("Model", False), ("Device", False), ("Median", True), ("p90", True)]
     columns += [("Runs", True), ("Verdict", False)]
@@ -253,12 +258,12 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
     )
 
 
-def _benchmark(benchmark: BenchmarkSummary, *, number: int) -> str:
-    title = f"{model_title(benchmark)} on {plain(benchmark.device, longest=80)}"
+def _benchmark(benchmark: BenchmarkSummary, *, number: int, with_reasons: bool) -> str:
+    title = f"{model_title(benchmark)} on {device_name(benchmark.device)}"
     if benchmark.error is not None:
         return section(title, f"<p>{_verdict(benchmark)} {text_of(benchmark.error)}</p>")
     parts = [f"<p>{_verdict(benchmark)}</p>"]
-    if benchmark.reasons:
+    if benchmark.reasons and with_reasons:
         reasons = "".join(f"<li>{text_of(reason)}</li>" for reason in benchmark.reasons)
         parts.append(f"<ul>{reasons}</ul>")
     parts.append(
@@ -275,7 +280,7 @@ def _benchmark(benchmark: BenchmarkSummary, *, number: int) -> str:
             for name, value, remark in figure_rows(benchmark)
         ),
     )
-    device = facts_table(f"What {plain(benchmark.device, longest=80)} is", benchmark.facts)
+    device = facts_table(f"What {device_name(benchmark.device)} is", benchmark.facts)
     states = _conditions(benchmark)
     parts.append(f'<div class="columns"><div>{figures}</div><div>{device}{states}</div></div>')
     parts.append(_launches(benchmark))
@@ -311,7 +316,7 @@ def _conditions(benchmark: BenchmarkSummary) -> str:
 def _pushes(pushes: Sequence[PushSummary]) -> str:
     rows = []
     for push in pushes:
-        cells = [row_head(push.device)]
+        cells = [row_head(device_name(push.device))]
         if push.error is not None:
             cells.append(cell(f"failed: {plain(push.error)}", number=False))
             cells += [cell(ABSENT)] * 4

@@ -32,3 +32,8 @@ def shorten(text: str, longest: int) -> str:
     head = (longest - 1) // 2
     tail = longest - 1 - head
     return text[:head] + _ELLIPSIS + (text[-tail:] if tail else "")
+
+
+def device_name(device: str) -> str:
+    """Give what people call a device: its plain name, and `this machine` for `local:`."""
+    return "this machine" if device == "local:" else plain(device, longest=80)

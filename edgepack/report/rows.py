@@ -9,6 +9,7 @@ from edgepack.report.units import (
     ABSENT,
     count,
     decibels,
+    duration_scale,
     latency,
     latency_interval,
     memory_size,
@@ -44,7 +45,9 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
         reasons = dict(figures.unavailable)
 
         def write(value_ns: float) -> str:
-            return latency(value_ns, interval_ns=interval)
+            # As fine as the median, where the unit is the median's; an outlier's is not.
+            near = duration_scale(value_ns)[0] == duration_scale(median)[0]
+            return latency(value_ns, interval_ns=interval if near else None)
 
         for name, key, value, ends in (
             ("median (p50)", "median", median, interval),

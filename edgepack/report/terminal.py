@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgepack.report.headline import Headline, Level, device_title, model_title, write_headline
-from edgepack.report.labels import plain
+from edgepack.report.labels import device_name, plain
 from edgepack.report.rows import Standing, figure_rows, launch_medians, standing
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -54,7 +54,8 @@ def render_report(report: DeployReport) -> RenderableType:
         parts.append(render_pack(report.pack))
     if report.pushes:
         parts.append(render_pushes(report.pushes))
-    parts += [render_benchmark(each) for each in report.benchmarks]
+    # The notices at the top hold the reasons of doubtful verdicts already.
+    parts += [render_benchmark(each, with_reasons=False) for each in report.benchmarks]
     return Group(*parts)
 
 
@@ -181,7 +182,7 @@ def render_pushes(pushes: Sequence[PushSummary]) -> RenderableType:
     for name in ("sent", "skipped", "runtime", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for push in pushes:
-        device = Text(plain(push.device, longest=80))
+        device = Text(device_name(push.device))
         if push.error is not None:
             table.add_row(device, Text("failed", style="red"), *[ABSENT] * 4)
             continue
@@ -192,14 +193,14 @@ def render_pushes(pushes: Sequence[PushSummary]) -> RenderableType:
             seconds(push.seconds),
         )
     errors = [
-        _indented(f"{plain(push.device, longest=80)}: {plain(push.error)}")
+        _indented(f"{device_name(push.device)}: {plain(push.error)}")
         for push in pushes
         if push.error is not None
     ]
     return Group(_heading("Push"), table, *errors)
 
 
-def render_benchmark(benchmark: BenchmarkSummary) -> RenderableType:
+def render_benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool = True) -> RenderableType:
     """Give one measurement: verdict first, then the figures with their intervals."""
     heading = _heading(f"{model_title(benchmark)} on {device_title(benchmark)}")
     if benchmark.error is not None:
@@ -208,7 +209,8 @@ def render_benchmark(benchmark: BenchmarkSummary) -> RenderableType:
     parts: list[RenderableType] = [heading]
     style = _VERDICT_STYLES.get(verdict, "bold yellow")
     parts.append(Padding(Text.assemble("verdict: ", (verdict, style)), (0, 0, 0, 2)))
-    parts += [Padding(Text(f"- {plain(e)}"), (0, 0, 0, 4)) for e in benchmark.reasons]
+    if with_reasons:
+        parts += [Padding(Text(f"- {plain(e)}"), (0, 0, 0, 4)) for e in benchmark.reasons]
     table = _table(show_header=False)
     table.add_column("figure", style="dim", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

@@ -1,0 +1,272 @@
+"""A report's values from what the other rooms measured, packed and read."""
+
+from typing import TYPE_CHECKING, Final
+
+from edgepack.device.state import active_throttling
+from edgepack.report.summary import (
+    BenchmarkSummary,
+    Condition,
+    Fact,
+    GoldenRow,
+    LatencyFigures,
+    LaunchSeries,
+    ParityRow,
+    ParitySummary,
+    VariantRow,
+)
+from edgepack.report.units import memory_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgepack.bundle.manifest import BundleManifest, Parity
+    from edgepack.device.facts import DeviceFacts
+    from edgepack.device.state import DeviceState
+    from edgepack.fidelity import Fidelity
+    from edgepack.measure.golden import GoldenVerdict
+    from edgepack.measure.launch import LatencyLaunch
+    from edgepack.measure.record import Measurement
+    from edgepack.measure.stats import LatencySummary
+
+# What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
+_USED_FEATURES: Final = (
+    *("neon", "asimd", "vfpv4", "fphp", "i8mm", "bf16", "sve", "sme"),
+    *("sse4_1", "ssse3", "avx", "fma", "f16c", "amx"),
+)
+_NOT_TOLD: Final = "not told"
+_STICKY_SHIFT: Final = 16  # flags from here on hold since the board was started
+
+
+def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
+    """Give what a report shows of a measurement."""
+    model, engine = measurement.model, measurement.engine
+    is_bundle = model.bundle_sha256 is not None
+    name = model.name
+    if is_bundle:
+        name = "-".join(part for part in (model.name, model.version, model.target) if part)
+    return BenchmarkSummary(
+        device=measurement.device_name,
+        board=measurement.device.board or "",
+        model=name,
+        recipe=model.recipe,
+        is_bundle=is_bundle,
+        engine=" ".join(part for part in (engine.name, engine.version) if part),
+        num_threads=engine.num_threads,
+        launches=tuple(
+            _launch(launch, marks)
+            for launch, marks in zip(measurement.launches, measurement.validity.marks, strict=True)
+        ),
+        latency=_figures(measurement.summary),
+        verdict=measurement.validity.verdict.value,
+        reasons=measurement.validity.reasons,
+        golden=_golden(measurement.golden) if measurement.golden is not None else None,
+        facts=device_facts(measurement.device),
+        conditions=conditions(measurement.before, measurement.after),
+        provenance=_provenance(measurement),
+    )
+
+
+def _launch(launch: "LatencyLaunch", marks: tuple[str, ...]) -> LaunchSeries:
+    return LaunchSeries(
+        init_ns=launch.init_ns,
+        first_ns=launch.first_ns,
+        samples_ns=launch.samples_ns,
+        peak_memory_bytes=launch.peak_memory_bytes,
+        marks=marks,
+    )
+
+
+def _figures(summary: "LatencySummary") -> LatencyFigures:
+    return LatencyFigures(
+        median_ns=summary.median_ns,
+        median_ci95_ns=summary.median_ci95_ns,
+        mean_ns=summary.mean_ns,
+        std_ns=summary.std_ns,
+        min_ns=summary.min_ns,
+        max_ns=summary.max_ns,
+        p90_ns=summary.p90_ns,
+        p90_ci95_ns=summary.p90_ci95_ns,
+        p99_ns=summary.p99_ns,
+        p99_ci95_ns=summary.p99_ci95_ns,
+        unavailable=summary.unavailable,
+    )
+
+
+def _golden(verdict: "GoldenVerdict") -> GoldenRow:
+    return GoldenRow(
+        passed=verdict.passed,
+        max_abs_error=verdict.max_abs_error,
+        sqnr_to_host_db=verdict.sqnr_to_host_db,
+        sqnr_to_float_db=verdict.sqnr_to_float_db,
+        num_samples=verdict.num_samples,
+    )
+
+
+def device_facts(facts: "DeviceFacts") -> tuple[Fact, ...]:
+    """Give a device's facts as a report shows them; what it does not tell is left out."""
+    python = facts.python
+    rows = (
+        ("Board", facts.board),
+        ("Architecture", _architecture(facts)),
+        ("CPU", facts.cpu),
+        ("Cores", str(facts.num_cores) if facts.num_cores is not None else None),
+        ("CPU features", _features(facts.cpu_features)),
+        ("RAM", memory_size(facts.ram_bytes) if facts.ram_bytes is not None else None),
+        ("System", facts.os_name or facts.system),
+        ("Kernel", facts.kernel),
+        ("C library", " ".join(each for each in (facts.libc, facts.libc_version) if each) or None),
+        ("Python", ".".join(map(str, python.version)) if python is not None else None),
+    )
+    return tuple(Fact(name=name, value=value) for name, value in rows if value is not None)
+
+
+def _features(features: tuple[str, ...]) -> str | None:
+    """Name the features that kernels of neural networks use; the rest is a number."""
+    used = [each for each in features if each.startswith(_USED_FEATURES)]
+    more = len(features) - len(used)
+    parts = [" ".join(used)] if used else []
+    parts += [f"{more} more"] if more else []
+    return ", ".join(parts) or None
+
+
+def _architecture(facts: "DeviceFacts") -> str:
+    if facts.arch == facts.kernel_arch:
+        return facts.arch
+    return f"{facts.arch} on a {facts.kernel_arch} kernel"
+
+
+def conditions(before: "DeviceState", after: "DeviceState") -> tuple[Condition, ...]:
+    """Give a device's state before and after, row by row; what it does not tell is said."""
+    return tuple(
+        Condition(name=name, before=early, after=late)
+        for (name, early), (_, late) in zip(_state(before), _state(after), strict=True)
+    )
+
+
+def _state(state: "DeviceState") -> tuple[tuple[str, str], ...]:
+    reasons = dict(state.unavailable)
+
+    def tell(field: str, text: str | None) -> str:
+        return text if text is not None else reasons.get(field, _NOT_TOLD)
+
+    return (
+        ("Temperature", tell("temperature_c", _optional(state.temperature_c, "{:.1f} °C"))),
+        ("Governor", tell("governor", state.governor)),
+        ("Clock", tell("frequency_khz", _clocks(state.frequency_khz))),
+        ("Highest clock", tell("maximum_khz", _clocks(state.maximum_khz))),
+        ("Throttling", tell("throttled", _flags(state.throttled))),
+        ("Load, 1 min", tell("load_1min", _optional(state.load_1min, "{:.2f}"))),
+        (
+            "Free memory",
+            tell(
+                "available_bytes",
+                memory_size(state.available_bytes) if state.available_bytes is not None else None,
+            ),
+        ),
+    )
+
+
+def _optional(value: float | None, pattern: str) -> str | None:
+    return None if value is None else pattern.format(value)
+
+
+def _clocks(khz: "Sequence[int] | None") -> str | None:
+    if not khz:
+        return None
+    return ", ".join(f"{each / 1e6:.2f} GHz" for each in khz)
+
+
+def _flags(throttled: int | None) -> str | None:
+    if throttled is None:
+        return None
+    now = active_throttling(throttled)
+    earlier = [name for name in active_throttling(throttled >> _STICKY_SHIFT) if name not in now]
+    parts = [", ".join(now)] if now else []
+    parts += [f"since start: {', '.join(earlier)}"] if earlier else []
+    return "; ".join(parts) or "none"
+
+
+def _provenance(measurement: "Measurement") -> tuple[Fact, ...]:
+    model, engine, origin = measurement.model, measurement.engine, measurement.provenance
+    xnnpack = {True: "took part", False: "took no part", None: "unknown"}[engine.xnnpack]
+    plan = measurement.fitted_plan
+    planned = f"{plan.num_launches} launches, each at least {plan.min_runs} runs and "
+    planned += f"{plan.min_seconds:g} s after {plan.warmup_seconds:g} s of warm-up"
+    rows = (
+        ("Model sha256", model.sha256),
+        ("Bundle sha256", model.bundle_sha256),
+        ("Target", model.target),
+        ("Runtime", " ".join(each for each in (engine.name, engine.version) if each)),
+        ("Runtime sha256", engine.sha256),
+        ("XNNPACK", xnnpack),
+        ("Python of the runtime", engine.python),
+        ("Plan", planned),
+        ("Measured by", f"EdgePack {origin.tool_version} on {origin.host}"),
+        ("Measured at", origin.time),
+    )
+    return tuple(Fact(name=name, value=value) for name, value in rows if value is not None)
+
+
+def summarize_parity(parity: "Parity") -> ParitySummary:
+    """Give what a report shows of an import's parity check."""
+    return ParitySummary(
+        rows=tuple(
+            ParityRow(
+                output=each.output,
+                sqnr_db=each.sqnr_db,
+                max_abs_error=each.max_abs_error,
+                cosine=each.cosine,
+            )
+            for each in parity.outputs
+        ),
+        reference=parity.reference,
+        num_samples=parity.num_samples,
+        generated=parity.generated,
+        minimum_db=parity.minimum_db,
+    )
+
+
+def bundle_provenance(manifest: "BundleManifest") -> tuple[Fact, ...]:
+    """Give where a bundle's model comes from."""
+    origin = manifest.provenance
+    rows = (
+        ("Source", f"{origin.source_name} ({origin.source_format})"),
+        ("Source sha256", origin.source_sha256),
+        ("Converter", origin.converter),
+        ("Calibration data sha256", origin.calibration_digest),
+        ("Evaluation data sha256", origin.evaluation_digest),
+        ("EdgePack", origin.tool_version),
+        *origin.versions,
+    )
+    return tuple(Fact(name=name, value=value) for name, value in rows if value)
+
+
+def variant_row(
+    recipe: str,
+    *,
+    num_bytes: int,
+    compressed_bytes: int,
+    fidelity: "Fidelity",
+    reasons: tuple[str, ...] = (),
+    median_ns: float | None = None,
+    median_ci95_ns: tuple[float, float] | None = None,
+    zero_share: float | None = None,
+    sha256: str | None = None,
+) -> VariantRow:
+    """Give a built variant's row; `reasons` say why it is outside the floors, if it is."""
+    return VariantRow(
+        recipe=recipe,
+        num_bytes=num_bytes,
+        compressed_bytes=compressed_bytes,
+        sqnr_db=fidelity.sqnr_db,
+        top1_agreement=fidelity.top1_agreement,
+        top1_agreement_ci95=fidelity.top1_agreement_ci95,
+        accuracy=fidelity.accuracy,
+        accuracy_ci95=fidelity.accuracy_ci95,
+        median_ns=median_ns,
+        median_ci95_ns=median_ci95_ns,
+        within_budget=not reasons,
+        reasons=reasons,
+        zero_share=zero_share,
+        sha256=sha256,
+    )
