@@ -206,8 +206,8 @@ def _judge(report: ParityReport, path: Path, *, scale: float) -> None:
     kind = "generated samples" if report.generated else "samples"
     data = "Give real samples with --data, fix" if report.generated else "Fix"
     raise ParityError(
-        f"{path}: expected the converted model within {report.minimum_db:g} dB of "
-        f"{report.reference} on every output, but on {report.num_samples} {kind}:\n"
+        f"{path}: expected at least {report.minimum_db:g} dB between {report.reference} and the "
+        f"converted model on every output, but on {report.num_samples} {kind} it has\n"
         + "\n".join(f"  {line}" for line in lines),
         remedy=f"{data} the source model, or accept the difference with "
         f"`--allow-parity {int(worst // 1)}`, which is recorded.",

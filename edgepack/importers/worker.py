@@ -38,8 +38,8 @@ class SourceWorker:
 
     @property
     def digest(self) -> str:
-        """Hex digest of the script and of what it shares with the others."""
-        files = (self.script, _WORKERS / "exchange.py")
+        """Hex digest of all workers' scripts, which share code."""
+        files = sorted(_WORKERS.glob("*.py"))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
     @property

@@ -4,6 +4,7 @@ Runs inside the `onnx` toolchain on its own interpreter.
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
 )
 
 _KEEP = "The model may still work when exported again with another opset or exporter."
+_UNREGISTERED = re.compile(r"(?P<op>[\w.]+:[\w.]+)\(-?\d+\) is not a registered function")
 _MOST_SHOWN = 10
 
 
@@ -37,7 +39,14 @@ def convert(request: Request) -> dict[str, Any]:
     simplified = simplify(model, fixed)
     outputs = try_run(source, model, fixed)
     path = folder / "simplified.onnx"
-    onnx.save(simplified, str(path), save_as_external_data=False)
+    try:
+        onnx.save(simplified, str(path))
+    except ValueError as error:  # protobuf cannot hold 2 GiB
+        raise RefusedError(
+            "model",
+            f"{source.name}: expected less than 2 GB of weights: {first_line(error)}",
+            "Split the model, or quantize its weights before importing it.",
+        ) from error
     flatbuffer = to_flatbuffer(path, folder)
     flatbuffer.rename(folder / "model.tflite")
     return {
@@ -227,8 +236,15 @@ def open_session(source: Path) -> Any:  # noqa: ANN401 - ONNX Runtime is untyped
         # ONNX Runtime's exceptions derive from Exception alone and their module is private.
         if "onnxruntime" not in type(error).__module__:
             raise
+        unknown = _UNREGISTERED.search(str(error))
+        if unknown:
+            raise RefusedError(
+                "conversion",
+                f"{source.name}: it uses the operation {unknown['op']}, which ONNX does not have",
+                "Replace it in the source model by operations of ONNX's own.",
+            ) from error
         raise RefusedError(
-            "model", f"ONNX Runtime cannot load the model: {first_line(error)}", _KEEP
+            "model", f"{source.name}: ONNX Runtime cannot load it: {first_line(error)}", _KEEP
         ) from error
 
 

@@ -1,0 +1,226 @@
+"""Load `.keras` and `.h5` files, refusing code that a file brings along."""
+
+import builtins
+import importlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
+    RefusedError,
+    first_line,
+)
+from flat_source import (  # type: ignore[import-not-found]
+    LOAD_ERRORS,
+    MOST_SHOWN,
+    TRUST,
+    Source,
+)
+
+_OWN_CODE = (
+    "Give the Python that has this code with --toolchain-python PATH, and allow running it "
+    "with --trust-model."
+)
+_MAXIMUM_CONFIG_BYTES = 256 * 2**20
+_MISSING_CLASS = re.compile(
+    r"(?:Could not locate (?:class|function)|Unknown (?:layer|function|object)):? "
+    r"'?(?P<name>[\w>.]+)"
+)
+_KERAS_ROOTS = ("keras", "tf_keras", "builtins", "tensorflow.keras")
+# tf-keras writes calls of TensorFlow functions as layers with the function's name.
+_TENSOR_FUNCTION = re.compile(
+    r"(?:(?:math|nn|linalg|image|signal|sparse|bitwise|__operators__|compat\.v1\.nn)\.[\w.]+|"
+    r"(?!py_function|numpy_function|print|load_)\w+)"
+)
+
+
+def load_keras(path: Path, *, trust: bool) -> Source:
+    """Load a `.keras` or `.h5` file with Keras 3, else with tf-keras."""
+    config, version = read_config(path)
+    if trust:
+        import_modules(config)
+    else:
+        refuse_code(path, config)
+    legacy = version.startswith(("1.", "2."))
+    errors: list[Exception] = []
+    for name in ("keras", "tf_keras"):
+        try:
+            package = importlib.import_module(name)
+            model = package.saving.load_model(str(path), compile=False, safe_mode=not trust)
+            return flatten_keras(path, model)
+        except LOAD_ERRORS as error:
+            errors.append(error)
+    cause = errors[1] if legacy else errors[0]
+    missing = _MISSING_CLASS.search(str(cause))
+    if missing:
+        raise RefusedError(
+            "model",
+            f"{path.name}: it uses {missing['name']}, which Keras does not know",
+            _OWN_CODE,
+        ) from cause
+    raise RefusedError(
+        "model",
+        f"{path.name}: neither Keras nor tf-keras can load it (saved by Keras "
+        f"{version or 'of an unknown version'}): {first_line(cause)}",
+        "Save it again as .keras, or export it as a SavedModel with model.export(), with the "
+        "Keras that made it.",
+    ) from cause
+
+
+def flatten_keras(path: Path, model: Any) -> Source:  # noqa: ANN401 - Keras is untyped
+    """Make one flat function of a Keras model with whatever nesting of inputs and outputs."""
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise RefusedError(
+            "model",
+            f"{path.name}: {type(model).__name__} has no inputs of known shape: it was never "
+            "built, or is subclassed",
+            "Export it as a SavedModel with model.export(), and import that folder.",
+        )
+    # A loaded Sequential model (Keras 3.15) has `inputs`, always one, but no `input`.
+    structure = getattr(model, "input", None)
+    structure = model.inputs[0] if structure is None else structure
+    # Layer names, as Keras itself names outputs; a Sequential model has no list of its own.
+    names = getattr(model, "output_names", None) or [model.layers[-1].name]
+
+    def call(*tensors: Any) -> list[Any]:  # noqa: ANN401 - TensorFlow is untyped
+        packed = tf.nest.pack_sequence_as(structure, tensors)
+        return list(tf.nest.flatten(model(packed, training=False)))
+
+    return Source(
+        call=call,
+        inputs=[
+            (each.name.split(":")[0], tuple(each.shape), tf.as_dtype(each.dtype))
+            for each in model.inputs
+        ],
+        output_names=distinct(list(names), len(model.outputs)),
+        held=model,
+    )
+
+
+def distinct(names: list[str], count: int) -> list[str]:
+    """Give `count` names without a double: a layer with several outputs lends its name to all."""
+    names = names if len(names) == count else [f"output_{index}" for index in range(count)]
+    seen: dict[str, int] = {}
+    result: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, -1) + 1
+        result.append(f"{name}_{seen[name]}" if seen[name] else name)
+    return result
+
+
+def read_config(path: Path) -> tuple[Any, str]:
+    """Read a Keras file's architecture as JSON, without running any of it."""
+    import h5py  # noqa: PLC0415 - only for .h5
+
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                config, metadata = (
+                    json.loads(read_member(archive, name))
+                    for name in ("config.json", "metadata.json")
+                )
+            return config, str(metadata.get("keras_version", ""))
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+            version = file.attrs.get("keras_version", "")
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise RefusedError(
+            "model",
+            f"{path.name}: its configuration cannot be read: {first_line(error)}",
+            "Copy or save the model again and compare its checksum.",
+        ) from error
+    if config is None:
+        raise RefusedError(
+            "model",
+            f"{path.name}: expected a whole Keras model, but this HDF5 file has no model "
+            "configuration: it holds weights only, or is no Keras file",
+            "Save the model with model.save('model.keras') instead of save_weights().",
+        )
+    text = config.decode() if isinstance(config, bytes) else str(config)
+    return json.loads(text), version.decode() if isinstance(version, bytes) else str(version)
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a file of an archive that may be a bomb."""
+    if archive.getinfo(name).file_size > _MAXIMUM_CONFIG_BYTES:
+        raise ValueError(f"{name} is larger than 256 MiB")
+    return archive.read(name)
+
+
+def objects_of(config: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - parsed JSON
+    """Give every serialized object of a configuration, at any depth."""
+    waiting = [config]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if "class_name" in each:
+                yield each
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+
+
+def refuse_code(path: Path, config: Any) -> None:  # noqa: ANN401 - parsed JSON
+    """Refuse Lambda layers and code outside Keras, which loading would run.
+
+    Keras 3 refuses Lambda layers itself; tf-keras runs those of `.h5` files.
+    """
+    lambdas: list[str] = []
+    foreign: list[str] = []
+    for each in objects_of(config):
+        kind, inner = str(each["class_name"]), each.get("config")
+        module = each.get("module")
+        if kind in {"Lambda", "__lambda__"} or each.get("registered_name") == "Lambda":
+            name = inner.get("name", kind) if isinstance(inner, dict) else kind
+            lambdas.append(str(name))
+        elif isinstance(module, str) and not is_keras(module):
+            foreign.append(f"{kind} of module {module}")
+        elif kind in {"TFOpLambda", "ClassMethod"} and not is_tensor_function(inner):
+            foreign.append(f"a {kind} layer with {str(inner)[:100]}")
+        elif module == "builtins" and kind == "function" and str(inner) in vars(builtins):
+            foreign.append(f"Python's {inner}")
+    if lambdas:
+        raise RefusedError(
+            "model",
+            f"{path.name}: it holds Lambda layers, which are code that runs on loading: "
+            f"{', '.join(sorted(set(lambdas))[:MOST_SHOWN])}",
+            f"Replace them by Keras layers, or {TRUST}.",
+        )
+    if foreign:
+        raise RefusedError(
+            "model",
+            f"{path.name}: it uses {', '.join(sorted(set(foreign))[:MOST_SHOWN])}, "
+            "which is not Keras' own code",
+            _OWN_CODE,
+        )
+
+
+def is_tensor_function(config: object) -> bool:
+    """Tell whether a layer's configuration names a TensorFlow function that only computes."""
+    name = config.get("function") if isinstance(config, dict) else None
+    return isinstance(name, str) and _TENSOR_FUNCTION.fullmatch(name) is not None
+
+
+def is_keras(module: str) -> bool:
+    """Tell whether a module is Keras' own."""
+    return any(module == root or module.startswith(f"{root}.") for root in _KERAS_ROOTS)
+
+
+def import_modules(config: Any) -> None:  # noqa: ANN401 - parsed JSON
+    """Import the user's modules a trusted model names, so that its classes are registered."""
+    for each in objects_of(config):
+        module = each.get("module")
+        if isinstance(module, str) and not is_keras(module):
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise RefusedError(
+                    "model",
+                    f"it uses {each['class_name']} of module {module}, which this Python does "
+                    f"not have: {first_line(error)}",
+                    _OWN_CODE,
+                ) from error
