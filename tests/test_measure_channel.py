@@ -203,7 +203,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(to_json(make_launch([1])))), VALUES))
 def test_no_launch_of_a_device_breaks_the_reader(change: dict[str, object]) -> None:
     launch, faults = read(to_json(make_launch([5, 6])) | change)

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median_low
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edgepack._fields import Fields
+from edgepack.device.state import DeviceState, new_throttling
 from edgepack.measure import stats
 from edgepack.measure.launch import LatencyLaunch
-
-if TYPE_CHECKING:
-    from edgepack.device.state import DeviceState
 
 MAXIMUM_VARIATION: Final = 0.10
 MAXIMUM_DRIFT: Final = 0.03
@@ -55,8 +53,8 @@ class Validity:
 def judge(
     launches: Sequence[LatencyLaunch],
     *,
-    before: "DeviceState",
-    after: "DeviceState",
+    before: DeviceState,
+    after: DeviceState,
     num_threads: int,
     num_cores: int | None,
 ) -> Validity:
@@ -151,9 +149,15 @@ def _noise(launches: Sequence[LatencyLaunch]) -> list[tuple[VerdictName, str]]:
 
 
 def _throttling(
-    launches: Sequence[LatencyLaunch], before: "DeviceState", after: "DeviceState"
+    launches: Sequence[LatencyLaunch], before: DeviceState, after: DeviceState
 ) -> list[tuple[VerdictName, str]]:
     found: list[str] = []
+    flags = new_throttling(before, after)
+    if flags:
+        found.append(
+            f"the board reports {', '.join(flags)}: use its own power supply, cool it, and "
+            "measure again"
+        )
     top = _top_clock(launches)
     slowed = sum(_lost_clock(launch, top) for launch in launches)
     if slowed and top is not None:
@@ -163,11 +167,15 @@ def _throttling(
             f"{len(launches)} launches: cool the device, use its own power supply, and fix its "
             "governor to performance"
         )
-    if before.governor != after.governor:
-        found.append(
-            f"the governor changed from {before.governor} to {after.governor}: fix it, to "
-            "performance for steady numbers"
-        )
+    for what, first, last in (
+        ("governor", before.governor, after.governor),
+        ("allowed clock (kHz)", before.maximum_khz, after.maximum_khz),
+    ):
+        if first != last:
+            found.append(
+                f"the {what} changed from {_show(first)} to {_show(last)} meanwhile: find what "
+                "sets it (a power daemon, heat), and fix the governor to performance"
+            )
     degrees = [
         each
         for each in (
@@ -184,9 +192,15 @@ def _throttling(
     return [(VerdictName.THROTTLED, text) for text in found]
 
 
+def _show(value: str | tuple[int, ...] | None) -> str:
+    if isinstance(value, tuple):
+        return "+".join(str(each) for each in value)
+    return value or "unknown"
+
+
 def _contention(
     launches: Sequence[LatencyLaunch],
-    before: "DeviceState",
+    before: DeviceState,
     num_threads: int,
     num_cores: int | None,
 ) -> list[tuple[VerdictName, str]]:

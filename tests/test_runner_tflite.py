@@ -1,0 +1,281 @@
+"""The runner as the device sees it: a program of its own, run by real interpreters."""
+
+import ast
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgepack.evaluate import run_model
+from edgepack.measure.drive import RUNNER_PATH
+from edgepack.model import Model, load_model, read_model
+from edgepack.runner import tflite
+from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
+
+PLAN = {
+    "warmup_runs": 3,
+    "warmup_seconds": 0.0,
+    "min_runs": 20,
+    "min_seconds": 0.0,
+    "max_seconds": 20.0,
+    "max_samples": 500,
+}
+
+
+def run(
+    request: object,
+    *,
+    options: Sequence[str] = (),
+    stdin: str = "",
+    program: Path = RUNNER_PATH,
+) -> tuple[int, list[dict[str, Any]], str]:
+    text = request if isinstance(request, str) else json.dumps(request)
+    ended = subprocess.run(
+        [sys.executable, "-I", str(program), *options, text],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
+
+
+def request(mode: str, model: Path, inputs: Sequence[Path] = (), **rest: object) -> dict[str, Any]:
+    common = {"mode": mode, "model": str(model), "threads": 1, "inputs": [str(p) for p in inputs]}
+    return common | ({"plan": PLAN} if mode == "latency" else {"samples": 2, "emit": True}) | rest
+
+
+def refusal(
+    request: object, *, options: Sequence[str] = (), program: Path = RUNNER_PATH
+) -> tuple[str, str]:
+    code, events, _ = run(request, options=options, program=program)
+    assert code == 1
+    assert events[-1]["event"] == "error"
+    return events[-1]["kind"], events[-1]["message"]
+
+
+def test_it_imports_nothing_of_ours_and_nothing_that_is_not_everywhere() -> None:
+    tree = ast.parse(RUNNER_PATH.read_text(encoding="utf-8"), feature_version=(3, 8))
+    names = {
+        (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert names - set(sys.stdlib_module_names) == {"numpy"}
+
+
+@pytest.mark.parametrize("name", ["digits.tflite", "digits_int8.tflite"])
+def test_outputs_are_those_of_the_host_bit_for_bit(tmp_path: Path, name: str) -> None:
+    model = load_model(DATA / name)
+    feeds = sample_feeds(model, 2)
+    code, events, _ = run(request("outputs", DATA / name, write_feeds(tmp_path, feeds)))
+    assert code == 0
+    assert [event["event"] for event in events] == [
+        *("engine", "sample", "output", "sample", "output", "done")
+    ]
+    expected = run_model(model, feeds)
+    outputs = [event for event in events if event["event"] == "output"]
+    for event, (array,) in zip(outputs, expected, strict=True):
+        assert base64.b64decode(event["data"]) == array.tobytes()
+        assert (event["dtype"], tuple(event["shape"])) == (array.dtype.name, array.shape)
+
+
+def sample_feeds(model: Model, count: int) -> list[tuple[Any, ...]]:
+    random = np.random.default_rng(3)
+    return [
+        tuple(
+            random.integers(0, 9, spec.shape).astype(spec.dtype)
+            if np.dtype(spec.dtype).kind in "iu"
+            else random.random(spec.shape).astype(spec.dtype)
+            for spec in model.signature.inputs
+        )
+        for _ in range(count)
+    ]
+
+
+def write_feeds(folder: Path, feeds: Sequence[Sequence[Any]]) -> list[Path]:
+    paths = [folder / f"input_{index}.bin" for index in range(len(feeds[0]))]
+    for index, path in enumerate(paths):
+        path.write_bytes(b"".join(feed[index].tobytes() for feed in feeds))
+    return paths
+
+
+@pytest.mark.parametrize("name", sorted(odd_models()))
+def test_models_with_odd_interfaces_run_in_both_modes(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(odd_models()[name])
+    model = read_model(path.read_bytes())
+    feeds = sample_feeds(model, 2)
+    inputs = write_feeds(tmp_path, feeds)
+    code, events, stderr = run(request("outputs", path, inputs))
+    assert code == 0, stderr
+    expected = [array for outputs in run_model(model, feeds) for array in outputs]
+    outputs = [event for event in events if event["event"] == "output"]
+    for event, array in zip(outputs, expected, strict=True):
+        assert base64.b64decode(event["data"]) == array.tobytes()
+        assert tuple(event["shape"]) == array.shape
+    # In the other mode, and with inputs the runner makes up.
+    code, events, stderr = run(request("latency", path))
+    assert code == 0, stderr
+    assert len(events[-2]["samples_ns"]) >= 20
+
+
+def test_a_launch_says_what_it_measured() -> None:
+    code, events, _ = run(request("latency", DATA / "digits.tflite"))
+    assert code == 0
+    assert [event["event"] for event in events] == ["engine", "init", "first", "launch", "done"]
+    engine, _, _, launch, _ = events
+    assert engine["name"] == "ai-edge-litert"
+    assert engine["threads"] == 1
+    assert engine["xnnpack"] is True
+    times = [launch["init_ns"], launch["first_ns"], *launch["warmup_ns"], *launch["samples_ns"]]
+    assert all(type(each) is int and each > 0 for each in times)
+    assert len(launch["warmup_ns"]) == launch["num_warmup_runs"] == 3
+    assert len(launch["samples_ns"]) == 20
+    assert launch["stride"] == 1
+    assert sum(launch["samples_ns"]) <= launch["wall_ns"]
+    assert 10 * 2**20 < launch["start_memory_bytes"] <= launch["peak_memory_bytes"] < 2**32
+    assert launch["peak_memory_reason"] is None
+
+
+def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time() -> None:
+    plan = PLAN | {"min_seconds": 0.4, "max_samples": 100}
+    code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))
+    assert code == 0
+    launch = events[-2]
+    assert launch["stride"] > 1
+    assert 20 <= len(launch["samples_ns"]) <= 100
+    assert launch["wall_ns"] > 0.2e9
+
+
+def test_the_time_limit_beats_the_minimums() -> None:
+    plan = PLAN | {"min_runs": 10**6, "max_samples": 10**6, "max_seconds": 0.3}
+    code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))
+    assert code == 0
+    assert events[-2]["wall_ns"] < 1e9
+    assert len(events[-2]["samples_ns"]) < 10**6
+
+
+def test_the_request_may_come_on_standard_input() -> None:
+    text = json.dumps(request("outputs", DATA / "digits.tflite", samples=1))
+    code, events, _ = run("-", stdin=text)
+    assert (code, events[-1]) == (0, {"event": "done"})
+
+
+def test_a_missing_model_is_named() -> None:
+    path = DATA / "none"
+    assert refusal(request("latency", path)) == ("missing_file", f"the model {path} is not there")
+
+
+@pytest.mark.parametrize("name", ["MyOp", "FlexErf"])
+def test_an_op_the_runtime_lacks_is_an_error_of_its_own_kind(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(model_with_custom_op(name))
+    kind, message = refusal(request("latency", path))
+    assert kind == "unsupported_op"
+    assert name in message
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, digits_bytes()[:5000]])
+def test_an_unreadable_model_is_an_error_of_its_own_kind(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(data)
+    assert refusal(request("outputs", path))[0] == "model"
+
+
+def test_inputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    short = tmp_path / "short.bin"
+    short.write_bytes(b"\0" * 300)
+    model = DATA / "digits.tflite"
+    kind, message = refusal(request("outputs", model, [short]))
+    assert kind == "inputs"
+    assert message.endswith(f"needs 256 bytes a sample, but sample 1 of {short} has 44")
+    assert refusal(request("outputs", model, [short, short])) == (
+        "inputs",
+        "expected a file for each of 1 inputs, but got 2",
+    )
+    assert refusal(request("outputs", model, [tmp_path / "none"])) == (
+        "missing_file",
+        f"the input file {tmp_path / 'none'} cannot be read: No such file or directory",
+    )
+
+
+def test_requests_that_make_no_sense_are_refused() -> None:
+    assert refusal("{")[0] == "request"
+    assert refusal("[]") == ("request", "expected a request with the mode outputs or latency")
+    assert refusal({"mode": "dance"})[0] == "request"
+    assert refusal("{}", options=["{}"])[0] == "request"
+
+
+def write_runtime(site: Path, source: str) -> Path:
+    package = site / "ai_edge_litert"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("__version__ = '9.9'")
+    (package / "interpreter.py").write_text(source)
+    return site
+
+
+def test_the_site_folder_comes_first_and_a_broken_runtime_is_reported(tmp_path: Path) -> None:
+    site = write_runtime(tmp_path, "raise ImportError('libc.so.6: version GLIBC_2.99 not found')")
+    wanted = request("latency", DATA / "digits.tflite", module="ai_edge_litert.interpreter")
+    assert refusal(wanted, options=["--site", str(site)]) == (
+        "import",
+        (
+            "no TFLite runtime can be imported: ai-edge-litert: libc.so.6: version GLIBC_2.99 "
+            "not found"
+        ),
+    )
+
+
+def test_what_a_runtime_prints_stays_out_of_the_events(tmp_path: Path) -> None:
+    site = write_runtime(
+        tmp_path,
+        "import os\n"
+        "print('hello from Python')\n"
+        "os.write(1, b'hello from C\\n')\n"
+        "class Interpreter:\n"
+        "    def __init__(self, **_): raise MemoryError\n",
+    )
+    wanted = request("latency", DATA / "digits.tflite")
+    code, events, stderr = run(wanted, options=["--site", str(site)])
+    assert code == 1
+    assert events == [
+        {"event": "error", "kind": "memory", "message": "the device ran out of memory"}
+    ]
+    assert "hello from Python" in stderr
+    assert "hello from C" in stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "fault"),
+    [
+        ((3, 8), ""),
+        ((3, 13), ""),
+        ((3, 7), "expected Python 3.8 or newer, but the device's is 3.7"),
+        ((2, 7), "expected Python 3.8 or newer, but the device's is 2.7"),
+    ],
+)
+def test_an_old_python_is_named(version: tuple[int, int], fault: str) -> None:
+    assert tflite.check_python(version) == fault
+
+
+def test_an_old_python_gets_as_far_as_saying_so(tmp_path: Path) -> None:
+    # The version stands in for that of Python 3.6, whose interpreter few machines still have;
+    # the syntax test above is for 3.8, and nothing before the check is newer than 3.6.
+    source = RUNNER_PATH.read_text(encoding="utf-8")
+    head, rest = source.split("import array\n", 1)
+    assert "check_python(sys.version_info[:2])" in head
+    ast.parse(source, feature_version=(3, 6))
+    copy = tmp_path / "runner.py"
+    old = head.replace("import sys\n", "import sys\nsys.version_info = (3, 6, 9)\n", 1)
+    copy.write_text(f"{old}import array\n{rest}", encoding="utf-8")
+    message = "expected Python 3.8 or newer, but the device's is 3.6"
+    assert refusal("{}", program=copy) == ("python_too_old", message)
