@@ -115,13 +115,31 @@ def test_without_a_measurement_on_the_target_the_page_says_so() -> None:
     assert notices(report, Level.WARNING) == [
         (
             "Not measured on the target: the profile's order decided, not latency; "
-            "the latency below is this machine's and no evidence"
+            "the latency among the variants is of this machine and no evidence"
         )
     ]
     assert tile(report, "Median latency") == Tile(
         name="Median latency", value="not measured", detail="on the target"
     )
     assert tile(report, "Speed against float") is None
+
+
+def test_a_choice_by_size_or_of_one_recipe_needs_no_latency() -> None:
+    by_size = replace(pack(), measured_on=None, latency_on=None, objective="size")
+    assert notices(DeployReport(title="t", pack=by_size), Level.WARNING) == [
+        "Not measured on the target"
+    ]
+    measured = DeployReport(title="t", pack=by_size, benchmarks=(benchmark(),))
+    assert write_headline(measured).notices == ()
+
+
+def test_a_measured_variant_that_the_profile_chose_is_no_warning() -> None:
+    by_order = replace(pack(), measured_on=None, latency_on=None)
+    report = DeployReport(title="t", pack=by_order, benchmarks=(benchmark(),))
+    assert notices(report, Level.WARNING) == []
+    assert notices(report, Level.NOTE) == [
+        "Latency did not decide between the variants: the profile's order did"
+    ]
 
 
 def test_a_bare_model_has_no_golden_check() -> None:

@@ -157,12 +157,12 @@ def _speed_tile(pack: PackSummary | None) -> Tile | None:
     if chosen is None or reference is None or not chosen.median_ns or not reference.median_ns:
         return None
     mine, theirs = chosen.median_ci95_ns, reference.median_ci95_ns
-    where = f"median on {plain(pack.latency_on, longest=60)}"
+    where = f"median on {device_name(pack.latency_on)}"
     if mine is None or theirs is None:
         factor = reference.median_ns / chosen.median_ns
         return Tile(name="Speed against float", value=ratio(factor), detail=f"{where}, no interval")
     if mine[0] <= theirs[1] and theirs[0] <= mine[1]:
-        detail = f"intervals overlap on {plain(pack.latency_on, longest=60)}"
+        detail = f"intervals overlap on {device_name(pack.latency_on)}"
         return Tile(name="Speed against float", value="no difference", detail=detail)
     if chosen.median_ns <= reference.median_ns:
         value = f"{ratio(reference.median_ns / chosen.median_ns)} faster"
@@ -242,11 +242,9 @@ def _pack_notices(pack: PackSummary, lead: BenchmarkSummary | None) -> list[Noti
                 details=tuple(plain(reason) for reason in chosen.reasons),
             )
         )
-    if pack.measured_on is None:
-        text = "Not measured on the target: the profile's order decided, not latency"
-        if pack.latency_on is not None:
-            text += f"; the latency below is {plain(pack.latency_on, longest=60)}'s and no evidence"
-        notices.append(Notice(level=Level.WARNING, text=text))
+    notice = _evidence(pack, lead)
+    if notice is not None:
+        notices.append(notice)
     if lead is not None and lead.recipe is not None and lead.recipe != pack.chosen:
         text = f"The latency shown first is of {plain(lead.recipe, longest=64)}, not of the chosen "
         text += plain(pack.chosen, longest=64)
@@ -259,6 +257,24 @@ def _pack_notices(pack: PackSummary, lead: BenchmarkSummary | None) -> list[Noti
         notices.append(Notice(level=Level.NOTE, text=text))
     notices += [Notice(level=Level.WARNING, text=plain(text)) for text in pack.warnings]
     return notices
+
+
+def _evidence(pack: PackSummary, lead: BenchmarkSummary | None) -> Notice | None:
+    """Say it when no latency of the target stands behind the choice."""
+    if pack.measured_on is not None:
+        return None
+    by_order = pack.objective == "latency" and len(pack.variants) > 1
+    if lead is None:
+        text = "Not measured on the target"
+        text += ": the profile's order decided, not latency" if by_order else ""
+    elif by_order:
+        text = "Latency did not decide between the variants: the profile's order did"
+    else:
+        return None
+    if pack.latency_on is not None:
+        where = device_name(pack.latency_on)
+        text += f"; the latency among the variants is of {where} and no evidence"
+    return Notice(level=Level.WARNING if lead is None else Level.NOTE, text=text)
 
 
 def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:

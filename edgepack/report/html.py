@@ -169,8 +169,8 @@ def _pack(pack: PackSummary) -> str:
     if pack.num_samples is not None:
         caption += f", compared with float on {count(pack.num_samples, 'sample')}"
     if with_latency and pack.latency_on is not None:
-        caption += f", timed on {plain(pack.latency_on, longest=80)}"
-    reason = f"{plain(pack.chosen, longest=64)} was chosen: {plain(pack.chosen_reason)}."
+        caption += f", timed on {device_name(pack.latency_on)}"
+    reason = f"Chosen: {plain(pack.chosen_reason)}."
     parts = [f'<p class="lead">{escape(reason)}{_floors(pack)}</p>']
     parts.append(
         plots(
@@ -191,8 +191,8 @@ def _floors(pack: PackSummary) -> str:
         floors.append(f"SQNR of at least {pack.min_sqnr_db:g} dB")
     if pack.min_agreement is not None:
         floors.append(f"at least {share(pack.min_agreement)} agreement with float")
-    if pack.max_drop is not None:
-        floors.append(f"at most {pack.max_drop * 100:g} percentage points of accuracy lost")
+    if pack.max_drop_points is not None:
+        floors.append(f"at most {pack.max_drop_points:g} percentage points of accuracy lost")
     if not floors:
         return ""
     return f" The floors: {escape(', '.join(floors))}; the objective: {text_of(pack.objective)}."

@@ -10,6 +10,7 @@ from edgepack.report.summary import (
     GoldenRow,
     LatencyFigures,
     LaunchSeries,
+    PackSummary,
     ParityRow,
     ParitySummary,
     VariantRow,
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from edgepack.bundle.manifest import BundleManifest, Parity
     from edgepack.device.facts import DeviceFacts
     from edgepack.device.state import DeviceState
-    from edgepack.fidelity import Fidelity
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
     from edgepack.measure.stats import LatencySummary
+    from edgepack.optimize.choose import Choice, Floors
+    from edgepack.optimize.variant import SkippedVariant, Variant
 
 # What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
 _USED_FEATURES: Final = (
@@ -132,7 +134,7 @@ def _features(features: tuple[str, ...]) -> str | None:
 def _architecture(facts: "DeviceFacts") -> str:
     if facts.arch == facts.kernel_arch:
         return facts.arch
-    return f"{facts.arch} on a {facts.kernel_arch} kernel"
+    return f"{facts.arch}, kernel {facts.kernel_arch}"
 
 
 def conditions(before: "DeviceState", after: "DeviceState") -> tuple[Condition, ...]:
@@ -241,23 +243,19 @@ def bundle_provenance(manifest: "BundleManifest") -> tuple[Fact, ...]:
     return tuple(Fact(name=name, value=value) for name, value in rows if value)
 
 
-def variant_row(
-    recipe: str,
+def summarize_variant(
+    variant: "Variant",
     *,
-    num_bytes: int,
-    compressed_bytes: int,
-    fidelity: "Fidelity",
-    reasons: tuple[str, ...] = (),
+    reasons: tuple[str, ...],
     median_ns: float | None = None,
     median_ci95_ns: tuple[float, float] | None = None,
-    zero_share: float | None = None,
-    sha256: str | None = None,
 ) -> VariantRow:
     """Give a built variant's row; `reasons` say why it is outside the floors, if it is."""
+    fidelity, pruned = variant.fidelity, variant.prune_facts
     return VariantRow(
-        recipe=recipe,
-        num_bytes=num_bytes,
-        compressed_bytes=compressed_bytes,
+        recipe=variant.recipe.name,
+        num_bytes=variant.model.num_bytes,
+        compressed_bytes=variant.compressed_bytes,
         sqnr_db=fidelity.sqnr_db,
         top1_agreement=fidelity.top1_agreement,
         top1_agreement_ci95=fidelity.top1_agreement_ci95,
@@ -267,6 +265,62 @@ def variant_row(
         median_ci95_ns=median_ci95_ns,
         within_budget=not reasons,
         reasons=reasons,
-        zero_share=zero_share,
-        sha256=sha256,
+        zero_share=pruned.num_zero_after / pruned.num_weights
+        if pruned is not None and pruned.num_weights
+        else None,
+        sha256=variant.model.sha256,
+    )
+
+
+def summarize_skipped(skipped: "SkippedVariant") -> VariantRow:
+    """Give the row of a variant that could not be built."""
+    return VariantRow(recipe=skipped.recipe.name, skipped_reason=skipped.reason)
+
+
+def summarize_pack(
+    manifest: "BundleManifest",
+    *,
+    variants: tuple[VariantRow, ...],
+    choice: "Choice",
+    floors: "Floors",
+    objective: str,
+    bundle: str,
+    bundle_bytes: int,
+    latency_on: str | None = None,
+    warnings: tuple[str, ...] = (),
+) -> PackSummary:
+    """Give what a report shows of a pack; the bundle's own variant is the chosen one.
+
+    Args:
+        manifest: of the bundle that was written.
+        variants: rows of all recipes, in the order they were asked for.
+        choice: why the chosen one was chosen.
+        floors: what a variant had to keep.
+        objective: what the choice was to be best in.
+        bundle: the bundle's file name.
+        bundle_bytes: its size.
+        latency_on: what the rows' latencies were taken on.
+        warnings: what the user must know.
+    """
+    by_labels = floors.max_drop is not None
+    return PackSummary(
+        model=manifest.provenance.source_name,
+        target=manifest.target.id,
+        target_description=manifest.target.description,
+        variants=variants,
+        chosen=manifest.recipe.name,
+        chosen_reason=choice.reason,
+        bundle=bundle,
+        bundle_bytes=bundle_bytes,
+        latency_on=latency_on,
+        measured_on=choice.measured_on,
+        objective=objective,
+        min_sqnr_db=None if by_labels else floors.min_sqnr_db,
+        min_agreement=None if by_labels else floors.min_agreement,
+        max_drop_points=floors.max_drop,
+        reference_accuracy=manifest.fidelity.reference_accuracy,
+        num_samples=manifest.fidelity.num_samples,
+        parity=summarize_parity(manifest.parity) if manifest.parity is not None else None,
+        provenance=bundle_provenance(manifest),
+        warnings=warnings,
     )

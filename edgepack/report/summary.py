@@ -76,7 +76,8 @@ class PackSummary:
         latency_on: what the variants' latency was taken on; None when it was not taken.
         measured_on: what the choice rests on; None when nothing fit for the target was
             measured, so that the profile's order decided.
-        chosen_reason: why that variant, one sentence.
+        chosen_reason: why that variant, one sentence that names it, without its full stop.
+        max_drop_points: most percentage points of accuracy a variant may lose.
         reference_accuracy: accuracy of the float model on the same samples.
         num_samples: evaluation samples behind the fidelity figures.
         warnings: what the user must know of this pack.
@@ -95,7 +96,7 @@ class PackSummary:
     objective: str = "latency"
     min_sqnr_db: float | None = None
     min_agreement: float | None = None
-    max_drop: float | None = None
+    max_drop_points: float | None = None
     reference_accuracy: float | None = None
     num_samples: int | None = None
     parity: ParitySummary | None = None

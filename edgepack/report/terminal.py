@@ -103,11 +103,9 @@ def render_pack(pack: PackSummary) -> RenderableType:
         for reason in ((row.skipped_reason,) if row.skipped_reason else row.reasons)
     ]
     parts += [_indented(note) for note in notes]
-    parts.append(
-        _indented(f"chosen: {plain(pack.chosen, longest=64)}, {plain(pack.chosen_reason)}")
-    )
+    parts.append(_indented(f"chosen: {plain(pack.chosen_reason)}"))
     if with_latency and pack.latency_on is not None:
-        parts.append(_indented(f"latency measured on {plain(pack.latency_on, longest=80)}"))
+        parts.append(_indented(f"latency measured on {device_name(pack.latency_on)}"))
     if pack.bundle is not None:
         size = f" ({file_size(pack.bundle_bytes)})" if pack.bundle_bytes is not None else ""
         parts.append(_indented(f"bundle: {plain(pack.bundle)}{size}"))

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from edgepack.report.headline import chosen_row
-from edgepack.report.labels import plain
+from edgepack.report.labels import device_name, plain
 from edgepack.report.rows import Standing, standing
 from edgepack.report.summary import PackSummary, VariantRow
 from edgepack.report.svg import (
@@ -39,6 +39,8 @@ Ends = tuple[float, float] | None
 """An interval on the upright axis."""
 
 _LONGEST_LABEL: Final = 24
+# NaN answers read -300 dB, which would squeeze all else together.
+_LOWEST_DB: Final = -10.0
 _OUTSIDE_COST: Final = 10.0
 
 
@@ -93,7 +95,7 @@ def plot_tradeoff(pack: PackSummary, *, measure: Measure, key: str) -> Plot | No
         _label(figure, axes, list(zip(sizes, values, strict=True)), texts)
         svg = draw(figure, key=key)
     caption = "Size against " + (
-        f"median latency on {plain(pack.latency_on or 'this machine', longest=60)}, with its 95% "
+        f"median latency on {device_name(pack.latency_on or 'local:')}, with its 95% "
         "interval; nearer the lower left is better."
         if by_latency
         else "fidelity to the float model; nearer the upper left is better."
@@ -133,7 +135,7 @@ def _fidelities(rows: Sequence[VariantRow]) -> tuple[list[float], list[Ends], st
     """Give SQNRs; an exact one stands a little above the best of the others, and says so."""
     finite = [row.sqnr_db for row in rows if row.sqnr_db is not None and row.sqnr_db < EXACT_DB]
     top = max([*finite, 40.0]) * 1.15
-    values = [min(row.sqnr_db if row.sqnr_db is not None else 0.0, top) for row in rows]
+    values = [min(max(row.sqnr_db or 0.0, _LOWEST_DB), top) for row in rows]
     return values, [None] * len(rows), "SQNR to float, dB"
 
 
