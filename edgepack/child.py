@@ -79,7 +79,7 @@ def run_child(
         except subprocess.TimeoutExpired:
             exit_code = None
     return ChildExit(
-        answer=_read_answer(folder / ANSWER_NAME) if exit_code == 0 else None,
+        answer=_read_answer(folder / ANSWER_NAME) if exit_code in {0, 1} else None,
         exit_code=exit_code,
         log=_read_tail(log),
     )

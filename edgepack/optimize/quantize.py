@@ -5,7 +5,6 @@ those of the float model, unless the recipe asks for integer inputs and outputs.
 """
 
 import json
-import re
 import tempfile
 from itertools import chain
 from pathlib import Path
@@ -22,7 +21,6 @@ from edgepack.profile import Scheme
 
 _TIMEOUT_SECONDS: Final = 3600.0
 _TEMPORARY_KEY: Final = "edgepack"
-_EXCEPTION: Final = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b")
 
 
 def quantize(
@@ -31,10 +29,11 @@ def quantize(
     calibration: Feeds | None = None,
     *,
     timeout_seconds: float = _TIMEOUT_SECONDS,
-) -> Model:
+) -> tuple[Model, tuple[str, ...]]:
     """Give a float model in a recipe's representation; the same inputs give the same bytes.
 
-    Activation ranges of static schemes are the extremes over all calibration samples.
+    Activation ranges of static schemes are the extremes over all calibration samples. Kinds
+    of op that the quantizer fails at are left in float, one after another.
 
     Args:
         model: float32 weights and activations.
@@ -42,13 +41,16 @@ def quantize(
         calibration: real inputs of the model; needed by static schemes, unused by others.
         timeout_seconds: after which the quantizer is stopped.
 
+    Returns:
+        The model, and the kinds of op left in float as the quantizer failed at them.
+
     Raises:
         RecipeError: a static scheme without calibration samples.
         OptimizeError: the model is quantized already, nothing in it can be quantized, the
             quantizer fails, or the inputs and outputs could not be kept.
     """
     if recipe.scheme is Scheme.FLOAT32:
-        return model
+        return model, ()
     if model.is_quantized:
         raise OptimizeError(
             f"recipe {recipe.name!r} needs a float32 model, but this one is quantized already",
@@ -63,12 +65,38 @@ def quantize(
             "(dynamic_range, weight_only_int8, float16).",
         )
     key, names = _calibration_names(model)
+    request: dict[str, Any] = {
+        "scheme": recipe.scheme,
+        "granularity": recipe.granularity,
+        "interface": recipe.interface,
+        "signature": key,
+        "inputs": names if recipe.is_static else None,
+    }
     data = model.data if model.signature.key is not None else _add_signature(model, key, names)
-    quantized = _run(data, recipe, calibration, (key, names), timeout_seconds=timeout_seconds)
+    float_ops: tuple[str, ...] = ()
+    while True:
+        with tempfile.TemporaryDirectory(prefix="edgepack-quantize-") as name:
+            folder = Path(name)
+            (folder / "model.tflite").write_bytes(data)
+            (folder / "request.json").write_text(
+                json.dumps(request | {"float_ops": float_ops}), encoding="utf-8"
+            )
+            if recipe.is_static and calibration:
+                write_arrays(folder / "feeds", chain.from_iterable(calibration))
+            ended = run_child(
+                "edgepack.optimize.quantize_worker",
+                [],
+                folder=folder,
+                timeout_seconds=timeout_seconds,
+            )
+            if ended.answer is not None and "ok" in ended.answer:
+                quantized = (folder / "quantized.tflite").read_bytes()
+                break
+        float_ops = _leave_one_more(ended, recipe, float_ops, timeout_seconds)
     result = read_model(_restore_interface(quantized, model))
     _check_quantized(result, model, recipe)
     _check_contract(result, model, recipe)
-    return result
+    return result, float_ops
 
 
 def _calibration_names(model: Model) -> tuple[str, list[str]]:
@@ -105,63 +133,36 @@ def _tensor_map(schema: Any, name: str, index: int) -> Any:  # noqa: ANN401 - th
     return entry
 
 
-def _run(
-    data: bytes,
-    recipe: Recipe,
-    calibration: Feeds | None,
-    signature: tuple[str, list[str]],
-    *,
-    timeout_seconds: float,
-) -> bytes:
-    static = recipe.is_static
-    key, names = signature
-    request = {
-        "scheme": recipe.scheme,
-        "granularity": recipe.granularity,
-        "interface": recipe.interface,
-        "signature": key,
-        "inputs": names if static else None,
-    }
-    with tempfile.TemporaryDirectory(prefix="edgepack-quantize-") as name:
-        folder = Path(name)
-        (folder / "model.tflite").write_bytes(data)
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        if static and calibration:
-            write_arrays(folder / "feeds", chain.from_iterable(calibration))
-        ended = run_child(
-            "edgepack.optimize.quantize_worker", [], folder=folder, timeout_seconds=timeout_seconds
-        )
-        if ended.answer is None:
-            raise _failure(ended, data, recipe, timeout_seconds)
-        return (folder / "quantized.tflite").read_bytes()
+def _leave_one_more(
+    ended: ChildExit, recipe: Recipe, float_ops: tuple[str, ...], timeout_seconds: float
+) -> tuple[str, ...]:
+    """Add the op that the quantizer failed at to those left in float, or raise.
 
-
-def _failure(
-    ended: ChildExit, data: bytes, recipe: Recipe, timeout_seconds: float
-) -> OptimizeError:
+    ai-edge-quantizer 0.10 leaves kinds of op that it does not know in float, but raises on
+    forms of known ones that it does not: a MAXIMUM with a scalar, for one.
+    """
     remedy = "Choose another recipe; the model stays usable as float32 or float16."
     if ended.exit_code is None:
-        return OptimizeError(
+        raise OptimizeError(
             f"recipe {recipe.name!r}: expected the quantizer to end within {timeout_seconds:g} s, "
             "but it did not",
             remedy="Give fewer calibration samples, or choose another recipe.",
         )
-    lines = [line for line in ended.log.splitlines() if line.strip()]
-    starts = [i for i, line in enumerate(lines) if _EXCEPTION.match(line)]
-    if ended.exit_code < 0 or not starts:
-        tail = "\n".join(lines[-5:])
-        return OptimizeError(
+    if ended.answer is None:
+        tail = "\n".join(ended.log.splitlines()[-5:])
+        raise OptimizeError(
             f"recipe {recipe.name!r}: the quantizer was {ended.cause}"
             + (f"\n{tail}" if tail else ""),
             remedy=remedy,
         )
-    reason = " ".join(lines[starts[-1] :])[:500]
-    # The quantizer seldom says where it was; ops of the model that its message speaks of do.
-    ops = [op for op, _ in read_model(data).op_counts if re.search(rf"\b{op}\b", reason)]
-    at = f" at op {', '.join(ops)}" if ops else ""
-    return OptimizeError(
-        f"recipe {recipe.name!r}: the quantizer failed{at}: {reason}", remedy=remedy
-    )
+    error = ended.answer["error"]
+    op, message = error["op"], str(error["message"])[:500]
+    if op in {None, "INPUT", "OUTPUT", *float_ops}:
+        at = f" at op {op}" if op else ""
+        raise OptimizeError(
+            f"recipe {recipe.name!r}: the quantizer failed{at}: {message}", remedy=remedy
+        )
+    return (*float_ops, str(op))
 
 
 def _restore_interface(data: bytes, model: Model) -> bytes:

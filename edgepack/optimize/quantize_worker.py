@@ -1,14 +1,16 @@
 """The child of `edgepack.optimize.quantize`: runs ai-edge-quantizer. Argument: FOLDER.
 
 FOLDER holds `model.tflite` (with a signature), `request.json` and, for static schemes,
-`feeds`; it gets `quantized.tflite` and the answer. The quantizer's exceptions end this
-process with their traceback, whose last line the parent shows.
+`feeds`; it gets `quantized.tflite` and the answer. When the quantizer raises, this process
+ends, and the answer says what was raised and at which op.
 """
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from edgepack.child import read_arrays, write_answer
@@ -68,6 +70,10 @@ def rules(request: dict[str, Any]) -> list[dict[str, Any]]:
                     manager.add_quantization_config(
                         ".*", side, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
                     )
+    for op in request["float_ops"]:
+        manager.add_quantization_config(
+            ".*", names(op), algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+        )
     recipe: list[dict[str, Any]] = manager.get_quantization_recipe()
     return recipe
 
@@ -99,7 +105,25 @@ def _named(feeds: Path, inputs: list[str]) -> Iterator[dict[str, Any]]:
         yield {inputs[0]: first, **{name: next(arrays) for name in inputs[1:]}}
 
 
+def _answer_with_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Answer with what was raised and at which op, as `sys.excepthook`.
+
+    ai-edge-quantizer 0.10 seldom names the op in its messages; its loops over the ops, in
+    calibration and in quantization, keep the op's name in the variable `op_key`.
+    """
+    op = None
+    for frame, _ in traceback.walk_tb(trace):
+        found = frame.f_locals.get("op_key")
+        op = str(getattr(found, "value", found)) if found is not None else op
+    message = f"{kind.__name__}: {error}"
+    write_answer(Path(sys.argv[1]), {"error": {"message": message, "op": op}})
+    traceback.print_exception(kind, error, trace)
+
+
 if __name__ == "__main__":
+    sys.excepthook = _answer_with_error
     target = Path(sys.argv[1])
     quantize(target)
     write_answer(target, {"ok": {}})

@@ -65,6 +65,7 @@ class Variant:
         model: what came of it.
         fidelity: against the float model, on the evaluation set.
         compressed_bytes: size of the flatbuffer under zlib level 9.
+        float_ops: kinds of op left in float as the quantizer failed at them.
         prune_facts: what pruning did; None when the recipe prunes nothing.
     """
 
@@ -72,6 +73,7 @@ class Variant:
     model: Model
     fidelity: Fidelity
     compressed_bytes: int
+    float_ops: tuple[str, ...] = ()
     prune_facts: PruneFacts | None = None
 
 
@@ -144,12 +146,13 @@ def build_variant(
     if folder is not None:
         return _read_entry(folder)
     pruned, facts = prune(model, recipe.prune) if recipe.prune else (model, None)
-    candidate = quantize(pruned, recipe, calibration)
+    candidate, float_ops = quantize(pruned, recipe, calibration)
     variant = Variant(
         recipe=recipe,
         model=candidate,
         fidelity=evaluate_candidate(candidate, recipe, evaluation),
         compressed_bytes=compressed_size(candidate.data),
+        float_ops=float_ops,
         prune_facts=facts,
     )
     record = json.dumps(variant_to_json(variant), sort_keys=True)
@@ -190,6 +193,7 @@ def variant_to_json(variant: Variant) -> dict[str, object]:
         "sha256": variant.model.sha256,
         "compressed_bytes": variant.compressed_bytes,
         "fidelity": fidelity_to_json(variant.fidelity),
+        "float_ops": list(variant.float_ops),
         "prune_facts": None if facts is None else prune_facts_to_json(facts),
     }
 
@@ -206,6 +210,7 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
         model=model,
         fidelity=read_fidelity(fields.table("fidelity", required=True)),
         compressed_bytes=fields.integer("compressed_bytes", minimum=0),
+        float_ops=fields.texts("float_ops", ()),
         prune_facts=(
             None
             if fields.raw("prune_facts") is None
