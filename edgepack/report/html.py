@@ -13,8 +13,6 @@ from edgepack.report.figures import plot_comparison, plot_distribution, plot_lau
 from edgepack.report.headline import (
     VERDICT_MEANINGS,
     Headline,
-    Level,
-    Notice,
     device_title,
     model_title,
     write_headline,
@@ -25,6 +23,7 @@ from edgepack.report.markup import (
     facts_table,
     latency_cell,
     noted_row,
+    notice_item,
     plots,
     row_head,
     section,
@@ -66,7 +65,6 @@ _BADGES: Final = {
     Standing.OUTSIDE: "fault",
     Standing.SKIPPED: "",
 }
-_LEVEL_NAMES: Final = {Level.NOTE: "Note.", Level.WARNING: "Careful.", Level.FAULT: "Fault."}
 
 
 def render_page(report: DeployReport) -> str:
@@ -123,18 +121,10 @@ def _header(report: DeployReport, headline: Headline) -> str:
     if verdicts:
         parts.append(f"<p>{verdicts}</p>")
     if headline.notices:
-        parts.append(f'<ul class="notices">{"".join(map(_notice, headline.notices))}</ul>')
+        parts.append(f'<ul class="notices">{"".join(map(notice_item, headline.notices))}</ul>')
     if tiles:
         parts.append(f'<dl class="tiles">{tiles}</dl>')
     return f"<header>{''.join(parts)}</header>"
-
-
-def _notice(notice: Notice) -> str:
-    details = "".join(f"<li>{escape(detail)}</li>" for detail in notice.details)
-    return (
-        f'<li class="{notice.level.value}"><strong>{_LEVEL_NAMES[notice.level]}</strong> '
-        f"{escape(notice.text)}" + (f"<ul>{details}</ul>" if details else "") + "</li>"
-    )
 
 
 def _verdict(benchmark: BenchmarkSummary) -> str:

@@ -4,17 +4,28 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
+from edgepack.report.headline import Level, Notice
 from edgepack.report.labels import plain
 from edgepack.report.summary import Fact
 from edgepack.report.svg import Plot
 from edgepack.report.units import ABSENT, latency, latency_interval, share, share_interval
 
 _DIGEST_LENGTH: Final = 40
+_LEVEL_NAMES: Final = {Level.NOTE: "Note.", Level.WARNING: "Careful.", Level.FAULT: "Fault."}
 
 
 def text_of(text: str, *, longest: int = 800) -> str:
     """Give a text from outside, plain and escaped."""
     return escape(plain(text, longest=longest), quote=True)
+
+
+def notice_item(notice: Notice) -> str:
+    """Write a notice as an item of a list, marked by its level."""
+    details = "".join(f"<li>{escape(detail)}</li>" for detail in notice.details)
+    return (
+        f'<li class="{notice.level.value}"><strong>{_LEVEL_NAMES[notice.level]}</strong> '
+        f"{escape(notice.text)}" + (f"<ul>{details}</ul>" if details else "") + "</li>"
+    )
 
 
 def section(title: str, *parts: str) -> str:
