@@ -125,7 +125,9 @@ def test_a_model_is_checked_and_then_timed(tmp_path: Path, digits: tuple[Model, 
 
 def test_the_record_holds_what_others_rely_on(tmp_path: Path) -> None:
     model = load_model(DATA / "digits.tflite")
-    result = measure_on_host(model, feeds_of(model), plan=QUICK, name="digits.tflite")
+    plan = replace(QUICK, num_threads=0)
+    result = measure_on_host(model, feeds_of(model), plan=plan, name="digits.tflite")
+    assert result.engine.num_threads == result.plan.num_threads == result.device.num_cores
     path = tmp_path / "result.json"
     path.write_bytes(write_measurement(result))
     table = json.loads(path.read_bytes())
@@ -242,11 +244,11 @@ def test_a_device_without_the_interpreter_is_an_error(tmp_path: Path) -> None:
 
 def test_an_impossible_plan_is_refused_before_anything_is_placed(tmp_path: Path) -> None:
     model = load_model(DATA / "digits.tflite")
-    with pytest.raises(MeasureError, match="num_threads: expected at least 1, not 0"):
+    with pytest.raises(MeasureError, match="num_threads: expected at least 0, not -1"):
         measure_here(
             timed(DATA / "digits.tflite", None, model),
             tmp_path / "root",
-            plan=replace(QUICK, num_threads=0),
+            plan=replace(QUICK, num_threads=-1),
         )
     assert not (tmp_path / "root" / "models").exists()
 

@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -207,6 +207,8 @@ def _measure(
     from edgepack.device.state import read_state  # noqa: PLC0415 - needs the device's room
 
     name = bench.device.name
+    if plan.num_threads == 0:
+        plan = replace(plan, num_threads=facts.num_cores or 1)
     before = read_state(bench.device)
     on_progress(f"checking the answers on {name}")
     verdict, times, engine = _check_answers(bench, plan)

@@ -24,7 +24,7 @@ class BenchmarkPlan:
         min_runs: timed runs at least, in each launch.
         min_seconds: timed seconds at least, in each launch.
         max_seconds: all inferences of the benchmark together; beats the minimums.
-        num_threads: threads inference runs with.
+        num_threads: threads inference runs with; 0 is as many as the device has cores.
         max_samples: kept of a launch; a quicker model has only every n-th run timed.
     """
 
@@ -124,7 +124,7 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         min_runs=fields.integer("min_runs", minimum=1, maximum=_MAXIMUM_SAMPLES),
         min_seconds=fields.number("min_seconds", minimum=0, maximum=3600),
         max_seconds=fields.number("max_seconds", minimum=0.01, maximum=_MAXIMUM_SECONDS),
-        num_threads=fields.integer("num_threads", minimum=1, maximum=1024),
+        num_threads=fields.integer("num_threads", minimum=0, maximum=1024),
         max_samples=fields.integer("max_samples", minimum=1, maximum=_MAXIMUM_SAMPLES),
     )
     fields.close()
