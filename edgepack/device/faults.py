@@ -53,7 +53,8 @@ def output_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
 def line_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
     """Describe a line that is longer than the caller takes."""
     return DeviceError(
-        f"{_subject(name)} {show_argv(argv)} wrote a line of more than {limit} bytes; it was stopped.",
+        f"{_subject(name)} {show_argv(argv)} wrote a line of more than {limit} bytes; "
+        "it was stopped.",
         remedy="Run it on the device by hand to see what it prints.",
     )
 
@@ -71,7 +72,8 @@ def stream_failed(name: str, argv: Sequence[str], exit_code: int, stderr: str) -
 def too_late(name: str, argv: Sequence[str], timeout_seconds: float) -> DeviceTimeoutError:
     """Describe a command that did not end in time."""
     return DeviceTimeoutError(
-        f"{_subject(name)} {show_argv(argv)} did not end within {timeout_seconds:g} s; it was stopped.",
+        f"{_subject(name)} {show_argv(argv)} did not end within {timeout_seconds:g} s; "
+        "it was stopped.",
         remedy="See whether the device is overloaded, or allow more time.",
     )
 

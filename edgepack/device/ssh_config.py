@@ -137,27 +137,29 @@ def parse_resolved(text: str, address: DeviceAddress) -> SshSettings:
 
 def _ask_paramiko(address: DeviceAddress, ssh_config: Path | None) -> SshSettings:
     path = ssh_config or Path("~/.ssh/config").expanduser()
+    # The address goes over the file, as with `ssh -l -p`: in a configuration the first
+    # value counts, and tokens such as %p are expanded by paramiko as it reads.
+    lines = ["Host *"]
+    if address.user is not None:
+        lines.append(f"User {address.user}")
+    if address.port is not None:
+        lines.append(f"Port {address.port}")
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        found = paramiko.SSHConfig.from_text("\n".join([*lines, text])).lookup(address.host)
+    except (paramiko.ssh_exception.ConfigParseError, OSError, ValueError) as error:
+        raise UsageError(
+            f"{path}: the SSH configuration has faults: {error}",
+            remedy="Mend the file, or give another with --ssh-config.",
+        ) from None
     values: dict[str, list[str]] = {}
-    if path.is_file():
-        try:
-            found = paramiko.SSHConfig.from_path(str(path)).lookup(address.host)
-        except (paramiko.ssh_exception.ConfigParseError, UnicodeDecodeError, ValueError) as error:
-            raise UsageError(
-                f"{path}: the SSH configuration has faults: {error}",
-                remedy="Mend the file, or give another with --ssh-config.",
-            ) from None
-        for keyword in found:
-            # paramiko 5.1 gives lists for keywords that may stand several times.
-            value: object = found[keyword]
-            values[keyword] = value if isinstance(value, list) else [str(value)]
+    for keyword in found:
+        # paramiko 5.1 gives lists for keywords that may stand several times.
+        value: object = found[keyword]
+        values[keyword] = value if isinstance(value, list) else [str(value)]
     values.setdefault("identityfile", list(_DEFAULT_IDENTITIES))
     values.setdefault("userknownhostsfile", [" ".join(_DEFAULT_KNOWN_HOSTS)])
     values.setdefault("globalknownhostsfile", [" ".join(_GLOBAL_KNOWN_HOSTS)])
-    # The command line's word goes over the file's, as with `ssh -l -p`.
-    if address.user is not None:
-        values["user"] = [address.user]
-    if address.port is not None:
-        values["port"] = [str(address.port)]
     return _read_settings(values, address)
 
 
