@@ -199,16 +199,18 @@ def _detect_content(path: Path, num_bytes: int) -> SourceFormat:
 def _check_hdf5_length(path: Path, head: bytes, num_bytes: int) -> None:
     # The superblock holds the end-of-file address: HDF5 File Format Specification 3.0, II.A.
     # Versions 0 and 1 have it as the third address from byte 24 or 28, 2 and 3 from byte 12.
-    version = head[8]
-    offset = {0: 40, 1: 44, 2: 28, 3: 28}.get(version)
-    address_bytes = head[13] if version in {0, 1} else head[9]
-    if offset is None or address_bytes != 8:  # noqa: PLR2004 - what every 64-bit writer uses
-        return
-    (end,) = struct.unpack_from("<Q", head.ljust(_HEAD_BYTES, b"\0"), offset)
-    if num_bytes < max(end, _HEAD_BYTES):
+    end = _HEAD_BYTES
+    if num_bytes >= _HEAD_BYTES:
+        version = head[8]
+        offset = {0: 40, 1: 44, 2: 28, 3: 28}.get(version)
+        address_bytes = head[13] if version in {0, 1} else head[9]
+        if offset is None or address_bytes != 8:  # noqa: PLR2004 - what every 64-bit writer uses
+            return
+        (end,) = struct.unpack_from("<Q", head, offset)
+    if num_bytes < end:
         raise ModelError(
-            f"{path}: expected an HDF5 file of {end} bytes by its own header, but it has "
-            f"{num_bytes}: it is truncated",
+            f"{path}: expected an HDF5 file of at least {end} bytes by its own header, but it "
+            f"has {num_bytes}: it is truncated",
             remedy="Copy or save the model again and compare its checksum.",
         )
 

@@ -1,0 +1,206 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgepack.cache import Cache
+from edgepack.data.samples import make_samples
+from edgepack.errors import ConversionError, DataError, ModelError, ParityError
+from edgepack.importers import TensorBinding, check_parity, import_model
+from tests.fixtures.importers import GetOptions, save_onnx, weights_of
+
+pytestmark = pytest.mark.toolchain
+
+
+def _ignore(_line: str) -> None:
+    pass
+
+
+def test_names_order_integers_and_layouts_are_the_sources(
+    several_onnx: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    options = onnx_options()
+    imported = import_model(several_onnx, options=options, cache=import_cache, on_progress=_ignore)
+    signature = imported.model.signature
+    assert [(each.name, each.dtype, each.shape) for each in signature.inputs] == [
+        ("vector", "float32", (1, 6)),
+        ("ids", "int64", (1, 7)),
+        ("image", "float32", (1, 8, 6, 3)),
+    ]
+    assert [each.name for each in signature.outputs] == ["score", "feature:0"]
+    assert [each.permutation for each in imported.inputs] == [None, None, (0, 2, 3, 1)]
+    assert [each.source.shape for each in imported.outputs] == [(1, 4), (1, 5, 8, 6)]
+    assert imported.source.converter == "onnx2tf"
+    assert not imported.model.is_quantized
+    report = check_parity(
+        imported, several_onnx, samples=None, options=options, cache=import_cache,
+        on_progress=_ignore,
+    )  # fmt: skip
+    assert report.generated
+    assert report.reference == "ONNX Runtime"
+    assert [each.output for each in report.outputs] == ["score", "feature:0"]
+    assert min(each.sqnr_db for each in report.outputs) > 100
+
+    lines: list[str] = []
+    again = import_model(
+        several_onnx, options=options, cache=import_cache, on_progress=lines.append
+    )
+    assert again == imported
+    assert not [line for line in lines if "converting" in line]
+
+
+def test_a_layout_that_shapes_do_not_tell_is_found_by_running(
+    cubic_onnx: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    options = onnx_options()
+    imported = import_model(cubic_onnx, options=options, cache=import_cache, on_progress=_ignore)
+    samples = make_samples([("x", weights_of(20, 1, 3, 3, 3))])
+
+    report = check_parity(
+        imported, cubic_onnx, samples=samples, options=options, cache=import_cache,
+        on_progress=_ignore,
+    )  # fmt: skip
+    assert report.num_samples == 16
+    assert not report.generated
+    assert report.outputs[0].sqnr_db > 100
+
+    # The wrong layout has the same shapes, and is refused with the figures.
+    assert imported.inputs[0].permutation == (0, 2, 3, 1)
+    wrong = replace(imported, inputs=(TensorBinding(source=imported.inputs[0].source),))
+    with pytest.raises(ParityError) as caught:
+        check_parity(
+            wrong, cubic_onnx, samples=samples, options=options, cache=import_cache,
+            on_progress=_ignore,
+        )  # fmt: skip
+    assert "expected at least 60 dB between ONNX Runtime and the" in caught.value.message
+    assert "y: SQNR " in caught.value.message
+    assert "--allow-parity " in caught.value.remedy
+    allowed = int(caught.value.remedy.split("--allow-parity ")[1].split("`")[0])
+    report = check_parity(
+        wrong, cubic_onnx, samples=samples, minimum_db=allowed, options=options,
+        cache=import_cache, on_progress=_ignore,
+    )  # fmt: skip
+    assert report.minimum_db == allowed
+    assert report.outputs[0].sqnr_db < 60
+
+
+def test_outputs_of_nothing_but_zeros_pass(
+    tmp_path: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    path = save_onnx(
+        tmp_path / "zeros.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, [1, 4])},
+        outputs={"y": (TensorProto.FLOAT, [1, 3])},
+        weights={"w": np.zeros((4, 3), np.float32)},
+    )
+    options = onnx_options()
+    imported = import_model(path, options=options, cache=import_cache, on_progress=_ignore)
+    report = check_parity(
+        imported, path, samples=None, options=options, cache=import_cache, on_progress=_ignore
+    )
+    assert report.outputs[0].near_zero
+
+
+def test_open_dimensions_are_named_with_the_flag_and_fixed_by_it(
+    tmp_path: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    path = save_onnx(
+        tmp_path / "open.onnx",
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, ["N", 3, "height", "width"])},
+        outputs={"y": (TensorProto.FLOAT, ["N", 2, "height", "width"])},
+        weights={"w": weights_of(2, 3, 1, 1)},
+    )
+    with pytest.raises(ModelError) as caught:
+        import_model(path, options=onnx_options(), cache=import_cache, on_progress=_ignore)
+    assert caught.value.message == (
+        "expected fixed input shapes, but input 'x' of shape N,3,height,width leaves open "
+        "dimension 2 (height), dimension 3 (width)"
+    )
+    assert caught.value.remedy == "Give --input-shape x=1,3,?,? with a number for each '?'."
+    imported = import_model(
+        path,
+        options=onnx_options(input_shapes=(("x", (1, 3, 6, 10)),)),
+        cache=import_cache,
+        on_progress=_ignore,
+    )
+    assert imported.outputs[0].source.shape == (1, 2, 6, 10)
+    assert imported.model.signature.outputs[0].shape == (1, 6, 10, 2)
+
+
+@pytest.mark.parametrize(
+    ("node", "domain", "shape", "message"),
+    [
+        (helper.make_node("Det", ["r"], ["y"]), "", [1], "TFLite has no kernel for DET"),
+        (
+            helper.make_node("Frobnicate", ["r"], ["y"], domain="acme"),
+            "acme",
+            [1, 4, 4],
+            "it uses the operation acme:Frobnicate, which ONNX does not have",
+        ),
+    ],
+)
+def test_an_operation_without_a_kernel_is_named(  # noqa: PLR0917 - pytest passes by name
+    tmp_path: Path,
+    onnx_options: GetOptions,
+    import_cache: Cache,
+    node: onnx.NodeProto,
+    domain: str,
+    shape: list[int | str],
+    message: str,
+) -> None:
+    path = save_onnx(
+        tmp_path / "unsupported.onnx",
+        [helper.make_node("Relu", ["x"], ["r"]), node],
+        inputs={"x": (TensorProto.FLOAT, [1, 4, 4])},
+        outputs={"y": (TensorProto.FLOAT, shape)},
+        domain=domain,
+    )
+    with pytest.raises(ConversionError) as caught:
+        import_model(path, options=onnx_options(), cache=import_cache, on_progress=_ignore)
+    assert message in caught.value.message
+    assert "Replace" in caught.value.remedy
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "link.bin"])
+def test_external_data_stays_in_the_models_folder(
+    tmp_path: Path, onnx_options: GetOptions, import_cache: Cache, location: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(48))
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    path = save_onnx(
+        folder / "external.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, [1, 4])},
+        outputs={"y": (TensorProto.FLOAT, [1, 3])},
+        weights={"w": np.zeros((4, 3), np.float32)},
+    )
+    model = onnx.load(str(path))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError) as caught:
+        import_model(path, options=onnx_options(), cache=import_cache, on_progress=_ignore)
+    assert f"but 1 of its tensors lie outside: 'w' in {location!r}" in caught.value.message
+    assert "--trust-model" in caught.value.remedy
+
+
+def test_samples_of_another_shape_are_refused_before_anything_runs(
+    several_onnx: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    options = onnx_options()
+    imported = import_model(several_onnx, options=options, cache=import_cache, on_progress=_ignore)
+    samples = make_samples([("vector", weights_of(2, 1, 5))])
+    with pytest.raises(DataError, match=r"samples of shape \(2, 1, 6\) for input 'vector'"):
+        check_parity(
+            imported, several_onnx, samples=samples, options=options, cache=import_cache,
+            on_progress=_ignore,
+        )  # fmt: skip

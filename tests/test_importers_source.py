@@ -1,0 +1,149 @@
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgepack.errors import ModelError
+from edgepack.importers import SourceFormat, detect_format, digest_source
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# ir_version 8, then a graph of three bytes: the smallest thing with an ONNX model's outline.
+_ONNX = b"\x08\x08\x3a\x03abc"
+
+
+def _zip(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    return buffer.getvalue()
+
+
+def _hdf5(num_bytes: int) -> bytes:
+    # Superblock of version 0: 8-byte addresses, the end of file at byte 40.
+    head = _HDF5 + bytes([0, 0, 0, 0, 0, 8, 8, 0]) + bytes(24) + num_bytes.to_bytes(8, "little")
+    return head.ljust(num_bytes, b"\0")
+
+
+_KERAS = _zip("config.json", "metadata.json", "model.weights.h5")
+_TFLITE = b"\x1c\0\0\0TFL3" + bytes(24)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("m.keras", _KERAS, SourceFormat.KERAS),
+        ("m.h5", _hdf5(100), SourceFormat.KERAS_H5),
+        ("m.HDF5", _hdf5(100), SourceFormat.KERAS_H5),
+        ("m.onnx", _ONNX, SourceFormat.ONNX),
+        ("m.tflite", _TFLITE, SourceFormat.TFLITE),
+    ],
+)
+def test_formats_are_told_by_content(
+    tmp_path: Path, name: str, content: bytes, expected: SourceFormat
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert detect_format(path) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "remedy"),
+    [
+        ("m.keras", b"", "expected a model, but the file is empty", "Copy or export"),
+        (
+            "m.keras",
+            _ONNX,
+            "expected a Keras archive by its name, but it holds an ONNX model",
+            "Rename it to m.onnx",
+        ),
+        (
+            "m.onnx",
+            _TFLITE,
+            "expected an ONNX model by its name, but it holds a TFLite model",
+            "Rename it to m.tflite",
+        ),
+        (
+            "m.bin",
+            _TFLITE,
+            "it holds a TFLite model, which its name does not say",
+            "Rename it to m.tflite",
+        ),
+        ("m.keras", _KERAS[:-30], "it is truncated or damaged", "compare its checksum"),
+        (
+            "m.h5",
+            _hdf5(200)[:150],
+            "expected an HDF5 file of at least 200 bytes",
+            "compare its checksum",
+        ),
+        ("m.onnx", _ONNX[:-1], "its last field ends at byte 7 of 6: it is truncated", "checksum"),
+        ("m.onnx", b"\xff" * 40, "byte 0 starts no field of an ONNX model", "checksum"),
+        ("m.tflite", b"\xff" * 40, "its content is none of these (40 bytes", "whole"),
+        ("m.pt", _zip("archive/data.pkl"), "it is a PyTorch archive", "torch.onnx.export"),
+        ("m.edgepack", _zip("manifest.json"), "it looks like a packed bundle", "edgepack push"),
+        ("m.keras", _zip("other.txt"), "this ZIP archive has none", "model.save"),
+    ],
+)
+def test_other_files_are_refused_with_what_to_do(
+    tmp_path: Path, name: str, content: bytes, message: str, remedy: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        detect_format(path)
+    assert str(path) in caught.value.message
+    assert message in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+def test_a_directory_needs_a_graph(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="expected a SavedModel directory with a file") as caught:
+        detect_format(tmp_path)
+    assert "the folder that holds saved_model.pb" in caught.value.remedy
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelError, match="but the file is empty"):
+        detect_format(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    assert detect_format(tmp_path) is SourceFormat.SAVED_MODEL
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.onnx: cannot be read: No such file"):
+        detect_format(tmp_path / "gone.onnx")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(
+        st.binary(max_size=200), st.integers(0, len(_KERAS)).map(lambda n: _KERAS[:n])
+    )
+)
+def test_any_bytes_give_a_format_or_one_model_error(tmp_path: Path, content: bytes) -> None:
+    refused: list[ModelError] = []
+    for suffix in (".keras", ".h5", ".onnx", ".tflite"):
+        path = tmp_path / f"m{suffix}"
+        path.write_bytes(content)
+        try:
+            detect_format(path)
+        except ModelError as error:
+            refused.append(error)
+    assert len(refused) >= 3
+    assert all(error.remedy and "\n" not in error.message for error in refused)
+
+
+def test_a_directory_digest_covers_names_and_contents(tmp_path: Path) -> None:
+    def tree(folder: str, **files: str) -> Path:
+        for name, text in files.items():
+            path = tmp_path / folder / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / folder
+
+    first = digest_source(tree("one", a="1", sub__b="2"))
+    assert first == digest_source(tree("two", sub__b="2", a="1"))
+    assert first != digest_source(tree("three", a="1", sub__c="2"))
+    assert first != digest_source(tree("four", a="1", sub__b="3"))
+    assert first != digest_source(tree("five", a="1", b="2"))
