@@ -207,12 +207,15 @@ def _read_spec(fields: Fields) -> TensorSpec:
     quantization = None
     if fields.raw("quantization") is not None:
         table = fields.table("quantization")
+        num_faults = len(fields.faults)
         quantization = Quantization(
             scales=table.numbers("scales"),
             zero_points=table.integers("zero_points"),
             axis=table.integer("axis"),
         )
-        if not table.faults and len(quantization.scales) != len(quantization.zero_points):
+        if len(fields.faults) == num_faults and len(quantization.scales) != len(
+            quantization.zero_points
+        ):
             table.fault(
                 "zero_points",
                 f"expected as many as scales ({len(quantization.scales)}), "
@@ -254,7 +257,12 @@ def _read_signature(tree: Any) -> Signature:  # noqa: ANN401 - the generated cla
 
 
 def _spec(graph: Any, index: int, name: str | None) -> TensorSpec:  # noqa: ANN401 - see above
+    if index < 0:  # Python would count it from the end
+        raise IndexError(f"tensor {index}")
     tensor = graph.tensors[index]
+    shape = tuple(int(size) for size in (tensor.shape if tensor.shape is not None else ()))
+    if any(size < 0 for size in shape):
+        raise ValueError(f"tensor {index} has the shape {shape}")
     parameters = tensor.quantization
     quantization = None
     if parameters is not None and parameters.scale is not None and len(parameters.scale):
@@ -266,9 +274,27 @@ def _spec(graph: Any, index: int, name: str | None) -> TensorSpec:  # noqa: ANN4
             zero_points=tuple(int(point) for point in zero_points),
             axis=int(parameters.quantizedDimension),
         )
+        _check_quantization(quantization, shape)
     return TensorSpec(
         name=name or decode_name(tensor.name),
-        shape=tuple(int(size) for size in (tensor.shape if tensor.shape is not None else ())),
+        shape=shape,
         dtype=dtype_name(tensor.type),
         quantization=quantization,
     )
+
+
+def _check_quantization(quantization: Quantization, shape: tuple[int, ...]) -> None:
+    """Refuse parameters that stand for no real values.
+
+    LiteRT 2.3 refuses wrong counts when it allocates the tensor, and takes any scale.
+    """
+    scales, zero_points = quantization.scales, quantization.zero_points
+    if not all(math.isfinite(scale) and scale >= 0 for scale in scales):
+        raise ValueError(
+            f"a scale is {next(s for s in scales if not (math.isfinite(s) and s >= 0))}"
+        )
+    if len(scales) != len(zero_points):
+        raise ValueError(f"{len(scales)} scales, but {len(zero_points)} zero points")
+    axis = quantization.axis
+    if len(scales) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scales)):
+        raise ValueError(f"{len(scales)} scales along dimension {axis} of {shape}")
