@@ -1,9 +1,10 @@
 """`edgepack bench`: the shortest way to a believable number."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,21 +13,24 @@ from edgepack.commands.fleet import fleet_json, run_each
 from edgepack.commands.options import (
     EXISTING_FILE,
     OUTPUT_FILE,
+    connect_options_from,
     device_options,
     json_option,
-    make_connect_options,
-    make_plan,
+    plan_from,
     plan_options,
 )
-from edgepack.commands.output import write_report, write_text
+from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgepack.bundle.archive import Bundle
     from edgepack.cache import Cache
     from edgepack.device.connect import ConnectOptions
     from edgepack.measure.record import Measurement
     from edgepack.model import Model
+    from edgepack.report.summary import DeployReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,19 +53,10 @@ def bench(
     *,
     subject: Path,
     devices: tuple[str, ...],
-    launches: int | None,
-    runs: int | None,
-    threads: int | None,
-    max_seconds: float | None,
-    ssh_config: Path | None,
-    identity: Path | None,
-    accept_new_host_key: bool,
-    host_key: str | None,
-    connect_timeout: float | None,
-    root: str | None,
     output: Path | None,
     report_path: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> int:
     """Measure the latency of a .tflite model or a bundle on devices.
 
@@ -71,36 +66,19 @@ def bench(
     from edgepack.cache import Cache, cache_directory
     from edgepack.measure.record import to_json
 
+    check_outputs([output, report_path])
     opened = open_subject(subject)
-    connect = make_connect_options(
-        ssh_config=ssh_config,
-        identity=identity,
-        accept_new_host_key=accept_new_host_key,
-        host_key=host_key,
-        connect_timeout=connect_timeout,
-    )
+    connect = connect_options_from(given)
     cache = Cache(root=cache_directory())
-
-    def measure_on(address: str) -> "Measurement":
-        return bench_one(
-            opened,
-            address,
-            connect=connect,
-            root=root,
-            cache=cache,
-            launches=launches,
-            runs=runs,
-            threads=threads,
-            max_seconds=max_seconds,
-        )
-
-    reached = run_each(devices, measure_on)
+    reached = run_each(
+        devices, lambda each: bench_one(opened, each, connect=connect, cache=cache, given=given)
+    )
     body = fleet_json(reached, to_json)
     measured = [each.result for each in reached if each.result is not None]
     if output is not None:
         write_text(output, json.dumps(body, allow_nan=False))
     if report_path is not None:
-        write_report(report_path, summarize(measured))
+        write_report(report_path, bench_report(opened.name, measured))
     if as_json:
         print_json(body)
     else:
@@ -135,12 +113,8 @@ def bench_one(
     address: str,
     *,
     connect: "ConnectOptions",
-    root: str | None,
     cache: "Cache",
-    launches: int | None,
-    runs: int | None,
-    threads: int | None,
-    max_seconds: float | None,
+    given: Mapping[str, Any],
 ) -> "Measurement":
     """Time a subject on one device, showing what is being done."""
     from edgepack.bundle.archive import Bundle
@@ -155,7 +129,7 @@ def bench_one(
         open_rig(
             address,
             connect=connect,
-            root=root,
+            root=given["root"],
             profile=profile,
             cache=cache,
             on_step=work.step,
@@ -164,12 +138,10 @@ def bench_one(
     ):
         for warning in rig.warnings:
             warn(f"{rig.device.name}: {warning}")
-        plan = make_plan(
+        plan = plan_from(
+            given,
             defaults=profile.benchmark if profile else BenchmarkDefaults(),
-            num_threads=threads or rig.num_threads(profile),
-            launches=launches,
-            runs=runs,
-            max_seconds=max_seconds,
+            num_threads=rig.num_threads(profile),
         )
         if isinstance(content, Bundle):
             measurement, _ = bench_bundle(
@@ -186,8 +158,22 @@ def bench_one(
         )
 
 
-def _show(measured: "list[Measurement]") -> None:
-    from edgepack.report.adapt import summarize_measurement
+def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport":
+    """Give the report of measurements alone."""
+    from edgepack import __version__
+    from edgepack.report.intake import summarize_measurement
+    from edgepack.report.summary import DeployReport
+
+    return DeployReport(
+        title=title,
+        benchmarks=tuple(summarize_measurement(each) for each in measured),
+        created=max((each.provenance.time for each in measured), default=""),
+        tool_version=__version__,
+    )
+
+
+def _show(measured: "Sequence[Measurement]") -> None:
+    from edgepack.report.intake import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
     for measurement in measured:

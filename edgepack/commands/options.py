@@ -1,33 +1,28 @@
 """Options that several verbs share, and the values they make."""
 
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from edgepack.errors import UsageError
-
 if TYPE_CHECKING:
-    from edgepack.data import ImagePreprocessing
     from edgepack.device.connect import ConnectOptions
-    from edgepack.importers import ImportOptions
     from edgepack.measure.plan import BenchmarkPlan
     from edgepack.profile import BenchmarkDefaults
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHAPE: Final = re.compile(r"([^=]+)=(\d+(?:[,x]\d+)*)")
-_NUMBERS: Final = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?)*")
 EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUTPUT_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-def _apply(*options: Callable[[F], F]) -> Callable[[F], F]:
+def apply_options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Give one decorator for several options, which `--help` lists in this order."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -38,7 +33,7 @@ def _apply(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 def device_options(function: F) -> F:
     """Add the options that say how a device is reached."""
-    return _apply(
+    return apply_options(
         click.option(
             "--ssh-config", type=EXISTING_FILE, help="SSH configuration instead of the user's."
         ),
@@ -61,23 +56,16 @@ def device_options(function: F) -> F:
     )(function)
 
 
-def make_connect_options(
-    *,
-    ssh_config: Path | None,
-    identity: Path | None,
-    accept_new_host_key: bool,
-    host_key: str | None,
-    connect_timeout: float | None,
-) -> "ConnectOptions":
+def connect_options_from(given: Mapping[str, Any]) -> "ConnectOptions":
     """Make the connection's options; secrets are asked for only on a terminal."""
     from edgepack.device.connect import ConnectOptions
 
     return ConnectOptions(
-        ssh_config=ssh_config,
-        identity=identity,
-        accept_new_host_key=accept_new_host_key,
-        host_key=host_key,
-        connect_timeout_seconds=connect_timeout,
+        ssh_config=given["ssh_config"],
+        identity=given["identity"],
+        accept_new_host_key=given["accept_new_host_key"],
+        host_key=given["host_key"],
+        connect_timeout_seconds=given["connect_timeout"],
         prompt=_ask_secret if sys.stdin.isatty() and sys.stderr.isatty() else None,
     )
 
@@ -89,7 +77,7 @@ def _ask_secret(text: str) -> str:
 
 def plan_options(function: F) -> F:
     """Add the options that say how long and with how many threads to measure."""
-    return _apply(
+    return apply_options(
         click.option("--launches", type=click.IntRange(1, 1000), help="Fresh launches to time."),
         click.option("--runs", type=click.IntRange(1, 1_000_000), help="Timed runs a launch."),
         click.option("--threads", type=click.IntRange(1, 1024), help="Threads to infer with."),
@@ -101,93 +89,16 @@ def plan_options(function: F) -> F:
     )(function)
 
 
-def make_plan(
-    *,
-    defaults: "BenchmarkDefaults",
-    num_threads: int,
-    launches: int | None,
-    runs: int | None,
-    max_seconds: float | None,
+def plan_from(
+    given: Mapping[str, Any], *, defaults: "BenchmarkDefaults", num_threads: int
 ) -> "BenchmarkPlan":
     """Make the plan from the profile's defaults and what the command line overrides."""
     from edgepack.measure.plan import BenchmarkPlan
 
     return BenchmarkPlan(
-        num_launches=launches or defaults.num_launches,
-        min_runs=runs or defaults.min_runs,
-        min_seconds=0.0 if runs else defaults.min_seconds,
-        max_seconds=max_seconds or defaults.max_seconds,
-        num_threads=num_threads,
+        num_launches=given["launches"] or defaults.num_launches,
+        min_runs=given["runs"] or defaults.min_runs,
+        min_seconds=0.0 if given["runs"] else defaults.min_seconds,
+        max_seconds=given["max_seconds"] or defaults.max_seconds,
+        num_threads=given["threads"] or num_threads,
     )
-
-
-def import_options(function: F) -> F:
-    """Add the options that say how a source model is read."""
-    return _apply(
-        click.option(
-            "--input-shape",
-            "input_shapes",
-            multiple=True,
-            metavar="NAME=1,3,224,224",
-            help="Fix the shape of an input (ONNX); may be given once for each input.",
-        ),
-        click.option("--signature", metavar="KEY", help="Signature of a SavedModel."),
-        click.option(
-            "--trust-model",
-            is_flag=True,
-            help="Allow a model file to run code of its own (Lambda layers, Python ops).",
-        ),
-        click.option(
-            "--toolchain-python",
-            type=EXISTING_FILE,
-            envvar="EDGEPACK_TOOLCHAIN_PYTHON",
-            help="Python of an environment of yours that holds the framework.",
-        ),
-    )(function)
-
-
-def make_import_options(
-    *,
-    input_shapes: tuple[str, ...],
-    signature: str | None,
-    trust_model: bool,
-    toolchain_python: Path | None,
-) -> "ImportOptions":
-    """Make the importer's options.
-
-    Raises:
-        UsageError: a shape that is not NAME=1,3,224,224, or an input named twice.
-    """
-    from edgepack.importers import ImportOptions
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in input_shapes:
-        match = _SHAPE.fullmatch(text)
-        if match is None or match[1] in shapes:
-            raise UsageError(
-                f"--input-shape: expected NAME=1,3,224,224, once for each input, not {text!r}",
-                remedy="Write the input's name, '=' and its dimensions separated by commas.",
-            )
-        shapes[match[1]] = tuple(int(size) for size in re.split("[,x]", match[2]))
-    return ImportOptions(
-        input_shapes=tuple(shapes.items()),
-        signature=signature,
-        trust_model=trust_model,
-        toolchain_python=toolchain_python,
-    )
-
-
-def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Read numbers separated by commas.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if text is None:
-        return None
-    if not _NUMBERS.fullmatch(text):
-        raise UsageError(
-            f"{option}: expected numbers separated by commas, not {text!r}",
-            remedy=f"Write for instance {option} 0.485,0.456,0.406.",
-        )
-    return tuple(float(number) for number in text.split(","))

@@ -3,17 +3,17 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.console import note, print_json, print_table, show_work
+from edgepack.commands.console import note, print_json, print_table, show_work, warn
 from edgepack.commands.fleet import Reached, fleet_json, run_each
 from edgepack.commands.options import (
     EXISTING_FILE,
+    connect_options_from,
     device_options,
     json_option,
-    make_connect_options,
 )
 from edgepack.errors import ExitCode
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgepack.cache import Cache
     from edgepack.device.connect import ConnectOptions
     from edgepack.device.deploy import Deployment
+    from edgepack.report.summary import PushSummary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,18 +52,7 @@ class Pushed:
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @device_options
 @json_option
-def push(
-    *,
-    bundle: Path,
-    devices: tuple[str, ...],
-    ssh_config: Path | None,
-    identity: Path | None,
-    accept_new_host_key: bool,
-    host_key: str | None,
-    connect_timeout: float | None,
-    root: str | None,
-    as_json: bool,
-) -> int:
+def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Put a bundle on devices and make it the current release there.
 
     Installs the inference runtime too where it is missing. Earlier releases stay.
@@ -71,16 +61,11 @@ def push(
     from edgepack.cache import Cache, cache_directory
 
     opened = open_bundle(bundle)
-    connect = make_connect_options(
-        ssh_config=ssh_config,
-        identity=identity,
-        accept_new_host_key=accept_new_host_key,
-        host_key=host_key,
-        connect_timeout=connect_timeout,
-    )
+    connect = connect_options_from(given)
     cache = Cache(root=cache_directory())
     reached = run_each(
-        devices, lambda each: push_one(opened, each, connect=connect, root=root, cache=cache)
+        devices,
+        lambda each: push_one(opened, each, connect=connect, root=given["root"], cache=cache),
     )
     if as_json:
         print_json(fleet_json(reached, Pushed.to_json))
@@ -109,6 +94,8 @@ def push_one(
             on_transfer=work.transfer,
         ) as rig,
     ):
+        for warning in rig.warnings:
+            warn(f"{rig.device.name}: {warning}")
         work.step(f"pushing {bundle.manifest.name} to {rig.device.name}")
         deployment = push_bundle(rig.device, bundle, root=rig.root, on_progress=work.transfer)
         return Pushed(
@@ -120,11 +107,24 @@ def push_one(
 
 
 def _show(reached: tuple[Reached[Pushed], ...]) -> None:
-    from edgepack.report.adapt import summarize_push
     from edgepack.report.terminal import render_pushes
 
     done = [each.result for each in reached if each.result is not None]
     if done:
-        print_table(render_pushes([summarize_push(each.to_json()) for each in done]))
+        print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
         note(f"{each.device}: release {each.deployment.release} is current")
+
+
+def summarize_push(pushed: Pushed) -> "PushSummary":
+    """Give what a report shows of a push."""
+    from edgepack.report.summary import PushSummary
+
+    return PushSummary(
+        device=pushed.device,
+        release=pushed.deployment.release,
+        sent_bytes=pushed.deployment.sent_bytes,
+        skipped_bytes=pushed.deployment.skipped_bytes,
+        runtime_bytes=pushed.runtime_bytes,
+        seconds=pushed.seconds,
+    )

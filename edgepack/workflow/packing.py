@@ -1,10 +1,9 @@
 """From a source model to a bundle: import, parity, variants, measurement, choice, writing."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Final
 
 from edgepack import __version__
 from edgepack.bundle.archive import Bundle, write_bundle
@@ -18,132 +17,31 @@ from edgepack.bundle.manifest import (
     default_name,
 )
 from edgepack.cache import Cache
-from edgepack.data import (
-    ImagePreprocessing,
-    Samples,
-    generate_samples,
-    load_samples,
-    split_samples,
+from edgepack.data import Samples, generate_samples, load_samples, split_samples
+from edgepack.errors import DataError, GoldenError, LimitError, MeasureError, OptimizeError
+from edgepack.evaluate import Feeds
+from edgepack.importers import (
+    ImportedModel,
+    ParityReport,
+    check_parity,
+    import_model,
+    model_feeds,
 )
-from edgepack.errors import DataError, LimitError, OptimizeError, RecipeError, UsageError
-from edgepack.evaluate import Feeds, run_model
-from edgepack.importers import ImportedModel, ImportOptions, check_parity, import_model
-from edgepack.importers.binding import model_feeds
-from edgepack.measure.record import Measurement
-from edgepack.optimize.choose import Candidate, Choice, Floors, Objective, choose, judge
+from edgepack.model import TensorSpec
+from edgepack.optimize.choose import Candidate, Choice, choose, judge
 from edgepack.optimize.recipe import Recipe
-from edgepack.optimize.variant import EvaluationSet, Variant, build_variant
-from edgepack.profile import TargetProfile
+from edgepack.optimize.variant import EvaluationSet, Variant, build_variant, make_evaluation
+from edgepack.workflow.request import Outcome, PackRequest, PackResult
 from edgepack.workflow.rig import Rig, StepCallback
-from edgepack.workflow.trial import measure_trial_on_device, measure_trial_on_host
+from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 
-# Enough to expose a wrong conversion and to see an int8 variant break down; too few to trust an
-# agreement, which the report says.
-_NUM_GENERATED = 16
-_SEED = 20_260_101
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataRequest:
-    """Where calibration and evaluation data come from.
-
-    Attributes:
-        source: `.npz`, `.npy`, image folder or `module:function`; None generates samples, which
-            serve for evaluation only.
-        evaluation: a second source; None evaluates on every other sample of the first.
-        labels: class ids of the samples.
-        images: how pictures become arrays.
-    """
-
-    source: str | None = None
-    evaluation: str | None = None
-    labels: Path | None = None
-    images: ImagePreprocessing | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackRequest:
-    """What is to be packed.
-
-    Attributes:
-        model: the source file or folder.
-        profile: the target.
-        recipes: what to build, in order of preference.
-        explicit: whether the user named the recipes; a single one is then always packed.
-        objective: what the best variant is best in.
-        floors: what a variant must keep of the float model.
-        data: calibration and evaluation data.
-        imports: how the source is read.
-        minimum_parity_db: SQNR every output of the import must reach.
-        name: the bundle's name; None is the source's stem.
-        version: the bundle's version; None is the start of the source's digest.
-        output: file or existing folder to write to; None is the current folder.
-        class_names: text file with one class a line.
-        extra_files: further files, by their name in the bundle.
-        num_threads: threads to measure with.
-    """
-
-    model: Path
-    profile: TargetProfile
-    recipes: tuple[Recipe, ...]
-    explicit: bool
-    objective: Objective
-    floors: Floors
-    data: DataRequest
-    imports: ImportOptions
-    minimum_parity_db: float = 60.0
-    name: str | None = None
-    version: str | None = None
-    output: Path | None = None
-    class_names: Path | None = None
-    extra_files: Mapping[str, Path] = field(default_factory=dict)
-    num_threads: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What became of one recipe.
-
-    Attributes:
-        recipe: what was asked for.
-        variant: what it gave; None when it was skipped.
-        outside: why it is outside the floors; empty inside.
-        host: measured on this machine.
-        device: measured on the device the choice was made for.
-        skipped_reason: why there is no variant, or why it was not measured on the device.
-    """
-
-    recipe: Recipe
-    variant: Variant | None = None
-    outside: tuple[str, ...] = ()
-    host: Measurement | None = None
-    device: Measurement | None = None
-    skipped_reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackResult:
-    """A written bundle and how it came to be.
-
-    Attributes:
-        bundle: what was written and verified.
-        chosen: the packed outcome.
-        outcomes: one for each recipe, in the order asked.
-        choice: why that one.
-        measured_on: what the choice rests on: a device's name, `host`, or None.
-        parity: the import's check.
-        evaluation_num_samples: samples behind the fidelity figures.
-        warnings: what the user must know.
-    """
-
-    bundle: Bundle
-    chosen: Outcome
-    outcomes: tuple[Outcome, ...]
-    choice: Choice
-    measured_on: str | None
-    parity: Parity
-    evaluation_num_samples: int
-    warnings: tuple[str, ...]
+HOST: Final = "host"
+DEFAULT_PARITY_DB: Final = 60.0
+# Enough to expose an int8 variant that breaks down; too few to trust an agreement by, which
+# the warnings say.
+_NUM_GENERATED: Final = 16
+_SEED: Final = 20_260_101
+_MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +49,7 @@ class _Material:
     """Everything the variants are built and judged with."""
 
     imported: ImportedModel
-    parity: Parity
+    parity: Parity | None
     calibration: Samples | None
     evaluation: Samples
     calibration_feeds: Feeds | None
@@ -166,29 +64,23 @@ def pack_model(
     Raises:
         EdgePackError: as each stage; `LimitError` when no variant is inside the floors.
     """
-    class_names = _read_class_names(request.class_names)
-    extra_files = _read_extra_files(request.extra_files)
-    material = _prepare(request, class_names, cache=cache, on_step=on_step)
-    outcomes = [
-        _build(recipe, request, material, cache=cache, on_step=on_step)
-        for recipe in request.recipes
-    ]
-    is_on_target = rig is not None
-    outcomes = [
-        _measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step)
-        for outcome in outcomes
-    ]
-    host_is_target = measure_trial_on_host.fits(request.profile)
-    measured_on = rig.device.name if rig else ("host" if host_is_target else None)
-    choice = _choose(request, outcomes, is_on_target=is_on_target, host_is_target=host_is_target)
-    chosen = outcomes[choice.index]
+    if request.name is not None or request.version is not None:
+        check_identity(request.name or "model", request.version or "0")
+    extra_files = _read_extra_files(request)
+    material = _prepare(request, cache=cache, on_step=on_step)
+    outcomes: list[Outcome] = []
+    for recipe in request.recipes:
+        outcome = _build(recipe, request, material, cache=cache, on_step=on_step)
+        outcomes.append(_measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step))
+    measured_on = rig.device.name if rig else HOST if host_is(request.profile) else None
+    chosen, choice = _choose(request, outcomes, measured_on=measured_on)
     if chosen.variant is None:
         raise LimitError(
-            f"recipe {chosen.recipe.name} was not built: {chosen.skipped_reason}",
+            f"recipe {chosen.recipe.name} could not be built: {chosen.skipped_reason}",
             remedy="Choose another recipe, or give what it asks for.",
         )
     on_step("writing the bundle")
-    bundle = _write(request, material, chosen.variant, class_names, extra_files)
+    bundle = _write(request, material, chosen.variant, extra_files)
     return PackResult(
         bundle=bundle,
         chosen=chosen,
@@ -196,6 +88,307 @@ def pack_model(
         choice=choice,
         measured_on=measured_on,
         parity=material.parity,
+        source=material.imported.source,
         evaluation_num_samples=material.evaluation.num_samples,
-        warnings=(),
+        evaluation_generated=request.data.source is request.data.evaluation is None,
+        warnings=_warnings(request, chosen),
     )
+
+
+def _prepare(request: PackRequest, *, cache: Cache, on_step: StepCallback) -> _Material:
+    on_step(f"reading {request.model.name}")
+    imported = import_model(
+        request.model, options=request.imports, cache=cache, on_progress=on_step
+    )
+    specs = tuple(binding.source for binding in imported.inputs)
+    calibration, evaluation = _load_data(request, specs)
+    parity = check_parity(
+        imported,
+        request.model,
+        samples=calibration,
+        minimum_db=request.minimum_parity_db,
+        options=request.imports,
+        cache=cache,
+        on_progress=on_step,
+    )
+    on_step("running the float model for reference")
+    feeds = model_feeds(imported, evaluation)
+    return _Material(
+        imported=imported,
+        parity=_record_parity(parity),
+        calibration=calibration,
+        evaluation=evaluation,
+        calibration_feeds=model_feeds(imported, calibration) if calibration else None,
+        evaluation_set=make_evaluation(imported.model, feeds, labels=evaluation.labels),
+    )
+
+
+def _load_data(
+    request: PackRequest, specs: tuple[TensorSpec, ...]
+) -> tuple[Samples | None, Samples]:
+    data = request.data
+    class_names = _read_class_names(request.class_names)
+    if data.source is None:
+        if data.evaluation is None:
+            if data.labels is not None:
+                raise DataError(
+                    "--labels: there are no samples for these labels",
+                    remedy="Give the samples too: --data or --eval-data.",
+                )
+            return None, generate_samples(specs, num_samples=_NUM_GENERATED, seed=_SEED)
+        samples = None
+    else:
+        samples = load_samples(
+            data.source,
+            inputs=specs,
+            images=data.images,
+            labels=None if data.evaluation else data.labels,
+            class_names=class_names,
+        )
+    if data.evaluation is not None:
+        evaluation = load_samples(
+            data.evaluation,
+            inputs=specs,
+            images=data.images,
+            labels=data.labels,
+            class_names=class_names,
+        )
+        return samples, evaluation
+    if samples is None or samples.num_samples < 2:  # noqa: PLR2004 - one to calibrate, one to evaluate
+        raise DataError(
+            f"{data.source}: expected at least two samples, one to calibrate and one to evaluate",
+            remedy="Give more samples, or evaluation samples of their own with --eval-data.",
+        )
+    return split_samples(samples)
+
+
+def _build(
+    recipe: Recipe,
+    request: PackRequest,
+    material: _Material,
+    *,
+    cache: Cache,
+    on_step: StepCallback,
+) -> Outcome:
+    if recipe.is_static and material.calibration is None and not request.is_forced:
+        return Outcome(
+            recipe=recipe, skipped_reason="needs calibration data: give some with --data"
+        )
+    on_step(f"building {recipe.name}")
+    try:
+        variant = build_variant(
+            material.imported.model,
+            recipe,
+            calibration=material.calibration_feeds,
+            evaluation=material.evaluation_set,
+            cache=cache,
+        )
+    except OptimizeError as error:
+        if request.is_forced:
+            raise
+        return Outcome(recipe=recipe, skipped_reason=error.message)
+    return Outcome(recipe=recipe, variant=variant, outside=judge(variant.fidelity, request.floors))
+
+
+def _measure(
+    outcome: Outcome,
+    request: PackRequest,
+    material: _Material,
+    *,
+    rig: Rig | None,
+    cache: Cache,
+    on_step: StepCallback,
+) -> Outcome:
+    """Measure a variant on this machine and, inside the floors, on the device."""
+    if outcome.variant is None:
+        return outcome
+    feeds = material.evaluation_set.feeds
+    try:
+        host = measure_on_this_machine(
+            outcome.variant,
+            feeds,
+            num_threads=request.profile.num_threads or 1,
+            cache=cache,
+            on_step=on_step,
+        )
+        if rig is None or (outcome.outside and not request.is_forced):
+            return replace(outcome, host=host)
+        device = measure_on_rig(
+            rig,
+            outcome.variant,
+            material.imported.model,
+            feeds,
+            profile=request.profile,
+            name=request.model.name,
+            on_step=on_step,
+        )
+    except (GoldenError, MeasureError) as error:
+        if request.is_forced:
+            raise
+        return replace(outcome, skipped_reason=error.message)
+    return replace(outcome, host=host, device=device)
+
+
+def _choose(
+    request: PackRequest, outcomes: Sequence[Outcome], *, measured_on: str | None
+) -> tuple[Outcome, Choice]:
+    if request.is_forced:
+        return outcomes[0], Choice(index=0, reason="the recipe that was asked for")
+    eligible = [
+        each for each in outcomes if each.variant is not None and each.skipped_reason is None
+    ]
+    if not eligible:
+        reasons = "; ".join(f"{each.recipe.name}: {each.skipped_reason}" for each in outcomes)
+        raise LimitError(
+            f"expected a variant to choose, but none could be built and run: {reasons}",
+            remedy="Mend what the reasons name, or give another recipe.",
+        )
+    choice = choose(
+        [_candidate(each, measured_on=measured_on) for each in eligible],
+        objective=request.objective,
+        schemes=request.profile.schemes,
+    )
+    if choice.index is None:
+        raise LimitError(
+            choice.reason,
+            remedy="Lower the floors (--min-sqnr, --min-agreement, --max-drop), add the recipe "
+            "float16 or float32, or pack one recipe by its name.",
+        )
+    return eligible[choice.index], choice
+
+
+def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
+    if outcome.variant is None:
+        raise ValueError(f"{outcome.recipe.name} has no variant")
+    measurement = outcome.device if measured_on != HOST else outcome.host
+    summary = measurement.summary if measurement is not None and measured_on else None
+    interval = summary.median_ci95_ns if summary is not None else None
+    return Candidate(
+        name=outcome.recipe.name,
+        scheme=outcome.recipe.scheme,
+        num_bytes=outcome.variant.model.num_bytes,
+        fidelity=outcome.variant.fidelity,
+        outside=outcome.outside,
+        median_ns=summary.median_ns if summary is not None else None,
+        median_ci95_ns=(float(interval[0]), float(interval[1])) if interval else None,
+        measured_on=measured_on if summary is not None else None,
+    )
+
+
+def _write(
+    request: PackRequest, material: _Material, variant: Variant, extra_files: dict[str, bytes]
+) -> Bundle:
+    source = material.imported.source
+    name = request.name or default_name(source.file_name)
+    version = request.version or source.sha256[:8]
+    file_name = bundle_file_name(name, version, request.profile.id)
+    path = request.output or Path(file_name)
+    if path.is_dir():
+        path = path / file_name
+    calibration = material.calibration if variant.recipe.is_static else None
+    return write_bundle(
+        path,
+        name=name,
+        version=version,
+        target=request.profile,
+        recipe=variant.recipe,
+        fidelity=variant.fidelity,
+        parity=material.parity,
+        provenance=Provenance(
+            source_name=source.file_name,
+            source_format=source.format.value,
+            source_sha256=source.sha256,
+            converter=source.converter,
+            tool_version=__version__,
+            versions=source.versions,
+            calibration_digest=calibration.digest if calibration else None,
+            calibration_num_samples=calibration.num_samples if calibration else 0,
+            evaluation_digest=material.evaluation.digest,
+        ),
+        model=variant.model,
+        golden=make_golden(material.imported.model, variant.model, material.evaluation_set.feeds),
+        extra_files=extra_files,
+        class_names=request.class_names.name if request.class_names else None,
+    )
+
+
+def _record_parity(report: ParityReport) -> Parity | None:
+    if not report.outputs:
+        return None
+    return Parity(
+        outputs=tuple(
+            ParityRecord(
+                output=each.output,
+                sqnr_db=each.sqnr_db,
+                max_abs_error=each.max_abs_error,
+                cosine=each.cosine,
+            )
+            for each in report.outputs
+        ),
+        num_samples=report.num_samples,
+        generated=report.generated,
+        minimum_db=report.minimum_db,
+        reference=report.reference,
+    )
+
+
+def _read_class_names(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: class names cannot be read: {error}",
+            remedy="Give a UTF-8 text file with one class a line.",
+        ) from error
+    names = tuple(line.strip() for line in lines)
+    if not names or not all(names):
+        raise DataError(
+            f"{path}: expected one class name a line, but a line is empty",
+            remedy="Remove the empty lines; line N names class N, counted from 0.",
+        )
+    return names
+
+
+def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
+    paths = [*request.extra_files, *([request.class_names] if request.class_names else [])]
+    files: dict[str, bytes] = {}
+    for path in paths:
+        if path.name in files:
+            raise DataError(
+                f"{path}: another file for the bundle has the name {path.name!r} too",
+                remedy="Rename one of them.",
+            )
+        try:
+            data = path.read_bytes() if path.stat().st_size <= _MAXIMUM_EXTRA_BYTES else None
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read: {error.strerror or error}",
+                remedy="Check the path and its permissions.",
+            ) from error
+        if data is None:
+            raise DataError(
+                f"{path}: expected at most 64 MiB, but it is larger",
+                remedy="Bring large files to the device by other means.",
+            )
+        files[path.name] = data
+    return files
+
+
+def _warnings(request: PackRequest, chosen: Outcome) -> tuple[str, ...]:
+    warnings: list[str] = []
+    if chosen.outside:
+        warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
+    if request.data.source is None and request.data.evaluation is None:
+        warnings.append(
+            "fidelity was judged on generated inputs: give real ones with --data before you "
+            "trust it"
+        )
+    if request.minimum_parity_db < DEFAULT_PARITY_DB:
+        warnings.append(f"the import was allowed {request.minimum_parity_db:g} dB of parity")
+    limit = request.profile.limits.bundle_mib
+    size_mib = chosen.variant.model.num_bytes / 2**20 if chosen.variant else 0.0
+    if limit is not None and size_mib > limit:
+        warnings.append(f"the model has {size_mib:.2f} MiB, the target allows {limit:g} MiB")
+    return tuple(warnings)

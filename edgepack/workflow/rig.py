@@ -41,7 +41,7 @@ class Rig:
         """Give the target's threads, where 0 means as many as the device has cores."""
         if profile is None:
             return 1
-        return profile.num_threads or self.facts.num_cores
+        return profile.num_threads or self.facts.num_cores or 1
 
 
 @contextmanager
@@ -94,10 +94,11 @@ def check_fit(profile: TargetProfile, facts: DeviceFacts) -> tuple[str, ...]:
             remedy="Pack for the target the device is; `edgepack targets list` shows them all.",
         )
     warnings: list[str] = []
-    ram_mib = facts.ram_bytes // 2**20
     # Firmware and the graphics memory take their part of what the box says.
-    if ram_mib < profile.hardware.ram_mib * 0.75:
+    least_bytes = profile.hardware.ram_mib * 2**20 * 3 // 4
+    if facts.ram_bytes is not None and facts.ram_bytes < least_bytes:
+        ram_mib = facts.ram_bytes // 2**20
         warnings.append(f"has {ram_mib} MiB of RAM, the target {profile.hardware.ram_mib} MiB")
-    if facts.num_cores < profile.hardware.num_cores:
+    if facts.num_cores is not None and facts.num_cores < profile.hardware.num_cores:
         warnings.append(f"has {facts.num_cores} cores, the target {profile.hardware.num_cores}")
     return tuple(warnings)

@@ -1,0 +1,166 @@
+"""`edgepack pack`: from a source model to one verifiable bundle."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.commands.console import print_json, print_table, show_work, warn
+from edgepack.commands.options import (
+    connect_options_from,
+    device_options,
+    json_option,
+)
+from edgepack.commands.pack_options import import_options, make_request, pack_options
+from edgepack.errors import ExitCode
+
+if TYPE_CHECKING:
+    from edgepack.report.summary import PackSummary, VariantRow
+    from edgepack.workflow.request import Outcome, PackRequest, PackResult
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@pack_options
+@import_options
+@click.option("--device", metavar="DEVICE", help="Choose by what this device measures.")
+@device_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write.")
+@json_option
+def pack(
+    *, model: Path, device: str | None, output: Path | None, as_json: bool, **given: Any
+) -> int:
+    """Turn a model into the best variant for a target, in one verifiable bundle.
+
+    MODEL is a .keras, .h5, .onnx or .tflite file, or a SavedModel directory.
+    """
+    from edgepack.cache import Cache, cache_directory
+    from edgepack.workflow.packing import pack_model
+    from edgepack.workflow.rig import open_rig
+
+    request = make_request(model, output, given)
+    cache = Cache(root=cache_directory())
+    with show_work() as work:
+        opened = (
+            open_rig(
+                device,
+                connect=connect_options_from(given),
+                root=given["root"],
+                profile=request.profile,
+                cache=cache,
+                on_step=work.step,
+                on_transfer=work.transfer,
+            )
+            if device is not None
+            else nullcontext()
+        )
+        with opened as rig:
+            result = pack_model(request, cache=cache, rig=rig, on_step=work.step)
+    if as_json:
+        print_json(pack_json(request, result))
+    else:
+        show_pack(request, result)
+    return exit_code(result, strict=given["strict"])
+
+
+def exit_code(result: "PackResult", *, strict: bool) -> int:
+    """Give 4 when the packed variant is outside the floors and that was to be refused."""
+    return ExitCode.LIMIT if strict and not result.chosen.within_budget else ExitCode.DONE
+
+
+def show_pack(request: "PackRequest", result: "PackResult") -> None:
+    """Print the variants, the choice and where the bundle is."""
+    from edgepack.report.terminal import render_pack
+
+    for warning in result.warnings:
+        warn(warning)
+    print_table(render_pack(pack_summary(request, result)))
+    click.echo(f"wrote {result.bundle.path} (release {result.bundle.release})")
+
+
+def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
+    """Give what a report shows of a pack."""
+    from edgepack.report.intake import summarize_pack
+
+    on_device = any(outcome.device is not None for outcome in result.outcomes)
+    return summarize_pack(
+        result.bundle.manifest,
+        variants=tuple(_row(outcome, on_device=on_device) for outcome in result.outcomes),
+        choice=result.choice,
+        floors=request.floors,
+        objective=request.objective.value,
+        bundle=result.bundle.path.name,
+        bundle_bytes=result.bundle.num_bytes,
+        latency_on=result.measured_on if on_device else "this machine",
+        warnings=result.warnings,
+    )
+
+
+def _row(outcome: "Outcome", *, on_device: bool) -> "VariantRow":
+    from edgepack.report.intake import summarize_variant
+    from edgepack.report.summary import VariantRow
+
+    if outcome.variant is None:
+        return VariantRow(recipe=outcome.recipe.name, skipped_reason=outcome.skipped_reason)
+    reasons = outcome.outside
+    if outcome.skipped_reason is not None:
+        reasons = (*reasons, outcome.skipped_reason)
+    measurement = outcome.device if on_device else outcome.host
+    if measurement is None:
+        return summarize_variant(outcome.variant, reasons=reasons)
+    return summarize_variant(
+        outcome.variant,
+        reasons=reasons,
+        median_ns=measurement.summary.median_ns,
+        median_ci95_ns=measurement.summary.median_ci95_ns,
+    )
+
+
+def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]:
+    """Give the JSON form that `pack --json` prints."""
+    return {
+        "bundle": str(result.bundle.path),
+        "release": result.bundle.release,
+        "target": request.profile.id,
+        "chosen": result.chosen.recipe.name,
+        "reason": result.choice.reason,
+        "variants": [_variant_json(outcome) for outcome in result.outcomes],
+        "measured_on": result.measured_on,
+        "parity": [
+            {
+                "output": each.output,
+                "sqnr_db": each.sqnr_db,
+                "max_abs_error": each.max_abs_error,
+                "cosine": each.cosine,
+            }
+            for each in (result.parity.outputs if result.parity else ())
+        ],
+        "warnings": list(result.warnings),
+    }
+
+
+def _variant_json(outcome: "Outcome") -> dict[str, object]:
+    from edgepack.fidelity import to_json
+
+    variant = outcome.variant
+    fidelity = None
+    if variant is not None:
+        whole = variant.fidelity
+        fidelity = to_json(whole) | {
+            "sqnr_db": whole.sqnr_db,
+            "top1_agreement": whole.top1_agreement,
+            "accuracy": whole.accuracy,
+        }
+    return {
+        "recipe": outcome.recipe.name,
+        "size_bytes": variant.model.num_bytes if variant else None,
+        "compressed_bytes": variant.compressed_bytes if variant else None,
+        "sha256": variant.model.sha256 if variant else None,
+        "host_median_ns": outcome.host.summary.median_ns if outcome.host else None,
+        "device_median_ns": outcome.device.summary.median_ns if outcome.device else None,
+        "fidelity": fidelity,
+        "within_budget": outcome.within_budget,
+        "outside": list(outcome.outside),
+        "skipped_reason": outcome.skipped_reason,
+    }

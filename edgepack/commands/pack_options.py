@@ -1,0 +1,325 @@
+"""Options of the verbs that pack, and the request they make."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from edgepack.commands.console import warn
+from edgepack.commands.options import EXISTING_FILE, apply_options
+from edgepack.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgepack.data import ImagePreprocessing
+    from edgepack.importers import ImportOptions
+    from edgepack.optimize.recipe import Recipe
+    from edgepack.profile import TargetProfile
+    from edgepack.workflow.request import PackRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SHAPE: Final = re.compile(r"([^=]+)=(\d+(?:[,x]\d+)*)")
+_NUMBERS: Final = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?)*")
+
+
+def import_options(function: F) -> F:
+    """Add the options that say how a source model is read."""
+    return apply_options(
+        click.option(
+            "--input-shape",
+            "input_shapes",
+            multiple=True,
+            metavar="NAME=1,3,224,224",
+            help="Fix the shape of an input (ONNX); may be given once for each input.",
+        ),
+        click.option("--signature", metavar="KEY", help="Signature of a SavedModel."),
+        click.option(
+            "--trust-model",
+            is_flag=True,
+            help="Allow a model file to run code of its own (Lambda layers, Python ops).",
+        ),
+        click.option(
+            "--toolchain-python",
+            type=click.Path(exists=True, path_type=Path),
+            help="Python of an environment of yours that holds the framework "
+            "(also EDGEPACK_TOOLCHAIN_PYTHON).",
+        ),
+    )(function)
+
+
+def make_import_options(
+    *,
+    input_shapes: tuple[str, ...],
+    signature: str | None,
+    trust_model: bool,
+    toolchain_python: Path | None,
+) -> "ImportOptions":
+    """Make the importer's options.
+
+    Raises:
+        UsageError: a shape that is not NAME=1,3,224,224, or an input named twice.
+    """
+    from edgepack.importers import ImportOptions
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in input_shapes:
+        match = _SHAPE.fullmatch(text)
+        if match is None or match[1] in shapes:
+            raise UsageError(
+                f"--input-shape: expected NAME=1,3,224,224, once for each input, not {text!r}",
+                remedy="Write the input's name, '=' and its dimensions separated by commas.",
+            )
+        shapes[match[1]] = tuple(int(size) for size in re.split("[,x]", match[2]))
+    return ImportOptions(
+        input_shapes=tuple(shapes.items()),
+        signature=signature,
+        trust_model=trust_model,
+        toolchain_python=toolchain_python,
+    )
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Read numbers separated by commas.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None:
+        return None
+    if not _NUMBERS.fullmatch(text):
+        raise UsageError(
+            f"{option}: expected numbers separated by commas, not {text!r}",
+            remedy=f"Write for instance {option} 0.485,0.456,0.406.",
+        )
+    return tuple(float(number) for number in text.split(","))
+
+
+def pack_options(function: F) -> F:
+    """Add the options that say what is built, from which data, and within which floors."""
+    return apply_options(
+        click.option("--target", "-t", required=True, metavar="NAME|FILE", help="Target profile."),
+        click.option(
+            "--recipe",
+            "recipes",
+            multiple=True,
+            metavar="NAME|FILE",
+            help="Recipe to build, or several to choose from [default: all of the target].",
+        ),
+        click.option(
+            "--objective",
+            type=click.Choice(["latency", "size"]),
+            default="latency",
+            show_default=True,
+            help="What the best variant is best in.",
+        ),
+        click.option(
+            "--prune",
+            type=click.FloatRange(0, 0.99),
+            default=0.0,
+            metavar="SHARE",
+            help="Share of each layer's weights to set to zero, smallest first.",
+        ),
+        click.option(
+            "--io",
+            "interface",
+            type=click.Choice(["float", "integer"]),
+            default="float",
+            show_default=True,
+            help="Element type of inputs and outputs of static recipes.",
+        ),
+        click.option(
+            "--data",
+            metavar="SOURCE",
+            help="Calibration and evaluation data: .npz, .npy, a folder of images, or "
+            "module:function. Every other sample calibrates, the rest evaluates.",
+        ),
+        click.option("--eval-data", metavar="SOURCE", help="Evaluate on these data instead."),
+        click.option("--labels", type=EXISTING_FILE, help="Class ids of the evaluated samples."),
+        click.option("--class-names", type=EXISTING_FILE, help="Class names, one a line."),
+        click.option("--image-size", metavar="HxW", help="Resize pictures to this."),
+        click.option("--image-mean", metavar="M[,M,M]", help="Subtract from scaled pixels."),
+        click.option("--image-std", metavar="S[,S,S]", help="Then divide by."),
+        click.option(
+            "--image-scale", type=float, metavar="X", help="Multiply pixels by [default: 1/255]."
+        ),
+        click.option(
+            "--image-layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of pictures."
+        ),
+        click.option(
+            "--min-sqnr",
+            type=click.FloatRange(0, 300),
+            default=20.0,
+            show_default=True,
+            metavar="DB",
+            help="Floor for every output's SQNR against float.",
+        ),
+        click.option(
+            "--min-agreement",
+            metavar="SHARE",
+            default="90%",
+            show_default=True,
+            help="Floor for the top-1 agreement with float.",
+        ),
+        click.option(
+            "--max-drop", metavar="POINTS", help="With labels: percentage points that may be lost."
+        ),
+        click.option(
+            "--allow-parity",
+            type=click.FloatRange(-300, 300),
+            default=60.0,
+            show_default=True,
+            metavar="DB",
+            help="SQNR that the import must reach against its source.",
+        ),
+        click.option("--strict", is_flag=True, help="Exit with 4 when the variant is not inside."),
+        click.option("--name", help="Name of the bundle [default: the model's file name]."),
+        click.option("--version", help="Version [default: start of the source's digest]."),
+        click.option(
+            "--file",
+            "extra_files",
+            type=EXISTING_FILE,
+            multiple=True,
+            help="Further file to put into the bundle.",
+        ),
+    )(function)
+
+
+def parse_share(option: str, text: str) -> float:
+    """Read `90%` or `0.9` as a share.
+
+    Raises:
+        UsageError: neither, or outside 0 to 1.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0.0 <= share <= 1.0:
+        raise UsageError(
+            f"{option}: expected a share such as 90% or 0.9, not {text!r}",
+            remedy=f"Write for instance {option} 90%.",
+        )
+    return share
+
+
+def parse_points(option: str, text: str | None) -> float | None:
+    """Read `1%` or `1` as percentage points.
+
+    Raises:
+        UsageError: neither, or outside 0 to 100.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    points = float(match[1]) if match else -1.0
+    if not 0.0 <= points <= 100.0:  # noqa: PLR2004 - percentage points
+        raise UsageError(
+            f"{option}: expected percentage points such as 1%, not {text!r}",
+            remedy=f"Write for instance {option} 1%.",
+        )
+    return points
+
+
+def make_images(
+    *,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    layout: str | None,
+) -> "ImagePreprocessing | None":
+    """Make the preprocessing of pictures; None when no option asks for any.
+
+    Raises:
+        UsageError: a size that is not HxW, or means that are no numbers.
+    """
+    from edgepack.data import ImageLayout, ImagePreprocessing
+
+    if all(each is None for each in (size, mean, std, scale, layout)):
+        return None
+    match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", size) if size else None
+    if size and match is None:
+        raise UsageError(
+            f"--image-size: expected HEIGHTxWIDTH, not {size!r}",
+            remedy="Write for instance --image-size 224x224.",
+        )
+    return ImagePreprocessing(
+        size=(int(match[1]), int(match[2] or match[1])) if match else None,
+        mean=parse_numbers("--image-mean", mean) or (0.0,),
+        std=parse_numbers("--image-std", std) or (1.0,),
+        scale=scale,
+        layout=ImageLayout(layout) if layout else None,
+    )
+
+
+def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> "PackRequest":
+    """Make the request from the options of `import_options` and `pack_options`.
+
+    Raises:
+        UsageError, ProfileError, RecipeError: an option is not right, or names nothing known.
+    """
+    from edgepack.catalog import find_profile, user_profile_directory
+    from edgepack.optimize.choose import Floors, Objective
+    from edgepack.workflow.request import DataRequest, PackRequest
+
+    profile, origin = find_profile(given["target"], user_directory=user_profile_directory())
+    if origin.shadows_built_in:
+        warn(f"{origin.path} hides the built-in target {profile.id}")
+    imports = make_import_options(
+        input_shapes=given["input_shapes"],
+        signature=given["signature"],
+        trust_model=given["trust_model"],
+        toolchain_python=given["toolchain_python"],
+    )
+    data = DataRequest(
+        source=given["data"],
+        evaluation=given["eval_data"],
+        labels=given["labels"],
+        images=make_images(
+            size=given["image_size"],
+            mean=given["image_mean"],
+            std=given["image_std"],
+            scale=given["image_scale"],
+            layout=given["image_layout"],
+        ),
+    )
+    return PackRequest(
+        model=model,
+        profile=profile,
+        recipes=_make_recipes(given, profile),
+        explicit=bool(given["recipes"]),
+        objective=Objective(given["objective"]),
+        floors=Floors(
+            min_sqnr_db=given["min_sqnr"],
+            min_agreement=parse_share("--min-agreement", given["min_agreement"]),
+            max_drop=parse_points("--max-drop", given["max_drop"]),
+        ),
+        data=data,
+        imports=imports,
+        minimum_parity_db=given["allow_parity"],
+        name=given["name"],
+        version=given["version"],
+        output=output,
+        class_names=given["class_names"],
+        extra_files=tuple(given["extra_files"]),
+    )
+
+
+def _make_recipes(given: Mapping[str, Any], profile: "TargetProfile") -> "tuple[Recipe, ...]":
+    """Give the recipes the user named, or the target's with float32 to compare with."""
+    from edgepack.optimize.recipe import InterfaceType, find_recipe
+    from edgepack.profile import Scheme
+
+    schemes = [scheme.value for scheme in profile.schemes]
+    names = given["recipes"] or [*schemes, *({Scheme.FLOAT32.value} - {*schemes})]
+    interface = InterfaceType(given["interface"])
+    recipes = tuple(find_recipe(name, prune=given["prune"], interface=interface) for name in names)
+    repeated = {
+        recipe.name for recipe in recipes if [r.name for r in recipes].count(recipe.name) > 1
+    }
+    if repeated:
+        raise UsageError(
+            f"--recipe: {', '.join(sorted(repeated))} stands twice",
+            remedy="Name each recipe once; a recipe file can set a `name` of its own.",
+        )
+    return recipes

@@ -1,0 +1,129 @@
+"""What is asked of a pack, and what comes of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack.bundle.archive import Bundle
+from edgepack.bundle.manifest import Parity
+from edgepack.data import ImagePreprocessing
+from edgepack.importers import ImportOptions, SourceInfo
+from edgepack.measure.record import Measurement
+from edgepack.optimize.choose import Choice, Floors, Objective
+from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.variant import Variant
+from edgepack.profile import TargetProfile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRequest:
+    """Where calibration and evaluation data come from.
+
+    Attributes:
+        source: `.npz`, `.npy`, image folder or `module:function`; None generates samples, which
+            serve for evaluation only.
+        evaluation: a second source; None evaluates on every other sample of the first.
+        labels: class ids of the evaluated samples.
+        images: how pictures become arrays.
+    """
+
+    source: str | None = None
+    evaluation: str | None = None
+    labels: Path | None = None
+    images: ImagePreprocessing | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackRequest:
+    """What is to be packed.
+
+    Attributes:
+        model: the source file or folder.
+        profile: the target.
+        recipes: what to build, in order of preference; names are distinct.
+        explicit: whether the user named the recipes; a single one is then always packed.
+        objective: what the best variant is best in.
+        floors: what a variant must keep of the float model.
+        data: calibration and evaluation data.
+        imports: how the source is read.
+        minimum_parity_db: SQNR every output of the import must reach.
+        name: the bundle's name; None is the source's stem.
+        version: the bundle's version; None is the start of the source's digest.
+        output: file or existing folder to write to; None is the current folder.
+        class_names: text file with one class a line.
+        extra_files: further files to put into the bundle.
+    """
+
+    model: Path
+    profile: TargetProfile
+    recipes: tuple[Recipe, ...]
+    explicit: bool
+    objective: Objective
+    floors: Floors
+    data: DataRequest
+    imports: ImportOptions
+    minimum_parity_db: float = 60.0
+    name: str | None = None
+    version: str | None = None
+    output: Path | None = None
+    class_names: Path | None = None
+    extra_files: tuple[Path, ...] = ()
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether one recipe was named and is packed whatever it costs."""
+        return self.explicit and len(self.recipes) == 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one recipe.
+
+    Attributes:
+        recipe: what was asked for.
+        variant: what it gave; None when it could not be built.
+        outside: why it is outside the floors; empty inside.
+        host: measured on this machine.
+        device: measured on the device the choice was made for.
+        skipped_reason: why there is no variant, or why the device did not measure it.
+    """
+
+    recipe: Recipe
+    variant: Variant | None = None
+    outside: tuple[str, ...] = ()
+    host: Measurement | None = None
+    device: Measurement | None = None
+    skipped_reason: str | None = None
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether it was built, is inside the floors, and was not found wanting later."""
+        return self.variant is not None and not self.outside and self.skipped_reason is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackResult:
+    """A written bundle and how it came to be.
+
+    Attributes:
+        bundle: what was written and verified.
+        chosen: the packed outcome.
+        outcomes: one for each recipe, in the order asked.
+        choice: which and why.
+        measured_on: what the choice rests on: a device's name, `host`, or None.
+        parity: the import's check; None when the source is TFLite itself.
+        source: the source model.
+        evaluation_num_samples: samples behind the fidelity figures.
+        evaluation_generated: whether these were generated for want of real ones.
+        warnings: what the user must know.
+    """
+
+    bundle: Bundle
+    chosen: Outcome
+    outcomes: tuple[Outcome, ...]
+    choice: Choice
+    measured_on: str | None
+    parity: Parity | None
+    source: SourceInfo
+    evaluation_num_samples: int
+    evaluation_generated: bool
+    warnings: tuple[str, ...]

@@ -1,0 +1,140 @@
+"""Measuring variants so that one can be chosen: one short plan, the same for every variant."""
+
+import json
+import platform
+import sys
+from importlib.metadata import version
+from typing import Final
+
+import edgepack.measure.drive as drive_module
+import edgepack.measure.stats as stats_module
+from edgepack.bundle.golden import make_golden
+from edgepack.cache import Cache, digest_parts, source_digest
+from edgepack.evaluate import Feeds, quantize_array
+from edgepack.measure.drive import measure_on_host, read_runner
+from edgepack.measure.plan import BenchmarkPlan
+from edgepack.measure.record import Measurement, parse_measurement, write_measurement
+from edgepack.model import Model
+from edgepack.optimize.variant import Variant, digest_feeds
+from edgepack.profile import OperatingSystem, TargetProfile
+from edgepack.workflow.benching import bench_model
+from edgepack.workflow.rig import Rig, StepCallback
+
+_RECORD: Final = "measurement.json"
+_SYSTEMS: Final = {"Linux": OperatingSystem.LINUX, "Darwin": OperatingSystem.MACOS}
+_ARCHITECTURES: Final = {"arm64": "aarch64", "AMD64": "x86_64"}
+
+
+def trial_plan(num_threads: int) -> BenchmarkPlan:
+    """Give the plan variants are compared by: enough launches for an interval, few seconds."""
+    return BenchmarkPlan(
+        num_launches=6,
+        warmup_runs=3,
+        warmup_seconds=0.1,
+        min_runs=30,
+        min_seconds=0.25,
+        max_seconds=15.0,
+        num_threads=num_threads,
+    )
+
+
+def host_is(profile: TargetProfile) -> bool:
+    """Tell whether this machine is of the target's kind, as far as names go.
+
+    Architecture and system must be the same; another core of the same architecture can still
+    rank variants otherwise, which is why a device's word always comes first.
+    """
+    arch = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    return arch == profile.hardware.arch and _SYSTEMS.get(platform.system()) is profile.os
+
+
+def measure_on_this_machine(
+    variant: Variant, feeds: Feeds, *, num_threads: int, cache: Cache, on_step: StepCallback
+) -> Measurement:
+    """Measure a variant on this machine; a measurement of the same bytes here is kept.
+
+    It is kept so that a repeated pack chooses the same variant and gives the same bundle; the
+    record says when it was taken.
+
+    Raises:
+        MeasureError: the runner failed.
+    """
+    plan = trial_plan(num_threads)
+    inputs = _interface_feeds(variant.model, feeds[:1])
+    key = digest_parts(
+        "host-latency",
+        model=variant.model.sha256,
+        inputs=digest_feeds(inputs),
+        plan=repr(plan),
+        machine=f"{platform.node()} {platform.machine()} {platform.release()} {_cpu_name()}",
+        python=sys.version,
+        runner=read_runner().hex(),
+        source=source_digest(drive_module, stats_module),
+        engine=version("ai-edge-litert"),
+    )
+    folder = cache.load(key)
+    if folder is not None:
+        return parse_measurement(json.loads((folder / _RECORD).read_bytes()))
+    on_step(f"timing {variant.recipe.name} on this machine")
+    measurement = measure_on_host(
+        variant.model,
+        inputs,
+        plan=plan,
+        name=variant.recipe.name,
+        recipe=variant.recipe.name,
+        on_progress=_quiet,
+    )
+    cache.store(key, {_RECORD: write_measurement(measurement)})
+    return measurement
+
+
+def measure_on_rig(
+    rig: Rig,
+    variant: Variant,
+    float_model: Model,
+    feeds: Feeds,
+    *,
+    profile: TargetProfile,
+    name: str,
+    on_step: StepCallback,
+) -> Measurement:
+    """Measure a variant on the device, whose answers are checked first; never kept.
+
+    Raises:
+        GoldenError: the device answers otherwise than this machine.
+        MeasureError: the runner failed there.
+        DeviceError: the link failed.
+    """
+    on_step(f"timing {variant.recipe.name} on {rig.device.name}")
+    return bench_model(
+        rig,
+        variant.model,
+        name=name,
+        plan=trial_plan(rig.num_threads(profile)),
+        golden=make_golden(float_model, variant.model, feeds),
+        target=profile.id,
+        recipe=variant.recipe.name,
+        on_step=_quiet,
+    )
+
+
+def _interface_feeds(model: Model, feeds: Feeds) -> Feeds:
+    specs = model.signature.inputs
+    return [
+        tuple(quantize_array(array, spec) for array, spec in zip(feed, specs, strict=True))
+        for feed in feeds
+    ]
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a pseudo file
+            return next(
+                (line.split(":", 1)[1].strip() for line in file if "model name" in line), ""
+            )
+    except OSError:
+        return platform.processor()
+
+
+def _quiet(text: str) -> None:
+    """Leave a trial's inner steps untold: the variant's name is what the user follows."""
