@@ -211,8 +211,12 @@ def _parse_python(line: str) -> PythonFacts | None:
 
 
 def to_json(facts: DeviceFacts) -> dict[str, object]:
-    """Give the facts as JSON values, in the order of the fields."""
+    """Give the facts as JSON values, in the order of the fields; `parse_facts` is its inverse."""
     table = dataclasses.asdict(facts)
+    table["cpu_features"] = list(facts.cpu_features)
+    if facts.python is not None:
+        table["python"] = dataclasses.asdict(facts.python)
+        table["python"]["version"] = list(facts.python.version)
     table["clock_is_plausible"] = facts.clock_is_plausible
     return table
 

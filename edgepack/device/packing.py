@@ -12,7 +12,7 @@ from typing import Final
 
 from edgepack.device.payload import PlacedFile
 
-PACKED_BELOW_BYTES: Final = 256 * 1024
+PACKED_BELOW_BYTES: Final = 4 * 2**20
 
 # `argv`: the pack, the folder to fill; standard input: [[path, sha256, num_bytes], …]. Runs on
 # Python 3.8 and later, isolated, without site-packages. Each file is new, below the folder,

@@ -15,19 +15,21 @@ _MAX_BYTES: Final = 2**60
 
 # `-I` keeps user site-packages and the environment out, as the runner does, so that what is
 # seen is what will run. The exit code says whether to look no further: some runtime has
-# wheels for this version.
+# wheels for this version. Only what is loaded at start anyway is imported, and no
+# importlib.metadata: this also runs on the slowest boards.
 PYTHON_PROBE: Final = """
-import json, platform, struct, sys, sysconfig
-try:
-    from importlib.metadata import version
-    numpy = version("numpy")
-except Exception:
-    numpy = None
-bits = struct.calcsize("P") * 8
+import json, os, sys
+numpy = None
+for folder in sys.path:
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    for name in names:
+        if numpy is None and name.startswith("numpy-") and name.endswith("-info"):
+            numpy = name[6:].rsplit(".", 1)[0].split("-")[0]
+bits = 64 if sys.maxsize > 2**32 else 32
 print(json.dumps({
     "path": sys.executable, "version": list(sys.version_info[:3]), "bits": bits,
     "implementation": sys.implementation.name, "abiflags": getattr(sys, "abiflags", ""),
-    "platform": sysconfig.get_platform(), "numpy": numpy,
+    "platform": sys.platform + "-" + os.uname().machine, "numpy": numpy,
 }))
 newest = (3, 14) if bits == 64 else (3, 11)
 sys.exit(not (3, 9) <= sys.version_info[:2] <= newest)

@@ -15,7 +15,7 @@ from edgepack.device.payload import PlacedFile, describe_file
 from edgepack.device.placing import place_folder
 from edgepack.device.sections import clean_text
 from edgepack.device.staging import TransferCallback
-from edgepack.device.transport import Device
+from edgepack.device.transport import CommandResult, Device
 from edgepack.device.wheels import (
     Runtime,
     choose_runtime,
@@ -139,25 +139,32 @@ def provision(
         raise ProvisionError("the device has no Python", remedy="Install python3 on it.")
     layout = Layout(root=root)
     folder = f"{layout.runtimes}/{runtime.folder_name}"
-    numpy = _import_runtime(device, python, runtime, f"{folder}/site", must_be_there=False)
-    if numpy is not None:
+    present = _import_runtime(device, python, runtime, f"{folder}/site")
+    if present.exit_code == 0:
+        numpy = _read_numpy(device, python, present)
         return _describe(runtime, python, folder=folder, numpy=numpy, runtime_bytes=0)
     files = _collect_files(runtime, facts, cache, on_progress)
     size = sum(file.num_bytes for file in files) / 2**20
     engine = runtime.engine
     on_progress(f"installing {engine.project} {engine.version} on {device.name} ({size:.0f} MiB)")
+    proved: list[str] = []
+
+    def check(staged: str) -> None:
+        proved.append(_prove_runtime(device, python, runtime, f"{staged}/site"))
+
     transfer = place_folder(
         device,
         layout,
         folder=folder,
         files=files,
         python=python.path,
-        check=lambda staged: _check_staged(device, python, runtime, f"{staged}/site"),
+        check=check,
         on_progress=on_transfer,
     )
-    numpy = _import_runtime(device, python, runtime, f"{folder}/site", must_be_there=True)
+    if not proved:  # a damaged one was mended where it stands
+        check(folder)
     return _describe(
-        runtime, python, folder=folder, numpy=numpy or "", runtime_bytes=transfer.sent_bytes
+        runtime, python, folder=folder, numpy=proved[0], runtime_bytes=transfer.sent_bytes
     )
 
 
@@ -208,33 +215,11 @@ def _read_needs(name: str, content: bytes) -> SymbolNeeds:
         raise ProvisionError(f"{name}: {error}", remedy="Install EdgePack again.") from error
 
 
-def _check_staged(device: Device, python: PythonFacts, runtime: Runtime, site: str) -> None:
-    _import_runtime(device, python, runtime, site, must_be_there=True)
-
-
-def _import_runtime(
-    device: Device, python: PythonFacts, runtime: Runtime, site: str, *, must_be_there: bool
-) -> str | None:
-    """Import the runtime on the device; give its numpy's version, or None when it is not right.
-
-    `-I` keeps out the environment and the user's site-packages, `-B` writes no bytecode.
-    """
-    result = device.run(
-        [python.path, "-I", "-B", "-c", _CHECK, site, runtime.module],
-        timeout_seconds=_CHECK_SECONDS,
-    )
+def _prove_runtime(device: Device, python: PythonFacts, runtime: Runtime, site: str) -> str:
+    """Import the runtime on the device and give its numpy's version, or raise what it said."""
+    result = _import_runtime(device, python, runtime, site)
     if result.exit_code == 0:
-        try:
-            answer = json.loads(result.text.strip().splitlines()[-1])
-            return clean_text(str(answer["numpy"]), limit=40)
-        except (ValueError, LookupError, TypeError) as error:
-            raise ProvisionError(
-                f"{device.name}: {python.path} answered {clean_text(result.text, limit=80)!r} "
-                "to the import check",
-                remedy="Look at what that interpreter is; `python3 -c 'print(1)'` must print 1.",
-            ) from error
-    if not must_be_there:
-        return None
+        return _read_numpy(device, python, result)
     said = clean_text((result.stderr.strip().splitlines() or [f"exit {result.exit_code}"])[-1])
     raise ProvisionError(
         f"{device.name}: {runtime.engine.project} {runtime.engine.version} was sent, but "
@@ -242,3 +227,29 @@ def _import_runtime(
         remedy="Install what is named there on the device, then repeat; "
         "nothing of the runtime is in use.",
     )
+
+
+def _import_runtime(
+    device: Device, python: PythonFacts, runtime: Runtime, site: str
+) -> CommandResult:
+    """Import the runtime: `-I` keeps out the environment and the user's site-packages.
+
+    Python leaves the compiled modules beside the sources, so that no launch of a benchmark
+    compiles numpy again.
+    """
+    return device.run(
+        [python.path, "-I", "-c", _CHECK, site, runtime.module],
+        timeout_seconds=_CHECK_SECONDS,
+    )
+
+
+def _read_numpy(device: Device, python: PythonFacts, result: CommandResult) -> str:
+    try:
+        answer = json.loads(result.text.strip().splitlines()[-1])
+        return clean_text(str(answer["numpy"]), limit=40)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ProvisionError(
+            f"{device.name}: {python.path} answered {clean_text(result.text, limit=80)!r} "
+            "to the import check",
+            remedy="Look at what that interpreter is; `python3 -c 'print(1)'` must print 1.",
+        ) from error
