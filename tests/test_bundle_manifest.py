@@ -21,8 +21,8 @@ from edgepack.bundle.manifest import (
     encode_manifest,
     golden_sizes,
     manifest_to_json,
-    parse_manifest,
 )
+from edgepack.bundle.reading import parse_manifest
 from edgepack.errors import BundleError, UsageError
 from edgepack.fidelity import Fidelity, OutputFidelity
 from edgepack.model import Quantization, Signature, TensorSpec

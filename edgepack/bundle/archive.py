@@ -23,8 +23,8 @@ from edgepack.bundle.manifest import (
     check_identity,
     encode_manifest,
     golden_paths,
-    parse_manifest,
 )
+from edgepack.bundle.reading import parse_manifest
 from edgepack.errors import BundleError, ModelError
 from edgepack.fidelity import Fidelity
 from edgepack.model import Model, read_model

@@ -10,19 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgepack._fields import Fields, join_faults
-from edgepack.bundle.container import path_faults
-from edgepack.errors import BundleError, UsageError
-from edgepack.fidelity import Fidelity, read_fidelity
+from edgepack._fields import join_faults
+from edgepack.errors import UsageError
+from edgepack.fidelity import Fidelity
 from edgepack.fidelity import to_json as fidelity_to_json
-from edgepack.model import Signature, read_signature, signature_to_json
-from edgepack.optimize.recipe import Recipe, read_recipe, recipe_to_json
+from edgepack.model import Signature, signature_to_json
+from edgepack.optimize.recipe import Recipe, recipe_to_json
 from edgepack.profile import (
     EngineName,
     TargetProfile,
     profile_digest,
     profile_to_json,
-    read_profile,
 )
 
 FORMAT: Final = 1
@@ -35,8 +33,6 @@ SUFFIX: Final = ".edgepack"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_LIMIT_DB: Final = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +176,7 @@ def check_identity(name: str, version: str) -> None:
         UsageError: characters other than letters, digits and '._-' ('+' too in versions), or a
             leading '.' or '-'.
     """
-    faults = _identity_faults(name, version)
+    faults = identity_faults(name, version)
     if faults:
         raise UsageError(
             join_faults("the bundle's name", faults),
@@ -188,7 +184,8 @@ def check_identity(name: str, version: str) -> None:
         )
 
 
-def _identity_faults(name: str, version: str) -> list[str]:
+def identity_faults(name: str, version: str) -> list[str]:
+    """Say what is wrong with a bundle's name and version."""
     rule = "expected letters, digits and '._-', not starting with '.' or '-', but got"
     faults: list[str] = []
     if not _NAME.fullmatch(name):
@@ -207,41 +204,6 @@ def encode_manifest(manifest: BundleManifest) -> bytes:
     """Write a manifest as its one canonical JSON text, UTF-8 with a final newline."""
     text = json.dumps(manifest_to_json(manifest), indent=1, sort_keys=True, allow_nan=False)
     return f"{text}\n".encode("ascii")
-
-
-def parse_manifest(data: bytes) -> BundleManifest:
-    """Read a manifest.
-
-    Raises:
-        BundleError: not JSON, or breaking the schema; all faults are listed.
-    """
-    remedy = "Pack the model again, or use the version of EdgePack that wrote the bundle."
-    try:
-        table = json.loads(data.decode("ascii"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{MANIFEST_PATH}: expected JSON, but reading it failed: {error}", remedy=remedy
-        ) from error
-    if not isinstance(table, dict):
-        raise BundleError(f"{MANIFEST_PATH}: expected a table, not a list or value", remedy=remedy)
-    fields = Fields(table)
-    version = fields.integer("format")
-    if type(table.get("format")) is int and version != FORMAT:
-        raise BundleError(
-            f"{MANIFEST_PATH}: expected format {FORMAT}, not {version}",
-            remedy="Use the version of EdgePack that wrote the bundle, or pack the model again.",
-        )
-    manifest = _read_manifest(fields)
-    fields.close()
-    if not fields.faults and encode_manifest(manifest) != data:
-        fields.faults.append("expected the canonical spelling: it was written by another program")
-    if fields.faults:
-        raise BundleError(join_faults(MANIFEST_PATH, fields.faults), remedy=remedy)
-    return manifest
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a finite number")
 
 
 def manifest_to_json(manifest: BundleManifest) -> dict[str, object]:
@@ -302,146 +264,6 @@ def manifest_to_json(manifest: BundleManifest) -> dict[str, object]:
         },
         "version": manifest.version,
     }
-
-
-def _read_manifest(fields: Fields) -> BundleManifest:
-    name, version = fields.text("name"), fields.text("version")
-    fields.faults += _identity_faults(name, version)
-    golden = fields.table("golden", required=True)
-    manifest = BundleManifest(
-        name=name,
-        version=version,
-        target=_read_target(fields.table("target", required=True)),
-        recipe=read_recipe(fields.table("recipe", required=True)),
-        signature=read_signature(fields.table("signature", required=True)),
-        fidelity=read_fidelity(fields.table("fidelity", required=True)),
-        parity=_read_parity(fields),
-        provenance=_read_provenance(fields.table("provenance", required=True)),
-        artifacts=tuple(_read_artifact(each) for each in fields.tables("artifacts")),
-        golden_num_samples=golden.integer("num_samples", minimum=1, maximum=MAXIMUM_GOLDEN_SAMPLES),
-        files=tuple(_read_record(each) for each in fields.tables("files")),
-        class_names=fields.nullable_text("class_names"),
-    )
-    golden.close()
-    _check_files(fields, manifest)
-    return manifest
-
-
-def _read_target(fields: Fields) -> TargetProfile:
-    digest = _sha256(fields, "profile_sha256")
-    num_faults = len(fields.faults)
-    profile = read_profile(fields.table("profile", required=True), profile_id=fields.text("id"))
-    if len(fields.faults) == num_faults and profile_digest(profile) != digest:
-        fields.fault("profile_sha256", "expected the digest of `profile`")
-    fields.close()
-    return profile
-
-
-def _read_parity(fields: Fields) -> Parity | None:
-    if fields.has("parity") and fields.raw("parity") is None:
-        return None
-    table = fields.table("parity", required=True)
-    parity = Parity(
-        outputs=tuple(_read_parity_record(each) for each in table.tables("outputs")),
-        num_samples=table.integer("num_samples", minimum=1),
-        generated=table.boolean("generated"),
-        minimum_db=table.number("minimum_db", minimum=-_LIMIT_DB, maximum=_LIMIT_DB),
-        reference=table.text("reference"),
-    )
-    table.close()
-    return parity
-
-
-def _read_parity_record(fields: Fields) -> ParityRecord:
-    record = ParityRecord(
-        output=fields.text("output", empty=True),
-        sqnr_db=fields.number("sqnr_db", minimum=-_LIMIT_DB, maximum=_LIMIT_DB),
-        max_abs_error=fields.number("max_abs_error", minimum=0.0),
-        cosine=fields.number("cosine", minimum=-1.0, maximum=1.0),
-    )
-    fields.close()
-    return record
-
-
-def _read_provenance(fields: Fields) -> Provenance:
-    source = fields.table("source", required=True)
-    calibration = fields.table("calibration", required=True)
-    versions = fields.table("versions", required=True)
-    provenance = Provenance(
-        source_name=source.text("name"),
-        source_format=source.text("format"),
-        source_sha256=_sha256(source, "sha256"),
-        converter=fields.text("converter"),
-        tool_version=fields.text("tool_version"),
-        versions=tuple((key, versions.text(key)) for key in sorted(versions.keys())),
-        calibration_digest=calibration.nullable_text("digest"),
-        calibration_num_samples=calibration.integer("num_samples", minimum=0),
-        evaluation_digest=fields.nullable_text("evaluation_digest"),
-    )
-    source.close()
-    calibration.close()
-    fields.close()
-    return provenance
-
-
-def _read_artifact(fields: Fields) -> Artifact:
-    artifact = Artifact(
-        engine=fields.choice("engine", EngineName),
-        file=fields.text("file"),
-        arch=fields.nullable_text("arch"),
-    )
-    fields.close()
-    return artifact
-
-
-def _read_record(fields: Fields) -> FileRecord:
-    record = FileRecord(
-        path=fields.text("path"),
-        sha256=_sha256(fields, "sha256"),
-        num_bytes=fields.integer("num_bytes", minimum=0),
-    )
-    fields.close()
-    return record
-
-
-def _sha256(fields: Fields, key: str) -> str:
-    digest = fields.text(key)
-    if digest and not _SHA256.fullmatch(digest):
-        fields.fault(key, f"expected 64 lowercase hex digits, not {digest[:70]!r}")
-    return digest
-
-
-def _check_files(fields: Fields, manifest: BundleManifest) -> None:
-    """Note what does not hold between the file records and the rest."""
-    paths = [record.path for record in manifest.files]
-    fields.faults += path_faults([MANIFEST_PATH, *paths])
-    if paths != sorted(paths):
-        fields.fault("files", "expected them sorted by path")
-    if not manifest.artifacts:
-        fields.fault("artifacts", "expected at least one")
-    named = [(f"artifacts[{i}].file", each.file) for i, each in enumerate(manifest.artifacts)]
-    if manifest.class_names is not None:
-        named.append(("class_names", manifest.class_names))
-    for key, path in named:
-        if path not in paths:
-            fields.fault(key, f"expected the path of a listed file, not {path!r}")
-    if fields.faults:
-        return  # the signature may be nonsense, and then golden sizes are too
-    sizes = {record.path: record.num_bytes for record in manifest.files}
-    golden = golden_sizes(manifest.signature, manifest.golden_num_samples)
-    for path, num_bytes in golden.items():
-        if sizes.get(path) != num_bytes:
-            came = f"{sizes[path]} bytes" if path in sizes else "none"
-            fields.fault("files", f"expected {path!r} of {num_bytes} bytes, but got {came}")
-    strays = [
-        path
-        for path in paths
-        if path not in golden
-        and not path.startswith(EXTRA_FOLDER)
-        and path not in {each.file for each in manifest.artifacts}
-    ]
-    for path in strays:
-        fields.fault("files", f"{path!r} is neither an artifact, golden, nor below {EXTRA_FOLDER}")
 
 
 def golden_sizes(signature: Signature, num_samples: int) -> Mapping[str, int]:
