@@ -151,7 +151,12 @@ def build_variant(
         recipe=recipe,
         model=candidate,
         fidelity=evaluate_candidate(candidate, recipe, evaluation),
-        compressed_bytes=compressed_size(candidate.data),
+        # Compressing takes seconds for a large model, and pruning has done it already.
+        compressed_bytes=(
+            facts.compressed_bytes_after
+            if facts is not None and candidate is pruned
+            else compressed_size(candidate.data)
+        ),
         float_ops=float_ops,
         prune_facts=facts,
     )
