@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins: list[str] = []
+pytest_plugins = [
+    f"tests.fixtures.{room}"
+    for room in ("boards", "browser", "importers", "models", "sshd", "toolchains")
+]
 
 # Cheap failures come first: tests run in this order of their markers, unmarked ones before all.
 _COST = ("sshd", "browser", "real_model", "toolchain", "emulated")

@@ -21,7 +21,7 @@ from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,
     ModelIdentity,
-    load_measurement,
+    load_measurements,
     parse_measurement,
     write_measurement,
 )
@@ -141,7 +141,11 @@ def test_the_record_holds_what_others_rely_on(tmp_path: Path) -> None:
     assert set(table["validity"]) >= {"verdict", "reasons"}
     assert table["device"]["name"] == "local:"
     assert table["model"]["sha256"] == model.sha256
-    assert load_measurement(path) == result
+    assert load_measurements(path) == (result,)
+    failed = {"device": "board", "error": {"kind": "connect", "message": "no", "remedy": "try"}}
+    several = tmp_path / "several.json"
+    several.write_text(json.dumps([table, failed, table]))
+    assert load_measurements(several) == (result, result)
 
     for change, said in (
         ({"schema": 2}, "measurement: schema: expected 1, not 2"),
@@ -160,7 +164,9 @@ def test_the_record_holds_what_others_rely_on(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"", "expected a result in JSON"),
-        (b"[]", "expected one result, not a list or a bare value"),
+        (b"[]", "expected a result or a list of results, but there is none in it"),
+        (b"[1]", "expected a result or a list of results, but there is none in it"),
+        (b"7", "expected a result or a list of results, but there is none in it"),
         (b"[" * 100_000, "expected a result in JSON"),
         (b"{}", "schema: missing; expected a whole number"),
         (b"\xff\xfe\x00", "expected a result in JSON"),
@@ -170,12 +176,12 @@ def test_what_is_no_result_is_refused(tmp_path: Path, content: bytes, said: str)
     path = tmp_path / "result.json"
     path.write_bytes(content)
     with pytest.raises(MeasureError, match=said):
-        load_measurement(path)
+        load_measurements(path)
 
 
 def test_a_missing_result_is_named(tmp_path: Path) -> None:
     with pytest.raises(MeasureError) as caught:
-        load_measurement(tmp_path / "none.json")
+        load_measurements(tmp_path / "none.json")
     assert caught.value.message == (
         f"{tmp_path / 'none.json'}: the result cannot be read: No such file or directory"
     )

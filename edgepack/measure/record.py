@@ -33,6 +33,7 @@ from edgepack.measure.validity import Validity
 
 SCHEMA: Final = 1
 _MAXIMUM_FILE_BYTES: Final = 512 * 2**20
+_GIVE_RESULT: Final = "Give the file that `edgepack bench -o` or `deploy --results` wrote."
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CHECKED: Final = ("num_launches", "num_samples", "median_ns", "p90_ns", "min_ns", "max_ns")
 
@@ -215,35 +216,37 @@ def write_measurement(measurement: Measurement) -> bytes:
     return json.dumps(to_json(measurement), allow_nan=False).encode()
 
 
-def load_measurement(path: Path) -> Measurement:
-    """Read a result file.
+def load_measurements(path: Path) -> tuple[Measurement, ...]:
+    """Read a result file: one measurement, or a list in which failed devices are passed over.
 
     Raises:
-        MeasureError: unreadable, too large, not JSON, or not a measurement.
+        MeasureError: unreadable, too large, not JSON, without a measurement, or faulty.
     """
     try:
         size = path.stat().st_size
         if size > _MAXIMUM_FILE_BYTES:
             raise MeasureError(
                 f"{path}: expected a result of at most {_MAXIMUM_FILE_BYTES} bytes, not {size}",
-                remedy="Give the file that `edgepack bench -o` wrote.",
+                remedy=_GIVE_RESULT,
             )
-        table = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except OSError as error:
         raise MeasureError(
             f"{path}: the result cannot be read: {error.strerror}", remedy="Check the path."
         ) from error
     except (ValueError, RecursionError) as error:
         raise MeasureError(
-            f"{path}: expected a result in JSON: {error}",
-            remedy="Give the file that `edgepack bench -o` wrote.",
+            f"{path}: expected a result in JSON: {error}", remedy=_GIVE_RESULT
         ) from error
-    if not isinstance(table, dict):
+    items = value if isinstance(value, list) else [value]
+    tables = [item for item in items if isinstance(item, dict)]
+    measured = [table for table in tables if set(table) != {"device", "error"}]
+    if len(tables) < len(items) or not measured:
         raise MeasureError(
-            f"{path}: expected one result, not a list or a bare value",
-            remedy="Give the file that `edgepack bench -o` wrote for one device.",
+            f"{path}: expected a result or a list of results, but there is none in it",
+            remedy=_GIVE_RESULT,
         )
-    return parse_measurement(table)
+    return tuple(parse_measurement(table) for table in measured)
 
 
 def parse_measurement(table: Mapping[str, object]) -> Measurement:

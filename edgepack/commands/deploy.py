@@ -1,0 +1,196 @@
+"""`edgepack deploy`: the whole way, from a source model to numbers and a report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.commands.bench import Subject, bench_one, bench_report
+from edgepack.commands.boundary import error_json
+from edgepack.commands.console import note, print_json, print_table, show_work, warn
+from edgepack.commands.fleet import Reached, run_each
+from edgepack.commands.options import (
+    OUTPUT_FILE,
+    connect_options_from,
+    device_options,
+    json_option,
+    plan_options,
+)
+from edgepack.commands.output import check_outputs, write_report, write_text
+from edgepack.commands.pack import exit_code, pack_json, pack_summary
+from edgepack.commands.pack_options import import_options, make_request, pack_options
+from edgepack.commands.push import Pushed, push_one, summarize_push
+from edgepack.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgepack.cache import Cache
+    from edgepack.device.connect import ConnectOptions
+    from edgepack.measure.record import Measurement
+    from edgepack.report.summary import DeployReport
+    from edgepack.workflow.request import PackRequest, PackResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployed:
+    """A bundle pushed to a device and measured there."""
+
+    push: Pushed
+    measurement: "Measurement"
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@pack_options
+@import_options
+@device_options
+@plan_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("--results", type=OUTPUT_FILE, help="Write the measurements, raw samples and all.")
+@click.option(
+    "--report",
+    "report_path",
+    type=OUTPUT_FILE,
+    default=Path("report.html"),
+    show_default=True,
+    help="Report to write.",
+)
+@json_option
+def deploy(
+    *,
+    model: Path,
+    devices: tuple[str, ...],
+    output: Path | None,
+    results: Path | None,
+    report_path: Path,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Pack a model, push it to devices, measure it there and write a report.
+
+    Every variant inside the accuracy floors is measured on the first device, and the best one
+    is packed for all.
+    """
+    from edgepack.cache import Cache, cache_directory
+
+    check_outputs([output if output and not output.is_dir() else None, results, report_path])
+    request = make_request(model, output, given)
+    connect = connect_options_from(given)
+    cache = Cache(root=cache_directory())
+    packed = _pack_on(devices[0], request, connect=connect, cache=cache, root=given["root"])
+
+    def deploy_to(address: str) -> Deployed:
+        return Deployed(
+            push=push_one(packed.bundle, address, connect=connect, root=given["root"], cache=cache),
+            measurement=bench_one(
+                Subject(name=packed.bundle.manifest.name, content=packed.bundle),
+                address,
+                connect=connect,
+                cache=cache,
+                given=given,
+            ),
+        )
+
+    reached = run_each(devices, deploy_to)
+    report = _make_report(request, packed, reached)
+    write_report(report_path, report)
+    body = _deploy_json(request, packed, reached, report_path)
+    if results is not None:
+        write_text(results, json.dumps(body["bench"], allow_nan=False))
+    if as_json:
+        print_json(body)
+    else:
+        from edgepack.report.terminal import render_report
+
+        for warning in packed.warnings:
+            warn(warning)
+        print_table(render_report(report))
+        click.echo(f"bundle: {packed.bundle.path}")
+        click.echo(f"report: {report_path.resolve()}")
+        if results is not None:
+            note(f"wrote {results}")
+    if any(each.error for each in reached):
+        return ExitCode.FAILURE
+    return exit_code(packed, strict=given["strict"])
+
+
+def _pack_on(
+    address: str,
+    request: "PackRequest",
+    *,
+    connect: "ConnectOptions",
+    cache: "Cache",
+    root: str | None,
+) -> "PackResult":
+    from edgepack.workflow.packing import pack_model
+    from edgepack.workflow.rig import open_rig
+
+    with (
+        show_work() as work,
+        open_rig(
+            address,
+            connect=connect,
+            root=root,
+            profile=request.profile,
+            cache=cache,
+            on_step=work.step,
+            on_transfer=work.transfer,
+        ) as rig,
+    ):
+        for warning in rig.warnings:
+            warn(f"{rig.device.name}: {warning}")
+        return pack_model(request, cache=cache, rig=rig, on_step=work.step)
+
+
+def _make_report(
+    request: "PackRequest", packed: "PackResult", reached: Sequence[Reached[Deployed]]
+) -> "DeployReport":
+    from dataclasses import replace
+
+    from edgepack.report.summary import BenchmarkSummary, PushSummary
+
+    done = [each.result for each in reached if each.result is not None]
+    name = packed.bundle.manifest.name
+    measured = bench_report(f"{name} on {request.profile.id}", [e.measurement for e in done])
+    failed = [(each.device, each.error.message) for each in reached if each.error is not None]
+    return replace(
+        measured,
+        pack=pack_summary(request, packed),
+        pushes=(
+            *(summarize_push(each.push) for each in done),
+            *(PushSummary(device=device, error=message) for device, message in failed),
+        ),
+        benchmarks=(
+            *measured.benchmarks,
+            *(
+                BenchmarkSummary(device=device, model=name, error=message)
+                for device, message in failed
+            ),
+        ),
+    )
+
+
+def _deploy_json(
+    request: "PackRequest",
+    packed: "PackResult",
+    reached: Sequence[Reached[Deployed]],
+    report_path: Path,
+) -> dict[str, Any]:
+    from edgepack.measure.record import to_json
+
+    def item(each: Reached[Deployed], part: "Mapping[str, object] | None") -> object:
+        if part is not None:
+            return part
+        return {"device": each.device, "error": error_json(each.error) if each.error else None}
+
+    return {
+        "pack": pack_json(request, packed),
+        "push": [item(e, e.result.push.to_json() if e.result else None) for e in reached],
+        "bench": [item(e, to_json(e.result.measurement) if e.result else None) for e in reached],
+        "report": str(report_path.resolve()),
+    }

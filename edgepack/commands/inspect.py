@@ -1,0 +1,100 @@
+"""`edgepack inspect`: what a model or a bundle holds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgepack.commands.bench import open_subject
+from edgepack.commands.console import print_json, print_table
+from edgepack.commands.options import EXISTING_FILE, json_option
+
+if TYPE_CHECKING:
+    from edgepack.bundle.archive import Bundle
+    from edgepack.model import Model, TensorSpec
+
+
+@click.command()
+@click.argument("subject", type=EXISTING_FILE, metavar="MODEL|BUNDLE")
+@json_option
+def inspect(*, subject: Path, as_json: bool) -> None:
+    """Show the inputs, outputs, ops and origin of a .tflite model or a bundle."""
+    from edgepack.bundle.archive import Bundle
+    from edgepack.bundle.manifest import MODEL_PATH, manifest_to_json
+    from edgepack.model import read_model, signature_to_json
+
+    content = open_subject(subject).content
+    is_bundle = isinstance(content, Bundle)
+    model = read_model(content.read(MODEL_PATH)) if isinstance(content, Bundle) else content
+    if as_json:
+        body: dict[str, object] = {
+            "model": {
+                "sha256": model.sha256,
+                "size_bytes": model.num_bytes,
+                "signature": signature_to_json(model.signature),
+                "ops": dict(model.op_counts),
+                "is_quantized": model.is_quantized,
+                "has_state": model.has_state,
+            }
+        }
+        if isinstance(content, Bundle):
+            body["bundle"] = {
+                "release": content.release,
+                "sha256": content.sha256,
+                "size_bytes": content.num_bytes,
+                "manifest": manifest_to_json(content.manifest),
+            }
+        print_json(body)
+        return
+    if is_bundle and isinstance(content, Bundle):
+        _show_bundle(content)
+    _show_model(model)
+
+
+def _show_bundle(bundle: "Bundle") -> None:
+    from edgepack.report.intake import bundle_provenance, summarize_parity
+    from edgepack.report.summary import Fact
+    from edgepack.report.terminal import render_facts, render_parity
+
+    manifest = bundle.manifest
+    facts = [
+        Fact(name="Bundle", value=f"{manifest.name} {manifest.version} for {manifest.target.id}"),
+        Fact(name="Release", value=bundle.release),
+        Fact(name="Recipe", value=manifest.recipe.name),
+        Fact(name="SQNR to float", value=f"{manifest.fidelity.sqnr_db:.1f} dB"),
+        *bundle_provenance(manifest),
+    ]
+    print_table(render_facts(facts))
+    if manifest.parity is not None:
+        print_table(render_parity(summarize_parity(manifest.parity)))
+    for record in bundle.files():
+        click.echo(f"  {record.sha256[:12]}  {record.num_bytes:>10}  {record.path}")
+    click.echo()
+
+
+def _show_model(model: "Model") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "name", "shape", "dtype", "quantization"):
+        table.add_column(column)
+    for side, specs in (("input", model.signature.inputs), ("output", model.signature.outputs)):
+        for spec in specs:
+            shape = "x".join(str(size) for size in spec.shape) or "scalar"
+            table.add_row(side, spec.name, shape, spec.dtype, _quantization(spec))
+    print_table(table)
+    kinds = [
+        "quantized" if model.is_quantized else "float32",
+        *(["keeps state"] if model.has_state else []),
+    ]
+    click.echo(f"{model.num_bytes} bytes, {', '.join(kinds)}, sha256 {model.sha256}")
+    click.echo("ops: " + ", ".join(f"{name} {count}" for name, count in model.op_counts))
+
+
+def _quantization(spec: "TensorSpec") -> str:
+    if spec.quantization is None:
+        return ""
+    scales, points = spec.quantization.scales, spec.quantization.zero_points
+    if len(scales) > 1:
+        return f"{len(scales)} scales along axis {spec.quantization.axis}"
+    return f"scale {scales[0]:.6g}, zero point {points[0]}"

@@ -1,0 +1,30 @@
+"""`edgepack report`: stored results as one HTML file."""
+
+from pathlib import Path
+
+import click
+
+from edgepack.commands.bench import bench_report
+from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE
+from edgepack.commands.output import write_report
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=EXISTING_FILE, metavar="RESULT...")
+@click.option(
+    "-o",
+    "--output",
+    type=OUTPUT_FILE,
+    default=Path("report.html"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--title", help="Title of the report [default: what was measured].")
+def report(*, results: tuple[Path, ...], output: Path, title: str | None) -> None:
+    """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
+    from edgepack.measure.record import load_measurements
+
+    measured = [each for path in results for each in load_measurements(path)]
+    names = dict.fromkeys(each.model.name for each in measured)
+    write_report(output, bench_report(title or ", ".join(names), measured))
+    click.echo(f"report: {output.resolve()}")
