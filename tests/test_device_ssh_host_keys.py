@@ -110,9 +110,7 @@ def test_hashed_names(ssh_server: SshServer, connect: Connect, known: Path) -> N
 
 
 def test_new_names_are_hashed_when_configured(ssh_server: SshServer, known: Path) -> None:
-    config = ssh_server.write_config(
-        "hashing", f"UserKnownHostsFile {known}", "HashKnownHosts yes"
-    )
+    config = ssh_server.write_config("hashing", f"UserKnownHostsFile {known}", "HashKnownHosts yes")
     options = ConnectOptions(ssh_config=config, accept_new_host_key=True)
     with open_device(ssh_server.address, options=options):
         assert known.read_text().startswith("|1|")
@@ -120,9 +118,7 @@ def test_new_names_are_hashed_when_configured(ssh_server: SshServer, known: Path
     assert found.returncode == 0
 
 
-@pytest.mark.parametrize(
-    "names", ["[127.0.0.*]:*", "other,[127.0.0.1]:{port}", "127.0.0.1", "*"]
-)
+@pytest.mark.parametrize("names", ["[127.0.0.*]:*", "other,[127.0.0.1]:{port}", "127.0.0.1", "*"])
 def test_names_that_fit(ssh_server: SshServer, connect: Connect, known: Path, names: str) -> None:
     write(known, f"{names.format(port=ssh_server.port)} {ssh_server.host_key()} comment here\n")
     connect(known)
@@ -185,9 +181,7 @@ def test_a_pin_that_is_none(pin: str) -> None:
     )
 
 
-def test_the_known_type_is_asked_for_first(
-    ssh_servers: SshServers, tmp_path: Path
-) -> None:
+def test_the_known_type_is_asked_for_first(ssh_servers: SshServers, tmp_path: Path) -> None:
     """A server with several keys must show the one that is known."""
     server = ssh_servers.start(key_types=("ed25519", "rsa", "ecdsa"))
     for key_type in ("rsa", "ecdsa", "ed25519"):

@@ -1,5 +1,6 @@
 """The wire under an SSH connection, and noticing that it is dead."""
 
+import errno
 import socket
 import subprocess
 import threading
@@ -72,7 +73,9 @@ class WatchedWire:
         self._looked = now
         if self._is_watching and now - self._heard > SILENCE_SECONDS:
             self.is_dead = True
-            raise ConnectionAbortedError("the other side is silent")
+            # With both arguments: paramiko 5.1 formats them, and its thread would end
+            # without waking anyone if the first were missing.
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the other side is silent")
 
     def recv(self, num_bytes: int, /) -> bytes:
         """Receive some bytes.

@@ -19,6 +19,7 @@ from edgepack.device.transport import CommandResult, ProgressCallback
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
 
 _OPEN_SECONDS: Final = 20.0
+_REFUSED_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 6.0
 _READ_BYTES: Final = 128 * 1024
 _STDERR_BYTES: Final = 64 * 1024
@@ -62,21 +63,30 @@ class SshCommand:
         self._drain.start()
 
     def _open(self) -> paramiko.Channel:
-        try:
-            return self._transport.open_session(timeout=min(_OPEN_SECONDS, self._timeout_seconds))
-        except paramiko.ChannelException as error:
-            raise ConnectError(
-                f"{self._name} refused another session: {error.text}.",
-                remedy="Raise MaxSessions in the device's sshd_config, or end other connections.",
-            ) from None
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            if "Timeout" in str(error):
-                raise DeviceTimeoutError(
-                    f"{self._name} opened no session for {show_argv(self._argv)} within "
-                    f"{min(_OPEN_SECONDS, self._timeout_seconds):g} s.",
-                    remedy="See whether the device is overloaded, or try again.",
+        limit_seconds = min(_OPEN_SECONDS, self._timeout_seconds)
+        refused_until = time.monotonic() + _REFUSED_SECONDS
+        while True:
+            try:
+                return self._transport.open_session(timeout=limit_seconds)
+            except paramiko.ChannelException as error:
+                # OpenSSH counts a session until it has tidied up after it, a moment after
+                # it told us of its end; with MaxSessions 1 the next one comes too soon.
+                if time.monotonic() < refused_until:
+                    time.sleep(_REFUSED_SECONDS / 20)
+                    continue
+                raise ConnectError(
+                    f"{self._name} refused another session: {error.text}.",
+                    remedy="Raise MaxSessions in the device's sshd_config, or end other "
+                    "connections.",
                 ) from None
-            raise self._lost("opened no session") from None
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                if "Timeout" in str(error):
+                    raise DeviceTimeoutError(
+                        f"{self._name} opened no session for {show_argv(self._argv)} within "
+                        f"{limit_seconds:g} s.",
+                        remedy="See whether the device is overloaded, or try again.",
+                    ) from None
+                raise self._lost("opened no session") from None
 
     def __enter__(self) -> Self:
         return self

@@ -3,13 +3,14 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
-from paramiko.agent import AgentKey, AgentSSH
+from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from edgepack.device.ssh_config import SshSettings
@@ -64,16 +65,16 @@ class Login:
             ("keyboard-interactive", self._offer_answers),
             ("password", self._offer_password),
         )
-        # A method may be accepted and another still be wanted (a key, then a code), so
-        # the steps are gone through until none is left that the host allows.
-        for _ in steps:
+        # A method may be accepted and another still be wanted (a key, then a code).
+        while not self._is_done:
+            num_accepted = len(self._accepted)
             for method, step in steps:
-                if self._is_done:
-                    return
                 if method in self._allowed and method not in self._accepted:
                     step()
-        if not self._is_done:
-            raise self._refusal()
+                if len(self._accepted) > num_accepted:
+                    break
+            else:
+                raise self._refusal()
 
     def _try(self, offer: str | None, attempt: Callable[[], Sequence[str]]) -> bool:
         """Make one attempt; tell whether the host accepted it."""
@@ -109,17 +110,17 @@ class Login:
 
     def _offer_keys(self) -> None:
         user = self._settings.user
-        for offer, key in self._keys():
-            if self._try(offer, partial(self._transport.auth_publickey, user, key)):
-                self._accepted.add("publickey")
-                return
+        with closing(_Agent(self._settings.identity_agent)) as agent:
+            for offer, key in self._keys(agent):
+                if self._try(offer, partial(self._transport.auth_publickey, user, key)):
+                    self._accepted.add("publickey")
+                    return
 
-    def _keys(self) -> Iterator[tuple[str, paramiko.PKey]]:
+    def _keys(self, agent: "_Agent") -> Iterator[tuple[str, paramiko.PKey]]:
         own = {_public_blob(path): path for path in self._settings.identity_files}
         seen: set[bytes] = set()
-        agent_keys = _agent_keys(self._settings.identity_agent)
         # Keys the user named first, as OpenSSH does: hosts stop listening after a few.
-        agent_keys.sort(key=lambda key: key.asbytes() not in own)
+        agent_keys = sorted(agent.get_keys(), key=lambda key: key.asbytes() not in own)
         for agent_key in agent_keys:
             blob = agent_key.asbytes()
             if self._settings.identities_only and blob not in own:
@@ -136,7 +137,7 @@ class Login:
 
     def _load(self, path: Path) -> paramiko.PKey | None:
         passphrase: bytes | None = None
-        for _ in range(_NUM_PROMPTS + 1):
+        for num_asked in range(_NUM_PROMPTS + 1):
             try:
                 # paramiko 5.1 wants bytes here, whatever its annotation says.
                 return paramiko.PKey.from_path(path, passphrase)  # type: ignore[arg-type]
@@ -152,7 +153,8 @@ class Login:
             if self._prompt is None:
                 self._offered.append(f"{path} (locked by a passphrase, no terminal to ask for it)")
                 return None
-            passphrase = self._prompt(f"Passphrase for {path}: ").encode()
+            if num_asked < _NUM_PROMPTS:
+                passphrase = self._prompt(f"Passphrase for {path}: ").encode()
         self._offered.append(f"{path} (wrong passphrase)")
         return None
 
@@ -199,25 +201,27 @@ class Login:
 
 
 class _Agent(AgentSSH):
-    """The agent at a given socket; paramiko's own class only knows `SSH_AUTH_SOCK`."""
+    """The agent at a given socket; paramiko's own class only knows `SSH_AUTH_SOCK`.
 
-    def open(self, path: str) -> None:
+    Without an agent it has no keys, which is no fault: the key files come next.
+    """
+
+    def __init__(self, identity_agent: str | None) -> None:
+        super().__init__()
+        path = identity_agent or os.environ.get("SSH_AUTH_SOCK")
+        if not path or path == "none":
+            return
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(_AGENT_SECONDS)
         try:
             connection.connect(path)
-            self._connect(connection)  # type: ignore[attr-defined]  # paramiko's own subclasses use it
+            self._connect(connection)  # type: ignore[attr-defined]  # as paramiko's own do
         except (OSError, paramiko.SSHException):
-            connection.close()  # no agent is no fault: the key files come next
+            connection.close()
 
-
-def _agent_keys(identity_agent: str | None) -> list[AgentKey]:
-    path = identity_agent or os.environ.get("SSH_AUTH_SOCK")
-    if not path or path == "none":
-        return []
-    agent = _Agent()
-    agent.open(path)
-    return list(agent.get_keys())
+    def close(self) -> None:
+        """Close the connection to the agent."""
+        self._close()  # type: ignore[attr-defined]  # as paramiko's own do
 
 
 def _public_blob(path: Path) -> bytes | None:
