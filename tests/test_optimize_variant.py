@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepack.cache import Cache
+from edgepack.errors import OptimizeError
+from edgepack.optimize import variant as variant_module
+from edgepack.optimize.recipe import InterfaceType, Recipe, stock_recipe
+from edgepack.optimize.variant import (
+    SkippedVariant,
+    build_variant,
+    digest_feeds,
+    make_evaluation,
+    parse_skipped,
+    parse_variant,
+    skipped_to_json,
+    variant_to_json,
+)
+from edgepack.profile import Scheme
+from tests.fixtures.models import make_feeds, small_model
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(root=tmp_path / "cache")
+
+
+def _build(recipe: Recipe, cache: Cache, *, calibration_seed: int = 5) -> variant_module.Variant:
+    model = small_model("cnn")
+    return build_variant(
+        model,
+        recipe,
+        calibration=make_feeds(model, seed=calibration_seed),
+        evaluation=make_evaluation(model, make_feeds(model, seed=6)),
+        cache=cache,
+    )
+
+
+def test_the_float_model_is_its_own_variant(cache: Cache) -> None:
+    variant = _build(stock_recipe(Scheme.FLOAT32), cache)
+    assert variant.model.data == small_model("cnn").data
+    assert variant.fidelity.sqnr_db == 300.0
+    assert variant.fidelity.top1_agreement == 1.0
+
+
+def test_integer_and_float_interfaces_are_compared_in_real_numbers(cache: Cache) -> None:
+    plain = _build(stock_recipe(Scheme.INT8), cache)
+    integer = _build(stock_recipe(Scheme.INT8, interface=InterfaceType.INTEGER), cache)
+    assert integer.model.signature.inputs[0].dtype == "int8"
+    assert integer.fidelity.sqnr_db == pytest.approx(plain.fidelity.sqnr_db, abs=0.5)
+
+
+def test_a_second_build_is_read_from_the_cache(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.5)
+    first = _build(recipe, cache)
+
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("the quantizer ran although the result was kept")
+
+    monkeypatch.setattr(variant_module, "quantize", never)
+    assert _build(recipe, cache) == first
+    # Other calibration data do not concern a scheme that uses none.
+    assert _build(recipe, cache, calibration_seed=9) == first
+
+
+def test_other_calibration_data_make_another_static_variant(cache: Cache) -> None:
+    recipe = stock_recipe(Scheme.INT8)
+    first, second = _build(recipe, cache), _build(recipe, cache, calibration_seed=9)
+    assert first.model.sha256 != second.model.sha256
+
+
+def test_pruning_comes_before_quantization_and_zeros_stay(cache: Cache) -> None:
+    variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.5), cache)
+    assert variant.prune_facts is not None
+    assert variant.prune_facts.num_zero_after == 932
+    dense = _build(stock_recipe(Scheme.DYNAMIC_RANGE), cache)
+    assert variant.compressed_bytes < dense.compressed_bytes
+    assert variant.fidelity.sqnr_db < dense.fidelity.sqnr_db
+
+
+def test_labels_give_accuracies(cache: Cache) -> None:
+    model = small_model("cnn")
+    feeds = make_feeds(model)
+    outputs = make_evaluation(model, feeds).reference
+    labels = np.array([int(np.argmax(sample[0])) for sample in outputs])
+    variant = build_variant(
+        model,
+        stock_recipe(Scheme.FLOAT16),
+        calibration=None,
+        evaluation=make_evaluation(model, feeds, labels=labels),
+        cache=cache,
+    )
+    assert variant.fidelity.reference_accuracy == 1.0
+    assert variant.fidelity.accuracy == variant.fidelity.top1_agreement
+
+
+def test_json_gives_the_same_variant_back(cache: Cache) -> None:
+    variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.25), cache)
+    table = json.loads(json.dumps(variant_to_json(variant), allow_nan=False))
+    assert parse_variant(table, model=variant.model) == variant
+    skipped = SkippedVariant(recipe=variant.recipe, reason="no calibration data was given")
+    assert parse_skipped(json.loads(json.dumps(skipped_to_json(skipped)))) == skipped
+
+
+def test_facts_of_another_model_are_refused(cache: Cache) -> None:
+    variant = _build(stock_recipe(Scheme.FLOAT16), cache)
+    with pytest.raises(OptimizeError, match="sha256: expected that of the model beside it"):
+        parse_variant(variant_to_json(variant), model=small_model("cnn"))
+
+
+def test_the_digest_of_feeds_sees_values_shapes_order_and_labels() -> None:
+    first, second = np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)
+    digests = {
+        digest_feeds([(first,), (second,)]),
+        digest_feeds([(second,), (first,)]),
+        digest_feeds([(first, second)]),
+        digest_feeds([(first.reshape(2, 1),), (second,)]),
+        digest_feeds([(first,), (second,)], labels=np.array([0, 1])),
+    }
+    assert len(digests) == 5
