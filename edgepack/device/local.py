@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -220,7 +221,9 @@ def _read_parts(source: Path | bytes) -> Iterator[memoryview | bytes]:
 
 
 def _not_started(argv: Sequence[str], error: OSError) -> CommandResult:
-    is_absent = isinstance(error, FileNotFoundError)
+    # A folder of PATH that may not be read makes the system say "permission denied" of a
+    # program that is nowhere.
+    is_absent = shutil.which(argv[0], mode=os.F_OK) is None
     return CommandResult(
         exit_code=_NOT_FOUND if is_absent else _NOT_EXECUTABLE,
         stdout=b"",

@@ -18,7 +18,7 @@ _MAX_COMMAND_BYTES: Final = 120 * 1024
 # coreutils' sha256sum of Debian 12: 0.45 s). BusyBox has sha256sum, macOS shasum.
 _UPLOAD_SCRIPT: Final = """
 part=$2
-trap 'rm -f -- "$part"' EXIT
+trap 'rm -f -- "$part" 2> /dev/null' EXIT
 trap 'exit 130' HUP INT TERM PIPE
 umask 077
 cat > "$part" || exit 74
@@ -45,15 +45,34 @@ trap - EXIT
 echo "$sum"
 """
 
-# Argument: the process, which leads its own group when sshd started it. KILL follows when
-# TERM was ignored for a second.
+# Argument: the process. OpenSSH makes it the leader of its own group; dropbear (2022.83)
+# does not, so its descendants are looked up where there is a /proc. KILL follows when TERM
+# was ignored for a second.
 _STOP_SCRIPT: Final = """
-kill -s TERM -- "-$1" 2> /dev/null || kill -s TERM "$1" 2> /dev/null || exit 0
+list_tree() {
+  printf '%s ' "$1"
+  for stat in /proc/[0-9]*/stat; do
+    { read -r line < "$stat"; } 2> /dev/null || continue
+    set -- "$1" ${line##*) }
+    child=${stat#/proc/}
+    [ "$3" = "$1" ] && list_tree "${child%/stat}"
+  done
+}
+signal_all() {
+  reached=1
+  for process in "-$leader" $tree; do
+    kill -s "$1" -- "$process" 2> /dev/null && reached=0
+  done
+  return $reached
+}
+leader=$1
+tree=$(list_tree "$1")
+signal_all TERM || exit 0
 for turn in 1 2 3 4 5 6 7 8; do
-  kill -s 0 -- "-$1" 2> /dev/null || kill -s 0 "$1" 2> /dev/null || exit 0
+  signal_all 0 || exit 0
   sleep 0.125 2> /dev/null || sleep 1
 done
-kill -s KILL -- "-$1" 2> /dev/null || kill -s KILL "$1" 2> /dev/null
+signal_all KILL
 exit 0
 """
 
