@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from edgepack.errors import ToolchainError
+from edgepack.errors import ToolchainError, UsageError
 from edgepack.toolchains import (
     Origin,
     ToolchainState,
@@ -140,10 +140,10 @@ class TestGiven:
 
 class TestCatalog:
     def test_an_unknown_name_gets_the_nearest(self) -> None:
-        with pytest.raises(ToolchainError) as caught:
+        with pytest.raises(UsageError) as caught:
             ensure_toolchain("tensorflw", on_progress=ignore)
         assert caught.value.message == ("unknown toolchain 'tensorflw'; did you mean 'tensorflow'?")
-        with pytest.raises(ToolchainError, match="unknown toolchain 'x'"):
+        with pytest.raises(UsageError, match="unknown toolchain 'x'"):
             remove_toolchain("x")
 
     def test_nothing_is_there_at_first(self, toolchain_cache: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepack._fields import nearest
-from edgepack.errors import ToolchainError
+from edgepack.errors import ToolchainError, UsageError
 
 LOCKS: Final = Path(__file__).with_name("locks")
 SUPPORTED_PLATFORMS: Final = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
@@ -147,13 +147,13 @@ def find_spec(name: str) -> ToolchainSpec:
     """Give a toolchain's specification by its name.
 
     Raises:
-        ToolchainError: there is no such toolchain.
+        UsageError: there is no such toolchain.
     """
     for spec in SPECS:
         if spec.name == name:
             return spec
     names = [spec.name for spec in SPECS]
-    raise ToolchainError(
+    raise UsageError(
         f"unknown toolchain {name!r}{nearest(name, names)}",
         remedy="Run `edgepack toolchain list` to see them all.",
     )

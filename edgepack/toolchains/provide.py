@@ -71,7 +71,8 @@ def ensure_toolchain(
         on_progress: called with one line at a time.
 
     Raises:
-        ToolchainError: the toolchain is unknown, the given environment lacks something, or
+        UsageError: the toolchain is unknown.
+        ToolchainError: the given environment lacks something, or
             the isolated one could not be created.
     """
     spec = find_spec(name)
@@ -95,7 +96,8 @@ def remove_toolchain(name: str) -> bool:
     """Remove a toolchain's isolated environments; tell whether there was one.
 
     Raises:
-        ToolchainError: the toolchain is unknown, or a folder cannot be removed.
+        UsageError: the toolchain is unknown.
+        ToolchainError: a folder cannot be removed.
     """
     return remove_environments(find_spec(name))
 
