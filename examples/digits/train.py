@@ -21,15 +21,15 @@ SEED = 7
 def build_network() -> keras.Model:
     """Build the untrained network: 1x8x8x1 pixels in 0 to 1, ten logits."""
     pixels = keras.Input((8, 8, 1), name="pixels")
-    features = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(pixels)
-    features = keras.layers.BatchNormalization()(features)
-    features = keras.layers.ReLU()(features)
-    features = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
-    features = keras.layers.BatchNormalization()(features)
-    features = keras.layers.ReLU()(features)
-    features = keras.layers.Conv2D(32, 3, strides=2, padding="same", activation="relu")(features)
+    features = pixels
+    for filters, strides in ((32, 1), (64, 1), (64, 2)):
+        features = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(
+            features
+        )
+        features = keras.layers.BatchNormalization()(features)
+        features = keras.layers.ReLU()(features)
+    features = keras.layers.DepthwiseConv2D(3, padding="same", activation="relu")(features)
     features = keras.layers.Flatten()(features)
-    features = keras.layers.Dense(64, activation="relu")(features)
     return keras.Model(pixels, keras.layers.Dense(10, name="digit")(features), name="digits")
 
 
