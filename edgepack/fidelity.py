@@ -14,7 +14,6 @@ the candidate, in float64:
   with two classes or more; intervals are Wilson's, 95%.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -23,12 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack._fields import Fields, describe, join_faults
+from edgepack.comparison import LIMIT_DB, Sums, add_arrays, cosine, ratio_db
 from edgepack.errors import DataError, ModelError
+from edgepack.shares import paired_drop_interval, wilson_interval
 
-LIMIT_DB: Final = 300.0
-_Z95: Final = 1.959963984540054  # the normal distribution's 97.5% quantile
 _CLASS_RANK: Final = 2
 _MINIMUM_CLASSES: Final = 2
+
+__all__ = [
+    "LIMIT_DB",
+    "Fidelity",
+    "OutputFidelity",
+    "compare_outputs",
+    "paired_drop_interval",
+    "parse_fidelity",
+    "read_fidelity",
+    "sqnr_db",
+    "to_json",
+    "wilson_interval",
+]
 
 Outputs = Sequence[Sequence[NDArray[Any]]]
 """One sequence of output arrays for each sample."""
@@ -92,18 +104,6 @@ class Fidelity:
         return min((output.sqnr_db for output in self.outputs), default=LIMIT_DB)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Running sums of one output; per channel where it has channels."""
-
-    signal: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    candidate: float = 0.0
-    product: float = 0.0
-    max_abs_error: float = 0.0
-    num_non_finite: int = 0
-
-
 def compare_outputs(
     reference: Outputs,
     candidate: Outputs,
@@ -165,39 +165,6 @@ def sqnr_db(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
     if reference.shape != candidate.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {candidate.shape}")
     return _compare_output("", [reference], [candidate], None).sqnr_db
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Give Wilson's 95% interval of a proportion (JASA 22, 1927); 0 to 1 without trials."""
-    if trials == 0:
-        return (0.0, 1.0)
-    share = successes / trials
-    squared = _Z95**2
-    center = (share + squared / (2 * trials)) / (1 + squared / trials)
-    half = _Z95 * math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2))
-    half /= 1 + squared / trials
-    # At the ends the bound is exactly 0 or 1; rounding would leave it a hair off.
-    low = 0.0 if successes == 0 else max(0.0, center - half)
-    high = 1.0 if successes == trials else min(1.0, center + half)
-    return (low, high)
-
-
-def paired_drop_interval(lost: int, gained: int, trials: int) -> tuple[float, float]:
-    """Give the 95% interval of a paired difference of two shares, (lost - gained) / trials.
-
-    The adjusted Wald interval of Bonett and Price (J. Educ. Behav. Stat. 37, 2012), which
-    keeps its coverage for few samples and few disagreements.
-
-    Args:
-        lost: samples only the reference gets right.
-        gained: samples only the candidate gets right.
-        trials: all samples.
-    """
-    if trials == 0:
-        return (-1.0, 1.0)
-    down, up = (lost + 1) / (trials + 2), (gained + 1) / (trials + 2)
-    half = _Z95 * math.sqrt((down + up - (down - up) ** 2) / (trials + 2))
-    return (max(-1.0, down - up - half), min(1.0, down - up + half))
 
 
 def to_json(fidelity: Fidelity) -> dict[str, object]:
@@ -285,61 +252,26 @@ def _compare_output(
     last = {shape[-1] if len(shape) > 1 else 1 for shape in shapes}
     # An output whose last dimension varies from sample to sample has no channels to speak of.
     num_channels = last.pop() if len(last) == 1 else 1
-    sums = _Sums(signal=np.zeros(num_channels), noise=np.zeros(num_channels))
+    sums = Sums(signal=np.zeros(num_channels), noise=np.zeros(num_channels))
     for ours, theirs in zip(reference, candidate, strict=True):
-        _add(sums, ours, theirs)
+        add_arrays(sums, ours, theirs)
     signal, noise = float(sums.signal.sum()), float(sums.noise.sum())
     channel, channel_db = None, None
     loud = np.flatnonzero(sums.signal > 0)
     if num_channels > 1 and loud.size:
-        each = [_ratio_db(float(sums.signal[i]), float(sums.noise[i])) for i in loud]
+        each = [ratio_db(float(sums.signal[i]), float(sums.noise[i])) for i in loud]
         worst = int(np.argmin(each))
         channel, channel_db = int(loud[worst]), each[worst]
     return OutputFidelity(
         output=name,
-        sqnr_db=-LIMIT_DB if sums.num_non_finite else _ratio_db(signal, noise),
+        sqnr_db=-LIMIT_DB if sums.num_non_finite else ratio_db(signal, noise),
         max_abs_error=sums.max_abs_error,
-        cosine=_cosine(sums.product, signal, sums.candidate),
+        cosine=cosine(sums.product, signal, sums.candidate),
         worst_channel=channel,
         worst_channel_sqnr_db=channel_db,
         top1_agreement=agreement,
         num_non_finite=sums.num_non_finite,
     )
-
-
-def _add(sums: _Sums, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
-    ours = np.asarray(reference, dtype=np.float64)
-    theirs = np.asarray(candidate, dtype=np.float64)
-    finite = np.isfinite(ours) & np.isfinite(theirs)
-    if not finite.all():
-        alike = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-        sums.num_non_finite += int(np.sum(~finite & ~alike))
-        ours, theirs = np.where(finite, ours, 0.0), np.where(finite, theirs, 0.0)
-    if ours.size == 0:
-        return
-    difference = ours - theirs
-    shape = (-1, sums.signal.size)
-    sums.signal += np.sum(np.square(ours).reshape(shape), axis=0)
-    sums.noise += np.sum(np.square(difference).reshape(shape), axis=0)
-    sums.candidate += float(np.sum(np.square(theirs)))
-    sums.product += float(np.sum(ours * theirs))
-    sums.max_abs_error = max(sums.max_abs_error, float(np.max(np.abs(difference))))
-
-
-def _ratio_db(signal: float, noise: float) -> float:
-    if noise == 0:
-        return LIMIT_DB
-    if signal == 0:
-        return -LIMIT_DB
-    # The difference of logarithms, as the quotient may overflow.
-    ratio = 10.0 * (math.log10(signal) - math.log10(noise))
-    return min(LIMIT_DB, max(-LIMIT_DB, ratio))
-
-
-def _cosine(product: float, signal: float, candidate: float) -> float:
-    if signal == 0 or candidate == 0:
-        return 1.0 if signal == candidate else 0.0
-    return min(1.0, max(-1.0, product / (math.sqrt(signal) * math.sqrt(candidate))))
 
 
 def _judge_labels(

@@ -161,7 +161,7 @@ def _fit(array: NDArray[Any], spec: TensorSpec, faults: list[str]) -> NDArray[An
     if cast is None:
         return None
     if np.issubdtype(cast.dtype, np.floating):
-        finite = np.isfinite(cast).reshape(len(cast), -1).all(axis=1)
+        finite = np.isfinite(cast).all(axis=tuple(range(1, cast.ndim)))
         if not finite.all():
             bad = np.flatnonzero(~finite)
             kind = "NaN" if np.isnan(cast[bad[0]]).any() else "an infinity"

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack import child, evaluate, evaluate_worker, fidelity, flatbuffer
+from edgepack import child, comparison, evaluate, evaluate_worker, fidelity, flatbuffer, shares
 from edgepack import model as model_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
@@ -274,6 +274,7 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
         evaluation=evaluation.digest,
         source=source_digest(
             child,
+            comparison,
             evaluate,
             evaluate_worker,
             fidelity,
@@ -282,6 +283,7 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             prune_module,
             quantize_module,
             quantize_worker,
+            shares,
         ),
         libraries=json.dumps({name: version(name) for name in _LIBRARIES}),
     )

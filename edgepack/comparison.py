@@ -1,0 +1,60 @@
+"""Sums over two arrays that figures of fidelity are made of; `edgepack.fidelity` defines those."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIMIT_DB: Final = 300.0
+
+
+@dataclass(slots=True)
+class Sums:
+    """Running sums of one output; per channel of the last axis where it has channels."""
+
+    signal: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    candidate: float = 0.0
+    product: float = 0.0
+    max_abs_error: float = 0.0
+    num_non_finite: int = 0
+
+
+def add_arrays(sums: Sums, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
+    """Add a pair of arrays of one shape to the sums."""
+    ours = np.asarray(reference, dtype=np.float64)
+    theirs = np.asarray(candidate, dtype=np.float64)
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    if not finite.all():
+        alike = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+        sums.num_non_finite += int(np.sum(~finite & ~alike))
+        ours, theirs = np.where(finite, ours, 0.0), np.where(finite, theirs, 0.0)
+    if ours.size == 0:
+        return
+    difference = ours - theirs
+    shape = (-1, sums.signal.size)
+    sums.signal += np.sum(np.square(ours).reshape(shape), axis=0)
+    sums.noise += np.sum(np.square(difference).reshape(shape), axis=0)
+    sums.candidate += float(np.sum(np.square(theirs)))
+    sums.product += float(np.sum(ours * theirs))
+    sums.max_abs_error = max(sums.max_abs_error, float(np.max(np.abs(difference))))
+
+
+def ratio_db(signal: float, noise: float) -> float:
+    """Give the ratio of two powers in dB, kept within the limits."""
+    if noise == 0:
+        return LIMIT_DB
+    if signal == 0:
+        return -LIMIT_DB
+    # The difference of logarithms, as the quotient may overflow.
+    ratio = 10.0 * (math.log10(signal) - math.log10(noise))
+    return min(LIMIT_DB, max(-LIMIT_DB, ratio))
+
+
+def cosine(product: float, signal: float, candidate: float) -> float:
+    """Give the cosine of two vectors from their product and their squared lengths."""
+    if signal == 0 or candidate == 0:
+        return 1.0 if signal == candidate else 0.0
+    return min(1.0, max(-1.0, product / (math.sqrt(signal) * math.sqrt(candidate))))
