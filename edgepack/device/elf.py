@@ -78,7 +78,7 @@ def read_needs(content: bytes) -> SymbolNeeds:
         raise ValueError("not a little-endian ELF file of a known architecture")
     try:
         names = _needed_versions(content)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise ValueError(f"a damaged ELF file: {error}") from error
     newest: dict[str, Version] = {}
     for name in names:

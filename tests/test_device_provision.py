@@ -1,0 +1,188 @@
+"""Provisioning: a runtime is installed from here, proved by an import, and sent once."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgepack.cache import Cache, cache_directory
+from edgepack.device.connect import ConnectOptions, open_device
+from edgepack.device.deploy import place_files, push_bundle
+from edgepack.device.facts import DeviceFacts, read_facts
+from edgepack.device.local import LocalDevice
+from edgepack.device.packing import cut_command, join_pack
+from edgepack.device.payload import describe_file
+from edgepack.device.provision import Engine, parse_engine, provision, to_json
+from edgepack.device.transport import Device
+from edgepack.errors import ConnectError, DeployError, ProvisionError
+from tests.fixtures.boards import EmulatedBoard
+from tests.fixtures.bundle import DATA, write_digits_bundle
+from tests.fixtures.faulty_device import FaultyDevice
+from tests.fixtures.sshd import SshServer
+
+# The user's own cache: 40 MB of wheels are not downloaded anew for each run.
+CACHE = Cache(root=cache_directory())
+
+INVOKE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import importlib
+interpreter = importlib.import_module(sys.argv[2]).Interpreter(sys.argv[3], num_threads=1)
+interpreter.allocate_tensors()
+interpreter.invoke()
+print(interpreter.get_output_details()[0]["shape"].tolist())
+"""
+
+
+def install(device: Device, facts: DeviceFacts, steps: list[str] | None = None) -> Engine:
+    told: list[str] = [] if steps is None else steps
+    return provision(device, facts, root=facts.root, cache=CACHE, on_progress=told.append)
+
+
+def answer(device: Device, engine: Engine, model: str) -> str:
+    result = device.run(
+        [engine.python, "-I", "-c", INVOKE, engine.site, engine.module, model],
+        timeout_seconds=120,
+    )
+    assert result.exit_code == 0, result.stderr
+    return result.text.strip()
+
+
+def test_once_a_version(tmp_path: Path) -> None:
+    device = FaultyDevice(device=LocalDevice())
+    facts = read_facts(device, str(tmp_path / "root"))
+    steps: list[str] = []
+    engine = install(device, facts, steps)
+    site = Path(engine.site)
+    assert engine.name == "ai-edge-litert"
+    assert engine.xnnpack is True
+    assert engine.runtime_bytes == sum(count for _, count in device.uploads) > 2**20
+    assert steps[-1].startswith("installing ai-edge-litert 2.3.0 on faulty: (")
+    assert list((tmp_path / "root" / "staging").iterdir()) == []
+    assert not list(site.rglob("*WebGpu*"))
+    assert len(device.uploads) < 10
+    device.uploads.clear()
+    again = install(device, facts)
+    assert (again.runtime_bytes, device.uploads) == (0, [])
+    assert again == replace(engine, runtime_bytes=0)
+    assert parse_engine(to_json(engine)) == engine
+    assert answer(device, engine, str(DATA / "digits.tflite")) == "[1, 10]"
+
+    # A damaged one is noticed by importing it, and mended.
+    (site / "ai_edge_litert" / "interpreter.py").unlink()
+    mended = install(device, facts)
+    assert 0 < mended.runtime_bytes < 2**20
+    assert (site / "ai_edge_litert" / "interpreter.py").is_file()
+
+
+def test_a_link_that_dies_leaves_no_runtime(tmp_path: Path) -> None:
+    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
+    device = FaultyDevice(device=LocalDevice(), fails_at=5)
+    with pytest.raises(ConnectError):
+        install(device, facts)
+    runtimes = tmp_path / "root" / "runtimes"
+    assert list(runtimes.iterdir()) == []
+
+
+def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
+    """The last word is the device's: this one has too little memory to load the libraries."""
+    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
+    assert facts.python is not None
+    small = tmp_path / "python3"
+    small.write_text(f'#!/bin/sh\nulimit -v 45000\nexec {facts.python.path} "$@"\n')
+    small.chmod(0o755)
+    short = replace(facts, python=replace(facts.python, path=str(small)))
+    with pytest.raises(ProvisionError) as caught:
+        install(LocalDevice(), short)
+    assert f"local:: ai-edge-litert 2.3.0 was sent, but {small} cannot import it: " in (
+        caught.value.message
+    )
+    assert list((tmp_path / "root" / "runtimes").iterdir()) == []
+    assert list((tmp_path / "root" / "staging").iterdir()) == []
+
+
+def test_unserved_devices_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
+    device = FaultyDevice(device=LocalDevice())
+    with pytest.raises(ProvisionError, match="needs glibc"):
+        install(device, replace(facts, libc="musl"))
+    assert device.num_operations == 0
+
+
+def cut(pack: Path, folder: Path, index: bytes) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        cut_command(sys.executable, str(pack), str(folder)),
+        input=index,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_packs_are_cut_apart(tmp_path: Path) -> None:
+    files = [describe_file("a", b"1" * 10), describe_file("b", b""), describe_file("c", b"3")]
+    content, index = join_pack(files)
+    pack = tmp_path / "pack"
+    pack.write_bytes(content)
+    (tmp_path / "out").mkdir()
+    assert cut(pack, tmp_path / "out", index).returncode == 0
+    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert found == {"a": b"1" * 10, "b": b"", "c": b"3"}
+    assert not pack.exists()
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "link/escaped"])  # noqa: S108
+def test_packs_cannot_leave_the_folder(tmp_path: Path, path: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "link").symlink_to(tmp_path)
+    pack = tmp_path / "pack"
+    pack.write_bytes(b"x")
+    file = describe_file("x", b"x")
+    result = cut(pack, out, json.dumps([[path, file.sha256, 1]]).encode())
+    assert (result.returncode, result.stderr.strip()) == (1, b"a path leaves its folder")
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_damaged_packs_are_refused(tmp_path: Path) -> None:
+    content, index = join_pack([describe_file("a", b"1" * 10)])
+    pack = tmp_path / "pack"
+    pack.write_bytes(content[:-1] + b"2")
+    (tmp_path / "out").mkdir()
+    assert cut(pack, tmp_path / "out", index).stderr.strip() == b"a file was damaged on the way"
+    pack.write_bytes(content + b"more")
+    assert b"more bytes than files" in cut(pack, tmp_path / "out", index).stderr
+
+
+@pytest.mark.sshd
+def test_over_ssh(tmp_path: Path, ssh_server: SshServer) -> None:
+    options = ConnectOptions(ssh_config=ssh_server.ssh_config)
+    with open_device(ssh_server.address, options=options) as device:
+        facts = read_facts(device, str(tmp_path))
+        engine = install(device, facts)
+        assert engine.runtime_bytes > 2**20
+        folder = place_files(device, {"m.tflite": DATA / "digits.tflite"}, root=facts.root)
+        assert answer(device, engine, f"{folder}/m.tflite") == "[1, 10]"
+        assert install(device, facts).runtime_bytes == 0
+
+
+@pytest.mark.emulated
+def test_on_an_arm_board(tmp_path: Path, pi4_board: EmulatedBoard) -> None:
+    options = ConnectOptions(ssh_config=pi4_board.ssh_config)
+    bundle = write_digits_bundle(tmp_path / "digits.edgepack")
+    with open_device(pi4_board.address, options=options) as device:
+        facts = read_facts(device, "~/.edgepack")
+        assert (facts.arch, facts.cpu) == ("aarch64", "Cortex-A72")
+        assert facts.board == "Raspberry Pi 4 Model B Rev 1.5"
+        assert facts.root == "/home/pi/.edgepack"
+        engine = install(device, facts)
+        assert engine.site.startswith("/home/pi/.edgepack/runtimes/ai-edge-litert-2.3.0-cp311-")
+        deployment = push_bundle(device, bundle, root=facts.root)
+        assert deployment.sent_bytes > 0
+        assert push_bundle(device, bundle, root=facts.root).sent_bytes == 0
+        model = "/home/pi/.edgepack/bundles/digits/current/model.tflite"
+        assert answer(device, engine, model) == "[1, 10]"
+        with pytest.raises(DeployError, match="Permission denied"):
+            place_files(device, {"a": b"1"}, root="/usr/share/edgepack")
