@@ -3,7 +3,7 @@ import pytest
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import run_model
 from edgepack.fidelity import compare_outputs
-from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
+from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
 from edgepack.optimize.quantize import quantize
 from edgepack.optimize.recipe import InterfaceType, stock_recipe
@@ -138,3 +138,16 @@ def test_nothing_is_written_to_the_terminal(capfd: pytest.CaptureFixture[str]) -
     model = small_model("cnn")
     quantize(model, stock_recipe(Scheme.INT8), make_feeds(model))
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_form_of_op_that_the_quantizer_fails_at_is_left_in_float() -> None:
+    tree = read_flatbuffer(small_model("floor").data)
+    graph = tree.subgraphs[0]
+    operator = next(each for each in graph.operators if op_name(tree, each) == "MAXIMUM")
+    # ONNX converters write the scalar as an array of one: the quantizer raises on that.
+    graph.tensors[operator.inputs[1]].shape = [1]
+    model = read_model(write_flatbuffer(tree))
+    quantized, float_ops = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model))
+    assert float_ops == ("MAXIMUM",)
+    assert quantized.signature == model.signature
+    assert _sqnr_db(model, quantized) > 20.0

@@ -16,13 +16,21 @@ from edgepack import model as model_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.errors import CacheError, ModelError, OptimizeError
-from edgepack.evaluate import Feeds, dequantize_array, quantize_array, run_model
+from edgepack.evaluate import (
+    Answers,
+    Feeds,
+    RunModel,
+    dequantize_array,
+    quantize_array,
+    run_model,
+)
 from edgepack.fidelity import Fidelity, compare_outputs, read_fidelity
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Model, TensorSpec, read_model
 from edgepack.optimize import prune as prune_module
 from edgepack.optimize import quantize as quantize_module
 from edgepack.optimize import quantize_worker
+from edgepack.optimize import recipe as recipe_module
 from edgepack.optimize.prune import (
     PruneFacts,
     compressed_size,
@@ -51,7 +59,7 @@ class EvaluationSet:
     """
 
     feeds: Feeds
-    reference: tuple[tuple[NDArray[Any], ...], ...]
+    reference: Answers
     labels: NDArray[np.int64] | None
     digest: str
 
@@ -86,9 +94,19 @@ class SkippedVariant:
 
 
 def make_evaluation(
-    model: Model, feeds: Feeds, *, labels: NDArray[np.int64] | None = None
+    model: Model,
+    feeds: Feeds,
+    *,
+    labels: NDArray[np.int64] | None = None,
+    run: RunModel = run_model,
 ) -> EvaluationSet:
     """Run the float model on feeds and keep its outputs as the reference.
+
+    Args:
+        model: the float model.
+        feeds: its inputs, one tuple a sample.
+        labels: (num_samples,) class ids.
+        run: how the model is run.
 
     Raises:
         DataError: feeds that do not fit.
@@ -96,7 +114,7 @@ def make_evaluation(
     """
     return EvaluationSet(
         feeds=feeds,
-        reference=run_model(model, feeds),
+        reference=run(model, feeds),
         labels=labels,
         digest=digest_feeds(feeds, labels=labels),
     )
@@ -283,6 +301,7 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             prune_module,
             quantize_module,
             quantize_worker,
+            recipe_module,
             shares,
         ),
         libraries=json.dumps({name: version(name) for name in _LIBRARIES}),

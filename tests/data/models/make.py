@@ -74,12 +74,20 @@ def make_embedding() -> keras.Model:
     )
 
 
+def make_floor() -> keras.Model:
+    """Make a model with a MAXIMUM of a tensor and a scalar, which cannot be quantized."""
+    rows = keras.Input((4, 3), name="rows", batch_size=1)
+    hidden = layers.Dense(8)(rows)
+    return keras.Model(rows, layers.Dense(2)(keras.ops.maximum(hidden, -0.25)))
+
+
 if __name__ == "__main__":
     for name, make in (
         ("cnn", make_cnn),
         ("depthwise", make_depthwise),
         ("two", make_two),
         ("embedding", make_embedding),
+        ("floor", make_floor),
     ):
         keras.utils.set_random_seed(7)
         save(name, make())
