@@ -120,7 +120,7 @@ def read_answer(text: str, *, root: str) -> DeviceFacts:
         DeviceError: not the script's output, or a device without a kernel we know.
     """
     sections = split_sections(text)
-    uname = sections.get("uname", ())
+    uname = " ".join(sections.get("uname", ())).split()
     if len(uname) < 3 or "end" not in sections:  # noqa: PLR2004 - system, release, machine
         raise DeviceError(
             "the device did not answer the question what it is: expected a POSIX shell, "
@@ -128,7 +128,7 @@ def read_answer(text: str, *, root: str) -> DeviceFacts:
             remedy="Log in with `ssh` and see whether `sh -c 'uname -a'` works there; a login that "
             "starts a menu or a restricted shell cannot be used.",
         )
-    system, kernel, machine = (clean_text(line) for line in uname[:3])
+    system, kernel, machine = (clean_text(word) for word in uname[:3])
     arch = probe.parse_arch(sections.get("shell", ()), machine)
     os_id, os_version, os_name = probe.parse_os(sections)
     libc, libc_version = probe.parse_libc(sections, system)

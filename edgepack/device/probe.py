@@ -40,7 +40,7 @@ FACTS_SCRIPT: Final = r"""
 export LC_ALL=C
 section() { printf '\n@@%s\n' "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
-section uname; uname -s; uname -r; uname -m
+section uname; uname=$(uname -srm); printf '%s\n' "$uname"
 section shell
 for sh in /bin/sh "${PREFIX:-/data/data/com.termux/files/usr}/bin/sh" /system/bin/sh; do
   [ -r "$sh" ] || continue
@@ -55,19 +55,20 @@ head -c 4096 /etc/os-release 2>/dev/null || head -c 4096 /usr/lib/os-release 2>/
 section macos; has sw_vers && sw_vers 2>/dev/null
 section android
 has getprop && { getprop ro.build.version.release; getprop ro.product.model; } 2>/dev/null
-section glibc; getconf GNU_LIBC_VERSION 2>/dev/null
-section ldd; ldd --version 2>&1 </dev/null | head -n 4
+section glibc; glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null); printf '%s\n' "$glibc"
+section ldd; [ -n "$glibc" ] || ldd --version 2>&1 </dev/null | head -n 4
 section loaders
-ls -d /lib/ld-musl-*.so.1 /lib*/ld-linux*.so.* /lib/*/ld-linux*.so.* 2>/dev/null | head -n 16
+[ -n "$glibc" ] ||
+  ls -d /lib/ld-musl-*.so.1 /lib*/ld-linux*.so.* /lib/*/ld-linux*.so.* 2>/dev/null | head -n 16
 section libstdcxx
 for folder in /usr/lib/* /lib/* /usr/lib /usr/lib64 /lib64; do
   file=$folder/libstdc++.so.6
   [ -e "$file" ] && printf '%s %s\n' "$file" "$(readlink -f "$file" 2>/dev/null)"
 done
-section cpuinfo; sed -n '1,40p' /proc/cpuinfo 2>/dev/null | grep -v -i '^serial'
-section cpumodel; grep -E '^(Model|Hardware)[[:space:]]*:' /proc/cpuinfo 2>/dev/null | head -n 2
+section cpuinfo; sed -n -e '/^[Ss]erial/d' -e '1,40p' /proc/cpuinfo 2>/dev/null
+section cpumodel; sed -n -e '/^Model[[:space:]]*:/p' /proc/cpuinfo 2>/dev/null
 section sysctl
-[ "$(uname -s)" = Darwin ] &&
+[ "${uname%% *}" = Darwin ] &&
   for key in machdep.cpu.brand_string hw.ncpu hw.memsize hw.model; do
     printf '%s: ' "$key"; sysctl -n "$key"
   done 2>/dev/null
@@ -75,8 +76,10 @@ section cores
 getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null ||
   grep -c '^processor' /proc/cpuinfo 2>/dev/null
 section meminfo; grep -E '^MemTotal:' /proc/meminfo 2>/dev/null
-section board; head -c 200 /proc/device-tree/model 2>/dev/null | tr '\000' '\n'
-section product; head -c 200 /sys/class/dmi/id/product_name 2>/dev/null
+section board
+[ -r /proc/device-tree/model ] && tr '\000' '\n' </proc/device-tree/model 2>/dev/null
+section product
+[ -r /sys/class/dmi/id/product_name ] && cat /sys/class/dmi/id/product_name 2>/dev/null
 section python
 for name in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do
   has "$name" || continue

@@ -54,6 +54,8 @@ _LEAVE_OUT: Final = (
     "*.a",
     "*.h",
     "*.npz",
+    "numpy/*core/_simd.*",
+    "numpy/*core/*_tests.*",
     "numpy/distutils/*",
     "numpy/doc/*",
     "numpy/f2py/*",
