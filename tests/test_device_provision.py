@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgepack.cache import Cache, cache_directory
+from edgepack.device import wheels
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.deploy import place_files, push_bundle
 from edgepack.device.facts import DeviceFacts, read_facts
@@ -76,6 +77,16 @@ def test_once_a_version(tmp_path: Path) -> None:
     mended = install(device, facts)
     assert 0 < mended.runtime_bytes < 2**20
     assert (site / "ai_edge_litert" / "interpreter.py").is_file()
+
+
+def test_the_older_runtime_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "_ENGINES", wheels._ENGINES[1:])
+    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
+    if facts.python is None or facts.python.tag not in {"cp39", "cp310", "cp311"}:
+        pytest.skip("tflite-runtime has wheels for Python 3.9 to 3.11 only")
+    engine = install(LocalDevice(), facts)
+    assert (engine.name, engine.version, engine.numpy) == ("tflite-runtime", "2.14.0", "1.26.4")
+    assert answer(LocalDevice(), engine, str(DATA / "digits.tflite")) == "[1, 10]"
 
 
 def test_a_link_that_dies_leaves_no_runtime(tmp_path: Path) -> None:
