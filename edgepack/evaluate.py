@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,12 @@ from edgepack.model import Model, TensorSpec
 
 Feeds = Sequence[tuple[NDArray[Any], ...]]
 """One tuple a sample: the inputs in the model's order, in the model's element types."""
+
+Answers = tuple[tuple[NDArray[Any], ...], ...]
+"""One tuple a sample: the outputs in the model's order."""
+
+RunModel = Callable[[Model, Feeds], Answers]
+"""How a model is run: `run_model`, or something that keeps what it gave."""
 
 _TIMEOUT_SECONDS: Final = 1800.0
 # What LiteRT 2.3 says of ops it has no kernel for (core/subgraph.cc, op_resolver.cc).
@@ -34,7 +40,7 @@ def run_model(
     *,
     num_threads: int = 1,
     timeout_seconds: float = _TIMEOUT_SECONDS,
-) -> tuple[tuple[NDArray[Any], ...], ...]:
+) -> Answers:
     """Run a model on feeds and give each sample's outputs, in the model's order.
 
     All samples run in one child process, so a model that crashes the runtime is an error

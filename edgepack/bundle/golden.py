@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgepack.bundle.manifest import MAXIMUM_GOLDEN_SAMPLES
 from edgepack.errors import BundleError
-from edgepack.evaluate import Feeds, quantize_array, run_model
+from edgepack.evaluate import Feeds, RunModel, quantize_array, run_model
 from edgepack.model import Model, Signature, TensorSpec
 
 MAXIMUM_BYTES: Final = 8 * 2**20
@@ -36,7 +36,12 @@ class Golden:
 
 
 def make_golden(
-    float_model: Model, variant_model: Model, feeds: Feeds, *, num_samples: int = 4
+    float_model: Model,
+    variant_model: Model,
+    feeds: Feeds,
+    *,
+    num_samples: int = 4,
+    run: RunModel = run_model,
 ) -> Golden:
     """Run both models on the first samples and keep what went in and what came out.
 
@@ -48,6 +53,7 @@ def make_golden(
         variant_model: what is packed.
         feeds: inputs of the float model, one tuple a sample, in its input order and dtypes.
         num_samples: at most 64.
+        run: how the models are run.
 
     Raises:
         BundleError: no samples, or outputs of other shapes than the signature says.
@@ -65,9 +71,9 @@ def make_golden(
     chosen = list(feeds)[: min(num_samples, fitting, MAXIMUM_GOLDEN_SAMPLES)]
     packed = [_to_interface(sample, signature.inputs) for sample in chosen]
     reference = [
-        _to_interface(outputs, signature.outputs) for outputs in run_model(float_model, chosen)
+        _to_interface(outputs, signature.outputs) for outputs in run(float_model, chosen)
     ]
-    host = run_model(variant_model, packed)
+    host = run(variant_model, packed)
     return Golden(
         num_samples=len(chosen),
         inputs=pack_tensors(packed, signature.inputs),

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.console import note, print_json, print_table, show_work, warn
-from edgepack.commands.fleet import fleet_json, run_each
+from edgepack.commands.console import note, print_json, print_table
+from edgepack.commands.fleet import ReadyDevice, fleet_json, ready_device, run_each
 from edgepack.commands.options import (
     EXISTING_FILE,
     OUTPUT_FILE,
-    connect_options_from,
     device_options,
     json_option,
     plan_from,
@@ -26,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgepack.bundle.archive import Bundle
-    from edgepack.cache import Cache
-    from edgepack.device.connect import ConnectOptions
     from edgepack.measure.record import Measurement
     from edgepack.model import Model
+    from edgepack.profile import TargetProfile
     from edgepack.report.summary import DeployReport
 
 
@@ -39,6 +37,13 @@ class Subject:
 
     name: str
     content: "Bundle | Model"
+
+    @property
+    def profile(self) -> "TargetProfile | None":
+        """The target of a bundle."""
+        from edgepack.bundle.archive import Bundle
+
+        return self.content.manifest.target if isinstance(self.content, Bundle) else None
 
 
 @click.command()
@@ -68,11 +73,13 @@ def bench(
 
     check_outputs([output, report_path])
     opened = open_subject(subject)
-    connect = connect_options_from(given)
     cache = Cache(root=cache_directory())
-    reached = run_each(
-        devices, lambda each: bench_one(opened, each, connect=connect, cache=cache, given=given)
-    )
+
+    def bench_one(address: str) -> "Measurement":
+        with ready_device(address, given=given, profile=opened.profile, cache=cache) as ready:
+            return bench_on(ready, opened, given)
+
+    reached = run_each(devices, bench_one)
     body = fleet_json(reached, to_json)
     measured = [each.result for each in reached if each.result is not None]
     if output is not None:
@@ -108,54 +115,31 @@ def open_subject(path: Path) -> Subject:
     return Subject(name=path.name, content=load_model(path))
 
 
-def bench_one(
-    subject: Subject,
-    address: str,
-    *,
-    connect: "ConnectOptions",
-    cache: "Cache",
-    given: Mapping[str, Any],
-) -> "Measurement":
-    """Time a subject on one device, showing what is being done."""
+def bench_on(ready: ReadyDevice, subject: Subject, given: Mapping[str, Any]) -> "Measurement":
+    """Time a subject on a device that was made ready."""
     from edgepack.bundle.archive import Bundle
     from edgepack.profile import BenchmarkDefaults
     from edgepack.workflow.benching import bench_bundle, bench_model
-    from edgepack.workflow.rig import open_rig
 
-    content = subject.content
-    profile = content.manifest.target if isinstance(content, Bundle) else None
-    with (
-        show_work() as work,
-        open_rig(
-            address,
-            connect=connect,
-            root=given["root"],
-            profile=profile,
-            cache=cache,
-            on_step=work.step,
-            on_transfer=work.transfer,
-        ) as rig,
-    ):
-        for warning in rig.warnings:
-            warn(f"{rig.device.name}: {warning}")
-        plan = plan_from(
-            given,
-            defaults=profile.benchmark if profile else BenchmarkDefaults(),
-            num_threads=rig.num_threads(profile),
+    rig, work, profile = ready.rig, ready.work, subject.profile
+    plan = plan_from(
+        given,
+        defaults=profile.benchmark if profile else BenchmarkDefaults(),
+        num_threads=rig.num_threads(profile),
+    )
+    if isinstance(subject.content, Bundle):
+        measurement, _ = bench_bundle(
+            rig, subject.content, plan=plan, on_step=work.step, on_transfer=work.transfer
         )
-        if isinstance(content, Bundle):
-            measurement, _ = bench_bundle(
-                rig, content, plan=plan, on_step=work.step, on_transfer=work.transfer
-            )
-            return measurement
-        return bench_model(
-            rig,
-            content,
-            name=subject.name,
-            plan=plan,
-            on_step=work.step,
-            on_transfer=work.transfer,
-        )
+        return measurement
+    return bench_model(
+        rig,
+        subject.content,
+        name=subject.name,
+        plan=plan,
+        on_step=work.step,
+        on_transfer=work.transfer,
+    )
 
 
 def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport":

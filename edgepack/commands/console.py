@@ -2,15 +2,17 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
+
+PIPED_WIDTH = 80
 
 
 def print_json(body: object) -> None:
@@ -18,9 +20,18 @@ def print_json(body: object) -> None:
     click.echo(json.dumps(body, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(renderable: "RenderableType") -> None:
-    """Print a rich renderable on stdout; plain and unwrapped when it is not a terminal."""
-    _console(stderr=False).print(renderable)
+def print_table(renderable: "RenderableType", *, width: int = PIPED_WIDTH) -> None:
+    """Print a rich renderable on stdout; as plain text of this width when it is no terminal."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(renderable)
+        return
+    console = Console(file=sys.stdout, width=width, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(renderable)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def note(text: str) -> None:
@@ -43,26 +54,39 @@ class Work:
     def transfer(self, num_bytes: int, total_bytes: int) -> None:
         """Count bytes that were just sent, of so many in all."""
 
+    def ask(self, prompt: Callable[[str], str], text: str) -> str:
+        """Ask the user with the screen to themselves."""
+        return prompt(text)
+
 
 class _LiveWork(Work):
-    """Shows the current step, and a transfer as a bar with its rate, on a terminal."""
+    """Shows the current step with its time, and a transfer as a bar with its rate."""
 
     def __init__(self, bars: "Progress") -> None:
         self._bars = bars
-        self._step = bars.add_task("starting", total=None)
+        self._step: TaskID | None = None
         self._transfer: TaskID | None = None
 
     def step(self, text: str) -> None:
-        if self._transfer is not None:
-            self._bars.remove_task(self._transfer)
-            self._transfer = None
-        self._bars.update(self._step, description=text, visible=True)
+        for task in (self._step, self._transfer):
+            if task is not None:
+                self._bars.remove_task(task)
+        # A task of its own, so that the time shown is this step's.
+        self._step = self._bars.add_task(text, total=None)
+        self._transfer = None
 
     def transfer(self, num_bytes: int, total_bytes: int) -> None:
         if self._transfer is None:
-            self._bars.update(self._step, visible=False)
-            self._transfer = self._bars.add_task("sending", total=total_bytes)
+            self._transfer = self._bars.add_task("  sending", total=total_bytes)
         self._bars.update(self._transfer, advance=num_bytes, total=total_bytes)
+
+    def ask(self, prompt: Callable[[str], str], text: str) -> str:
+        # The spinner would write over the question and hide the cursor.
+        self._bars.stop()
+        try:
+            return prompt(text)
+        finally:
+            self._bars.start()
 
 
 @contextmanager
@@ -71,22 +95,7 @@ def show_work() -> Iterator[Work]:
     if not sys.stderr.isatty():
         yield Work()
         return
-    from rich import progress
+    from edgepack.commands.progress import make_progress
 
-    columns = (
-        progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(bar_width=24),
-        progress.DownloadColumn(binary_units=True),
-        progress.TransferSpeedColumn(),
-    )
-    with progress.Progress(*columns, console=_console(stderr=True), transient=True) as bars:
+    with make_progress() as bars:
         yield _LiveWork(bars)
-
-
-def _console(*, stderr: bool) -> "Console":
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    options: dict[str, Any] = {} if stream.isatty() else {"width": 200}
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, **options)

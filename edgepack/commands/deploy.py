@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import Subject, bench_one, bench_report
-from edgepack.commands.boundary import error_json
-from edgepack.commands.console import note, print_json, print_table, show_work, warn
-from edgepack.commands.fleet import Reached, run_each
+from edgepack.commands.bench import Subject, bench_on, bench_report
+from edgepack.commands.console import note, print_json, print_table, warn
+from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
 from edgepack.commands.options import (
     OUTPUT_FILE,
-    connect_options_from,
     device_options,
     json_option,
     plan_options,
@@ -22,14 +20,12 @@ from edgepack.commands.options import (
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary
 from edgepack.commands.pack_options import import_options, make_request, pack_options
-from edgepack.commands.push import Pushed, push_one, summarize_push
+from edgepack.commands.push import Pushed, push_on, summarize_push
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgepack.cache import Cache
-    from edgepack.device.connect import ConnectOptions
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
     from edgepack.workflow.request import PackRequest, PackResult
@@ -77,26 +73,23 @@ def deploy(
     is packed for all.
     """
     from edgepack.cache import Cache, cache_directory
+    from edgepack.workflow.packing import pack_model
 
     check_outputs([output if output and not output.is_dir() else None, results, report_path])
     request = make_request(model, output, given)
-    connect = connect_options_from(given)
     cache = Cache(root=cache_directory())
-    packed = _pack_on(devices[0], request, connect=connect, cache=cache, root=given["root"])
+    is_only = len(devices) == 1
+    # One connection serves for choosing the variant and for deploying it on the first device.
+    with ready_device(devices[0], given=given, profile=request.profile, cache=cache) as first:
+        packed = pack_model(request, cache=cache, rig=first.rig, on_step=first.work.step)
+        note(f"wrote {packed.bundle.path}")
+        reached = [run_one(devices[0], lambda _: _deploy_on(first, packed, given), is_only=is_only)]
 
     def deploy_to(address: str) -> Deployed:
-        return Deployed(
-            push=push_one(packed.bundle, address, connect=connect, root=given["root"], cache=cache),
-            measurement=bench_one(
-                Subject(name=packed.bundle.manifest.name, content=packed.bundle),
-                address,
-                connect=connect,
-                cache=cache,
-                given=given,
-            ),
-        )
+        with ready_device(address, given=given, profile=request.profile, cache=cache) as ready:
+            return _deploy_on(ready, packed, given)
 
-    reached = run_each(devices, deploy_to)
+    reached += [run_one(each, deploy_to, is_only=False) for each in devices[1:]]
     report = _make_report(request, packed, reached)
     write_report(report_path, report)
     body = _deploy_json(request, packed, reached, report_path)
@@ -119,32 +112,11 @@ def deploy(
     return exit_code(packed, strict=given["strict"])
 
 
-def _pack_on(
-    address: str,
-    request: "PackRequest",
-    *,
-    connect: "ConnectOptions",
-    cache: "Cache",
-    root: str | None,
-) -> "PackResult":
-    from edgepack.workflow.packing import pack_model
-    from edgepack.workflow.rig import open_rig
-
-    with (
-        show_work() as work,
-        open_rig(
-            address,
-            connect=connect,
-            root=root,
-            profile=request.profile,
-            cache=cache,
-            on_step=work.step,
-            on_transfer=work.transfer,
-        ) as rig,
-    ):
-        for warning in rig.warnings:
-            warn(f"{rig.device.name}: {warning}")
-        return pack_model(request, cache=cache, rig=rig, on_step=work.step)
+def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> Deployed:
+    bundle = packed.bundle
+    pushed = push_on(ready, bundle)
+    subject = Subject(name=bundle.manifest.name, content=bundle)
+    return Deployed(push=pushed, measurement=bench_on(ready, subject, given))
 
 
 def _make_report(
@@ -183,14 +155,9 @@ def _deploy_json(
 ) -> dict[str, Any]:
     from edgepack.measure.record import to_json
 
-    def item(each: Reached[Deployed], part: "Mapping[str, object] | None") -> object:
-        if part is not None:
-            return part
-        return {"device": each.device, "error": error_json(each.error) if each.error else None}
-
     return {
         "pack": pack_json(request, packed),
-        "push": [item(e, e.result.push.to_json() if e.result else None) for e in reached],
-        "bench": [item(e, to_json(e.result.measurement) if e.result else None) for e in reached],
+        "push": [item_json(each, lambda done: done.push.to_json()) for each in reached],
+        "bench": [item_json(each, lambda done: to_json(done.measurement)) for each in reached],
         "report": str(report_path.resolve()),
     }

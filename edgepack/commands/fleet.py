@@ -1,12 +1,19 @@
-"""One verb on several devices: each gets its result or its error, none hides another's."""
+"""Devices as verbs reach them: one made ready with its work shown, or several in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgepack.commands.boundary import error_json
-from edgepack.commands.console import note
+from edgepack.commands.console import Work, note, show_work, warn
+from edgepack.commands.options import connect_options_from
 from edgepack.errors import EdgePackError
+
+if TYPE_CHECKING:
+    from edgepack.cache import Cache
+    from edgepack.profile import TargetProfile
+    from edgepack.workflow.rig import Rig
 
 T = TypeVar("T")
 
@@ -20,6 +27,48 @@ class Reached(Generic[T]):
     error: EdgePackError | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyDevice:
+    """A device that is made ready, and where its work is shown."""
+
+    rig: "Rig"
+    work: Work
+
+
+@contextmanager
+def ready_device(
+    address: str, *, given: Mapping[str, Any], profile: "TargetProfile | None", cache: "Cache"
+) -> Iterator[ReadyDevice]:
+    """Connect to a device and make it ready, showing what is done until the end of the context.
+
+    Args:
+        address: as the user wrote it.
+        given: values of `device_options`.
+        profile: what the device must be; None takes any.
+        cache: where downloaded runtimes are kept.
+
+    Raises:
+        DeviceError: it cannot be reached, is not of the profile, or cannot run a runtime.
+    """
+    from edgepack.workflow.rig import open_rig
+
+    with (
+        show_work() as work,
+        open_rig(
+            address,
+            connect=connect_options_from(given, work),
+            root=given["root"],
+            profile=profile,
+            cache=cache,
+            on_step=work.step,
+            on_transfer=work.transfer,
+        ) as rig,
+    ):
+        for warning in rig.warnings:
+            warn(f"{rig.device.name}: {warning}")
+        yield ReadyDevice(rig=rig, work=work)
+
+
 def run_each(addresses: Sequence[str], action: Callable[[str], T]) -> tuple[Reached[T], ...]:
     """Run an action for each device in turn.
 
@@ -28,24 +77,36 @@ def run_each(addresses: Sequence[str], action: Callable[[str], T]) -> tuple[Reac
     Raises:
         EdgePackError: of the only device.
     """
-    if len(addresses) == 1:
-        return (Reached(device=addresses[0], result=action(addresses[0])),)
-    reached: list[Reached[T]] = []
-    for address in addresses:
-        try:
-            reached.append(Reached(device=address, result=action(address)))
-        except EdgePackError as error:
-            note(f"{address}: {error.message}\n  {error.remedy}")
-            reached.append(Reached(device=address, error=error))
-    return tuple(reached)
+    is_only = len(addresses) == 1
+    return tuple(run_one(each, action, is_only=is_only) for each in addresses)
+
+
+def run_one(address: str, action: Callable[[str], T], *, is_only: bool) -> Reached[T]:
+    """Run an action for one device.
+
+    Raises:
+        EdgePackError: when it is the only device.
+    """
+    try:
+        return Reached(device=address, result=action(address))
+    except EdgePackError as error:
+        if is_only:
+            raise
+        note(f"{address}: {error.message}")
+        if error.remedy:
+            note(f"  {error.remedy}")
+        return Reached(device=address, error=error)
 
 
 def fleet_json(reached: Sequence[Reached[T]], to_json: Callable[[T], object]) -> object:
     """Give the JSON of one result, or a list in the order of the devices."""
-    items = [
-        to_json(each.result)
-        if each.result is not None
-        else {"device": each.device, "error": error_json(each.error) if each.error else None}
-        for each in reached
-    ]
+    items = [item_json(each, to_json) for each in reached]
     return items[0] if len(items) == 1 else items
+
+
+def item_json(reached: Reached[T], to_json: Callable[[T], object]) -> object:
+    """Give the JSON of one device's result, or of its error."""
+    if reached.result is not None:
+        return to_json(reached.result)
+    error = error_json(reached.error) if reached.error is not None else None
+    return {"device": reached.device, "error": error}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from edgepack.commands.console import Work
     from edgepack.device.connect import ConnectOptions
     from edgepack.measure.plan import BenchmarkPlan
     from edgepack.profile import BenchmarkDefaults
@@ -56,9 +57,11 @@ def device_options(function: F) -> F:
     )(function)
 
 
-def connect_options_from(given: Mapping[str, Any]) -> "ConnectOptions":
+def connect_options_from(given: Mapping[str, Any], work: "Work") -> "ConnectOptions":
     """Make the connection's options; secrets are asked for only on a terminal."""
     from edgepack.device.connect import ConnectOptions
+
+    can_ask = sys.stdin.isatty() and sys.stderr.isatty()
 
     return ConnectOptions(
         ssh_config=given["ssh_config"],
@@ -66,12 +69,15 @@ def connect_options_from(given: Mapping[str, Any]) -> "ConnectOptions":
         accept_new_host_key=given["accept_new_host_key"],
         host_key=given["host_key"],
         connect_timeout_seconds=given["connect_timeout"],
-        prompt=_ask_secret if sys.stdin.isatty() and sys.stderr.isatty() else None,
+        prompt=(lambda text: work.ask(_ask_secret, text)) if can_ask else None,
     )
 
 
 def _ask_secret(text: str) -> str:
-    answer: str = click.prompt(text, hide_input=True, err=True)
+    # An empty answer is an answer: it gives up this way of logging in.
+    answer: str = click.prompt(
+        text, hide_input=True, err=True, prompt_suffix="", default="", show_default=False
+    )
     return answer
 
 

@@ -1,14 +1,13 @@
 """`edgepack pack`: from a source model to one verifiable bundle."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgepack.commands.console import print_json, print_table, show_work, warn
+from edgepack.commands.fleet import ready_device
 from edgepack.commands.options import (
-    connect_options_from,
     device_options,
     json_option,
 )
@@ -37,26 +36,15 @@ def pack(
     """
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.packing import pack_model
-    from edgepack.workflow.rig import open_rig
 
     request = make_request(model, output, given)
     cache = Cache(root=cache_directory())
-    with show_work() as work:
-        opened = (
-            open_rig(
-                device,
-                connect=connect_options_from(given),
-                root=given["root"],
-                profile=request.profile,
-                cache=cache,
-                on_step=work.step,
-                on_transfer=work.transfer,
-            )
-            if device is not None
-            else nullcontext()
-        )
-        with opened as rig:
-            result = pack_model(request, cache=cache, rig=rig, on_step=work.step)
+    if device is None:
+        with show_work() as work:
+            result = pack_model(request, cache=cache, rig=None, on_step=work.step)
+    else:
+        with ready_device(device, given=given, profile=request.profile, cache=cache) as ready:
+            result = pack_model(request, cache=cache, rig=ready.rig, on_step=ready.work.step)
     if as_json:
         print_json(pack_json(request, result))
     else:
@@ -106,14 +94,14 @@ def _row(outcome: "Outcome", *, on_device: bool) -> "VariantRow":
     reasons = outcome.outside
     if outcome.skipped_reason is not None:
         reasons = (*reasons, outcome.skipped_reason)
-    measurement = outcome.device if on_device else outcome.host
-    if measurement is None:
+    latency = outcome.device if on_device else outcome.host
+    if latency is None:
         return summarize_variant(outcome.variant, reasons=reasons)
     return summarize_variant(
         outcome.variant,
         reasons=reasons,
-        median_ns=measurement.summary.median_ns,
-        median_ci95_ns=measurement.summary.median_ci95_ns,
+        median_ns=latency.median_ns,
+        median_ci95_ns=latency.median_ci95_ns,
     )
 
 
@@ -157,8 +145,8 @@ def _variant_json(outcome: "Outcome") -> dict[str, object]:
         "size_bytes": variant.model.num_bytes if variant else None,
         "compressed_bytes": variant.compressed_bytes if variant else None,
         "sha256": variant.model.sha256 if variant else None,
-        "host_median_ns": outcome.host.summary.median_ns if outcome.host else None,
-        "device_median_ns": outcome.device.summary.median_ns if outcome.device else None,
+        "host_median_ns": outcome.host.median_ns if outcome.host else None,
+        "device_median_ns": outcome.device.median_ns if outcome.device else None,
         "fidelity": fidelity,
         "within_budget": outcome.within_budget,
         "outside": list(outcome.outside),

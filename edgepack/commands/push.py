@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.console import note, print_json, print_table, show_work, warn
-from edgepack.commands.fleet import Reached, fleet_json, run_each
+from edgepack.commands.console import note, print_json, print_table
+from edgepack.commands.fleet import Reached, ReadyDevice, fleet_json, ready_device, run_each
 from edgepack.commands.options import (
     EXISTING_FILE,
-    connect_options_from,
     device_options,
     json_option,
 )
@@ -19,15 +18,13 @@ from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
     from edgepack.bundle.archive import Bundle
-    from edgepack.cache import Cache
-    from edgepack.device.connect import ConnectOptions
     from edgepack.device.deploy import Deployment
     from edgepack.report.summary import PushSummary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pushed:
-    """A finished push: the deployment, the runtime's bytes and the time of it all."""
+    """A finished push: the deployment, its seconds, and the bytes of a runtime before it."""
 
     device: str
     deployment: "Deployment"
@@ -61,12 +58,14 @@ def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any)
     from edgepack.cache import Cache, cache_directory
 
     opened = open_bundle(bundle)
-    connect = connect_options_from(given)
     cache = Cache(root=cache_directory())
-    reached = run_each(
-        devices,
-        lambda each: push_one(opened, each, connect=connect, root=given["root"], cache=cache),
-    )
+
+    def push_one(address: str) -> Pushed:
+        profile = opened.manifest.target
+        with ready_device(address, given=given, profile=profile, cache=cache) as ready:
+            return push_on(ready, opened)
+
+    reached = run_each(devices, push_one)
     if as_json:
         print_json(fleet_json(reached, Pushed.to_json))
     else:
@@ -74,36 +73,20 @@ def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any)
     return ExitCode.FAILURE if any(each.error for each in reached) else ExitCode.DONE
 
 
-def push_one(
-    bundle: "Bundle", address: str, *, connect: "ConnectOptions", root: str | None, cache: "Cache"
-) -> Pushed:
-    """Push a bundle to one device, showing the transfer."""
+def push_on(ready: ReadyDevice, bundle: "Bundle") -> Pushed:
+    """Push a bundle to a device that was made ready."""
     from edgepack.device.deploy import push_bundle
-    from edgepack.workflow.rig import open_rig
 
+    rig = ready.rig
+    ready.work.step(f"pushing {bundle.manifest.name} {bundle.release} to {rig.device.name}")
     start = time.monotonic()
-    with (
-        show_work() as work,
-        open_rig(
-            address,
-            connect=connect,
-            root=root,
-            profile=bundle.manifest.target,
-            cache=cache,
-            on_step=work.step,
-            on_transfer=work.transfer,
-        ) as rig,
-    ):
-        for warning in rig.warnings:
-            warn(f"{rig.device.name}: {warning}")
-        work.step(f"pushing {bundle.manifest.name} to {rig.device.name}")
-        deployment = push_bundle(rig.device, bundle, root=rig.root, on_progress=work.transfer)
-        return Pushed(
-            device=rig.device.name,
-            deployment=deployment,
-            runtime_bytes=rig.engine.runtime_bytes,
-            seconds=time.monotonic() - start,
-        )
+    deployment = push_bundle(rig.device, bundle, root=rig.root, on_progress=ready.work.transfer)
+    return Pushed(
+        device=rig.device.name,
+        deployment=deployment,
+        runtime_bytes=rig.engine.runtime_bytes,
+        seconds=time.monotonic() - start,
+    )
 
 
 def _show(reached: tuple[Reached[Pushed], ...]) -> None:

@@ -1,5 +1,7 @@
 """Timing a bundle's release or a bare model on a device that was made ready."""
 
+from typing import TYPE_CHECKING
+
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.golden import Golden, make_golden
 from edgepack.bundle.manifest import MODEL_PATH
@@ -11,14 +13,17 @@ from edgepack.measure.drive import TimedModel, measure
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, ModelIdentity
 from edgepack.model import Model, read_model
-from edgepack.workflow.rig import Rig, StepCallback
+from edgepack.workflow.request import StepCallback
+
+if TYPE_CHECKING:
+    from edgepack.workflow.rig import Rig
 
 _NUM_GOLDEN = 2
 _SEED = 20_260_102
 
 
 def bench_bundle(
-    rig: Rig,
+    rig: "Rig",
     bundle: Bundle,
     *,
     plan: BenchmarkPlan,
@@ -66,7 +71,7 @@ def bench_bundle(
 
 
 def bench_model(
-    rig: Rig,
+    rig: "Rig",
     model: Model,
     *,
     name: str,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgepack import __version__
 from edgepack.bundle.archive import Bundle, write_bundle
@@ -19,7 +19,7 @@ from edgepack.bundle.manifest import (
 from edgepack.cache import Cache
 from edgepack.data import Samples, generate_samples, load_samples, split_samples
 from edgepack.errors import DataError, GoldenError, LimitError, MeasureError, OptimizeError
-from edgepack.evaluate import Feeds
+from edgepack.evaluate import Feeds, RunModel
 from edgepack.importers import (
     ImportedModel,
     ParityReport,
@@ -31,9 +31,13 @@ from edgepack.model import TensorSpec
 from edgepack.optimize.choose import Candidate, Choice, choose, judge
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import EvaluationSet, Variant, build_variant, make_evaluation
-from edgepack.workflow.request import Outcome, PackRequest, PackResult
-from edgepack.workflow.rig import Rig, StepCallback
+from edgepack.workflow.answers import keep_answers
+from edgepack.workflow.request import Outcome, PackRequest, PackResult, StepCallback
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
+
+if TYPE_CHECKING:
+    # A rig brings paramiko along, which packing without a device has no use for.
+    from edgepack.workflow.rig import Rig
 
 HOST: Final = "host"
 DEFAULT_PARITY_DB: Final = 60.0
@@ -54,10 +58,11 @@ class _Material:
     evaluation: Samples
     calibration_feeds: Feeds | None
     evaluation_set: EvaluationSet
+    run: RunModel
 
 
 def pack_model(
-    request: PackRequest, *, cache: Cache, rig: Rig | None, on_step: StepCallback
+    request: PackRequest, *, cache: Cache, rig: "Rig | None", on_step: StepCallback
 ) -> PackResult:
     """Pack a model for a target; with a rig, choose by what that device measures.
 
@@ -111,15 +116,16 @@ def _prepare(request: PackRequest, *, cache: Cache, on_step: StepCallback) -> _M
         cache=cache,
         on_progress=on_step,
     )
-    on_step("running the float model for reference")
     feeds = model_feeds(imported, evaluation)
+    run = keep_answers(cache)
     return _Material(
         imported=imported,
         parity=_record_parity(parity),
         calibration=calibration,
         evaluation=evaluation,
         calibration_feeds=model_feeds(imported, calibration) if calibration else None,
-        evaluation_set=make_evaluation(imported.model, feeds, labels=evaluation.labels),
+        evaluation_set=make_evaluation(imported.model, feeds, labels=evaluation.labels, run=run),
+        run=run,
     )
 
 
@@ -195,7 +201,7 @@ def _measure(
     request: PackRequest,
     material: _Material,
     *,
-    rig: Rig | None,
+    rig: "Rig | None",
     cache: Cache,
     on_step: StepCallback,
 ) -> Outcome:
@@ -220,6 +226,7 @@ def _measure(
             feeds,
             profile=request.profile,
             name=request.model.name,
+            run=material.run,
             on_step=on_step,
         )
     except (GoldenError, MeasureError) as error:
@@ -260,18 +267,17 @@ def _choose(
 def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
     if outcome.variant is None:
         raise ValueError(f"{outcome.recipe.name} has no variant")
-    measurement = outcome.device if measured_on != HOST else outcome.host
-    summary = measurement.summary if measurement is not None and measured_on else None
-    interval = summary.median_ci95_ns if summary is not None else None
+    latency = outcome.host if measured_on == HOST else outcome.device
+    interval = latency.median_ci95_ns if latency is not None else None
     return Candidate(
         name=outcome.recipe.name,
         scheme=outcome.recipe.scheme,
         num_bytes=outcome.variant.model.num_bytes,
         fidelity=outcome.variant.fidelity,
         outside=outcome.outside,
-        median_ns=summary.median_ns if summary is not None else None,
+        median_ns=latency.median_ns if latency is not None else None,
         median_ci95_ns=(float(interval[0]), float(interval[1])) if interval else None,
-        measured_on=measured_on if summary is not None else None,
+        measured_on=measured_on if latency is not None else None,
     )
 
 
@@ -306,7 +312,12 @@ def _write(
             evaluation_digest=material.evaluation.digest,
         ),
         model=variant.model,
-        golden=make_golden(material.imported.model, variant.model, material.evaluation_set.feeds),
+        golden=make_golden(
+            material.imported.model,
+            variant.model,
+            material.evaluation_set.feeds,
+            run=material.run,
+        ),
         extra_files=extra_files,
         class_names=request.class_names.name if request.class_names else None,
     )

@@ -1,5 +1,6 @@
 """What is asked of a pack, and what comes of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +8,13 @@ from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import Parity
 from edgepack.data import ImagePreprocessing
 from edgepack.importers import ImportOptions, SourceInfo
-from edgepack.measure.record import Measurement
 from edgepack.optimize.choose import Choice, Floors, Objective
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant
 from edgepack.profile import TargetProfile
+
+StepCallback = Callable[[str], None]
+"""Called with what is being done now, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,14 @@ class PackRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrialLatency:
+    """What a trial's choice rests on: the median over launches, and its 95% interval."""
+
+    median_ns: int
+    median_ci95_ns: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What became of one recipe.
 
@@ -90,8 +101,8 @@ class Outcome:
     recipe: Recipe
     variant: Variant | None = None
     outside: tuple[str, ...] = ()
-    host: Measurement | None = None
-    device: Measurement | None = None
+    host: TrialLatency | None = None
+    device: TrialLatency | None = None
     skipped_reason: str | None = None
 
     @property

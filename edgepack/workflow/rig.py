@@ -1,8 +1,9 @@
 """A device made ready to measure: connected, described, checked against the target, provisioned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from edgepack.cache import Cache
 from edgepack.device.connect import ConnectOptions, open_device
@@ -12,11 +13,17 @@ from edgepack.device.provision import Engine, provision
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.errors import DeviceError
-from edgepack.profile import TargetProfile
+from edgepack.profile import OperatingSystem, TargetProfile, missing_features
+from edgepack.workflow.request import StepCallback
 
-DEFAULT_ROOT = "~/.edgepack"
-
-StepCallback = Callable[[str], None]
+DEFAULT_ROOT: Final = "~/.edgepack"
+# Kernel families as `uname -s` says. Android is served through a Debian inside it, which says
+# Linux like any other.
+_SYSTEMS: Final = {
+    OperatingSystem.LINUX: "Linux",
+    OperatingSystem.ANDROID: "Linux",
+    OperatingSystem.MACOS: "Darwin",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +87,14 @@ def check_fit(profile: TargetProfile, facts: DeviceFacts) -> tuple[str, ...]:
         Warnings: less RAM, fewer cores than the profile says.
 
     Raises:
-        DeviceError: another architecture, or a required CPU feature is missing.
+        DeviceError: another architecture or system, or a required CPU feature is missing.
     """
     faults: list[str] = []
     if facts.arch != profile.hardware.arch:
         faults.append(f"architecture {facts.arch}, but the target's is {profile.hardware.arch}")
-    missing = [name for name in profile.hardware.features if name not in facts.cpu_features]
+    if facts.system != _SYSTEMS[profile.os]:
+        faults.append(f"system {facts.system}, but the target's is {_SYSTEMS[profile.os]}")
+    missing = missing_features(profile.hardware.features, facts.cpu_features)
     if missing:
         faults.append(f"no CPU feature {', '.join(missing)}, which the target requires")
     if faults:

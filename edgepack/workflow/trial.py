@@ -3,24 +3,32 @@
 import json
 import platform
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import edgepack.measure.drive as drive_module
 import edgepack.measure.stats as stats_module
+from edgepack._fields import Fields
 from edgepack.bundle.golden import make_golden
 from edgepack.cache import Cache, digest_parts, source_digest
-from edgepack.evaluate import Feeds, quantize_array
+from edgepack.errors import CacheError
+from edgepack.evaluate import Feeds, RunModel, quantize_array, run_model
 from edgepack.measure.drive import measure_on_host, read_runner
 from edgepack.measure.plan import BenchmarkPlan
-from edgepack.measure.record import Measurement, parse_measurement, write_measurement
+from edgepack.measure.record import Measurement, write_measurement
 from edgepack.model import Model
 from edgepack.optimize.variant import Variant, digest_feeds
 from edgepack.profile import OperatingSystem, TargetProfile
 from edgepack.workflow.benching import bench_model
-from edgepack.workflow.rig import Rig, StepCallback
+from edgepack.workflow.request import StepCallback, TrialLatency
+
+if TYPE_CHECKING:
+    from edgepack.workflow.rig import Rig
 
 _RECORD: Final = "measurement.json"
+_LATENCY: Final = "latency.json"
 _SYSTEMS: Final = {"Linux": OperatingSystem.LINUX, "Darwin": OperatingSystem.MACOS}
 _ARCHITECTURES: Final = {"arm64": "aarch64", "AMD64": "x86_64"}
 
@@ -50,11 +58,11 @@ def host_is(profile: TargetProfile) -> bool:
 
 def measure_on_this_machine(
     variant: Variant, feeds: Feeds, *, num_threads: int, cache: Cache, on_step: StepCallback
-) -> Measurement:
+) -> TrialLatency:
     """Measure a variant on this machine; a measurement of the same bytes here is kept.
 
     It is kept so that a repeated pack chooses the same variant and gives the same bundle; the
-    record says when it was taken.
+    record beside it has every sample, and says when they were taken.
 
     Raises:
         MeasureError: the runner failed.
@@ -69,12 +77,12 @@ def measure_on_this_machine(
         machine=f"{platform.node()} {platform.machine()} {platform.release()} {_cpu_name()}",
         python=sys.version,
         runner=read_runner().hex(),
-        source=source_digest(drive_module, stats_module),
+        source=source_digest(drive_module, stats_module, sys.modules[__name__]),
         engine=version("ai-edge-litert"),
     )
     folder = cache.load(key)
     if folder is not None:
-        return parse_measurement(json.loads((folder / _RECORD).read_bytes()))
+        return _read_latency(folder / _LATENCY)
     on_step(f"timing {variant.recipe.name} on this machine")
     measurement = measure_on_host(
         variant.model,
@@ -84,12 +92,21 @@ def measure_on_this_machine(
         recipe=variant.recipe.name,
         on_progress=_quiet,
     )
-    cache.store(key, {_RECORD: write_measurement(measurement)})
-    return measurement
+    latency = _summarize(measurement)
+    if latency.median_ci95_ns is None:  # cut short by the plan's limit: not worth keeping
+        return latency
+    cache.store(
+        key,
+        {
+            _LATENCY: json.dumps(asdict(latency)).encode(),
+            _RECORD: write_measurement(measurement),
+        },
+    )
+    return latency
 
 
 def measure_on_rig(
-    rig: Rig,
+    rig: "Rig",
     variant: Variant,
     float_model: Model,
     feeds: Feeds,
@@ -97,7 +114,8 @@ def measure_on_rig(
     profile: TargetProfile,
     name: str,
     on_step: StepCallback,
-) -> Measurement:
+    run: RunModel = run_model,
+) -> TrialLatency:
     """Measure a variant on the device, whose answers are checked first; never kept.
 
     Raises:
@@ -106,15 +124,40 @@ def measure_on_rig(
         DeviceError: the link failed.
     """
     on_step(f"timing {variant.recipe.name} on {rig.device.name}")
-    return bench_model(
+    measurement = bench_model(
         rig,
         variant.model,
         name=name,
         plan=trial_plan(rig.num_threads(profile)),
-        golden=make_golden(float_model, variant.model, feeds),
+        golden=make_golden(float_model, variant.model, feeds, run=run),
         target=profile.id,
         recipe=variant.recipe.name,
         on_step=_quiet,
+    )
+    return _summarize(measurement)
+
+
+def _summarize(measurement: Measurement) -> TrialLatency:
+    summary = measurement.summary
+    return TrialLatency(median_ns=summary.median_ns, median_ci95_ns=summary.median_ci95_ns)
+
+
+def _read_latency(path: Path) -> TrialLatency:
+    try:
+        fields = Fields(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    median_ns = fields.integer("median_ns", minimum=0)
+    interval = fields.integers("median_ci95_ns", minimum=0)
+    if fields.faults or len(interval) != 2:  # noqa: PLR2004 - its ends
+        raise _unreadable(path, "; ".join(fields.faults) or "an interval has two ends")
+    return TrialLatency(median_ns=median_ns, median_ci95_ns=(interval[0], interval[1]))
+
+
+def _unreadable(path: Path, reason: str) -> CacheError:
+    return CacheError(
+        f"the kept result {path} cannot be read: {reason}",
+        remedy=f"Remove the folder {path.parent} and try again.",
     )
 
 

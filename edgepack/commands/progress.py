@@ -1,0 +1,41 @@
+"""The live display of work: a spinner for a step, a bar with its rate for a transfer."""
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+
+class _TransferOnly(ProgressColumn):
+    """A column that is empty for steps, which have no bytes."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__()
+        self._column = column
+
+    def render(self, task: Task) -> RenderableType:
+        return Text("") if task.total is None else self._column(task)
+
+
+def make_progress() -> Progress:
+    """Give a display on stderr that vanishes at its end; what is printed meanwhile goes above."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(),
+        _TransferOnly(BarColumn(bar_width=20)),
+        _TransferOnly(DownloadColumn(binary_units=True)),
+        _TransferOnly(TransferSpeedColumn()),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )
