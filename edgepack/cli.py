@@ -5,6 +5,7 @@ verbs' one-line descriptions stand here, and a verb's module is imported when it
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
@@ -81,4 +82,8 @@ def edgepack() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     arguments = list(sys.argv[1:] if args is None else args)
+    # What cleans up after Ctrl-C must do so when a service manager or a closed terminal ends us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     sys.exit(run_guarded(edgepack, arguments))

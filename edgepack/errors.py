@@ -109,6 +109,12 @@ class OptimizeError(EdgePackError):
     kind = "optimize"
 
 
+class OutputError(EdgePackError):
+    """A result cannot be written where the user wants it."""
+
+    kind = "output"
+
+
 class BundleError(EdgePackError):
     """A bundle is damaged, hostile, or not a bundle."""
 

@@ -71,7 +71,7 @@ def bench(
     from edgepack.cache import Cache, cache_directory
     from edgepack.measure.record import to_json
 
-    check_outputs([output, report_path])
+    check_outputs(results=output, report=report_path)
     opened = open_subject(subject)
     cache = Cache(root=cache_directory())
 

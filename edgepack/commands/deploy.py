@@ -75,7 +75,7 @@ def deploy(
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.packing import pack_model
 
-    check_outputs([output if output and not output.is_dir() else None, results, report_path])
+    check_outputs(bundle=output or Path(), results=results, report=report_path)
     request = make_request(model, output, given)
     cache = Cache(root=cache_directory())
     is_only = len(devices) == 1

@@ -52,7 +52,10 @@ def device_options(function: F) -> F:
             help="Limit for reaching a device [default: the SSH configuration's, else 15].",
         ),
         click.option(
-            "--root", metavar="PATH", help="Folder on the device for releases and runtimes."
+            "--root",
+            metavar="PATH",
+            help="Folder on the device for releases and runtimes "
+            "[default: the target's, else ~/.edgepack].",
         ),
     )(function)
 
@@ -84,13 +87,25 @@ def _ask_secret(text: str) -> str:
 def plan_options(function: F) -> F:
     """Add the options that say how long and with how many threads to measure."""
     return apply_options(
-        click.option("--launches", type=click.IntRange(1, 1000), help="Fresh launches to time."),
-        click.option("--runs", type=click.IntRange(1, 1_000_000), help="Timed runs a launch."),
-        click.option("--threads", type=click.IntRange(1, 1024), help="Threads to infer with."),
+        click.option(
+            "--launches",
+            type=click.IntRange(1, 1000),
+            help="Fresh launches to time [default: the target's, else 10]; below 6 no interval.",
+        ),
+        click.option(
+            "--runs",
+            type=click.IntRange(1, 1_000_000),
+            help="Timed runs a launch [default: a second's worth, at least 64].",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 1024),
+            help="Threads to infer with [default: the target's, else 1].",
+        ),
         click.option(
             "--max-seconds",
             type=click.FloatRange(min=1, max=86400),
-            help="Limit for measuring one model on one device.",
+            help="Limit for measuring on one device [default: the target's, else 60].",
         ),
     )(function)
 

@@ -2,21 +2,24 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from edgepack.errors import UsageError
+from edgepack.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.report.summary import DeployReport
+
+_JSON_START: Final = (b"{", b"[")
+_HTML_START: Final = (b"<!doctype html",)
+_WRITE_REMEDY: Final = "Give a path in a folder you may write to, on a disk with room."
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, replacing one of the same name only when the new one is whole.
 
     Raises:
-        UsageError: the folder is missing or cannot be written to.
+        OutputError: the folder cannot be made or written to, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,10 +40,7 @@ def write_text(path: Path, text: str) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            remedy="Give a path in a folder you may write to, on a disk with room.",
-        ) from error
+        raise _cannot_write(path, error) from error
 
 
 def write_report(path: Path, report: "DeployReport") -> None:
@@ -50,16 +50,63 @@ def write_report(path: Path, report: "DeployReport") -> None:
     write_text(path, render_page(report))
 
 
-def check_outputs(paths: Sequence[Path | None]) -> None:
-    """Refuse output paths that cannot work before any work is done.
+def check_outputs(
+    *, bundle: Path | None = None, results: Path | None = None, report: Path | None = None
+) -> None:
+    """Refuse output paths that cannot work, before any work is done.
 
     Raises:
         UsageError: a folder in the place of a file, or two outputs of the same name.
+        OutputError: a folder that cannot be written to, or a file that is not an earlier output
+            of the same kind and would be lost.
     """
-    given = [path.resolve() for path in paths if path is not None]
-    for path in given:
-        if path.is_dir() or given.count(path) > 1:
+    # A bundle may be given as the folder to write it to.
+    folder = bundle if bundle is not None and bundle.is_dir() else None
+    files = [path for path in (bundle, results, report) if path is not None and path != folder]
+    resolved = [path.resolve() for path in files]
+    for path in files:
+        if path.is_dir() or resolved.count(path.resolve()) > 1:
             raise UsageError(
                 f"{path}: expected the name of a file of its own",
                 remedy="Give each output its own file name.",
             )
+        _check_writable(path.resolve().parent, path)
+    if folder is not None:
+        _check_writable(folder, folder)
+    for output, starts in ((results, _JSON_START), (report, _HTML_START)):
+        if output is not None:
+            _check_replaceable(output, starts)
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    if not existing.is_dir():
+        raise OutputError(
+            f"{path}: cannot be written: {existing} is not a folder", remedy=_WRITE_REMEDY
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{path}: cannot be written: no permission to write to {existing}",
+            remedy=_WRITE_REMEDY,
+        )
+
+
+def _check_replaceable(path: Path, starts: tuple[bytes, ...]) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if start and not start.startswith(starts):
+        raise OutputError(
+            f"{path}: expected a free name or an earlier output, but another file is there",
+            remedy="Give another output path, or move that file away.",
+        )
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written: {error.strerror or error}", remedy=_WRITE_REMEDY
+    )

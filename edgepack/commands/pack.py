@@ -11,6 +11,7 @@ from edgepack.commands.options import (
     device_options,
     json_option,
 )
+from edgepack.commands.output import check_outputs
 from edgepack.commands.pack_options import import_options, make_request, pack_options
 from edgepack.errors import ExitCode
 
@@ -37,6 +38,7 @@ def pack(
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.packing import pack_model
 
+    check_outputs(bundle=output or Path())
     request = make_request(model, output, given)
     cache = Cache(root=cache_directory())
     if device is None:

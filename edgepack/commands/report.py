@@ -6,7 +6,7 @@ import click
 
 from edgepack.commands.bench import bench_report
 from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE
-from edgepack.commands.output import write_report
+from edgepack.commands.output import check_outputs, write_report
 
 
 @click.command()
@@ -24,6 +24,7 @@ def report(*, results: tuple[Path, ...], output: Path, title: str | None) -> Non
     """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
     from edgepack.measure.record import load_measurements
 
+    check_outputs(report=output)
     measured = [each for path in results for each in load_measurements(path)]
     names = dict.fromkeys(each.model.name for each in measured)
     write_report(output, bench_report(title or ", ".join(names), measured))

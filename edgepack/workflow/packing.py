@@ -18,7 +18,14 @@ from edgepack.bundle.manifest import (
 )
 from edgepack.cache import Cache
 from edgepack.data import Samples, generate_samples, load_samples, split_samples
-from edgepack.errors import DataError, GoldenError, LimitError, MeasureError, OptimizeError
+from edgepack.errors import (
+    DataError,
+    GoldenError,
+    LimitError,
+    MeasureError,
+    OptimizeError,
+    OutputError,
+)
 from edgepack.evaluate import Feeds, RunModel
 from edgepack.importers import (
     ImportedModel,
@@ -291,6 +298,13 @@ def _write(
     path = request.output or Path(file_name)
     if path.is_dir():
         path = path / file_name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the folder cannot be made: {error.strerror or error}",
+            remedy="Give a path in a folder you may write to.",
+        ) from error
     calibration = material.calibration if variant.recipe.is_static else None
     return write_bundle(
         path,
