@@ -1,5 +1,6 @@
 """From a source model to a bundle: import, parity, variants, measurement, choice, writing."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def pack_model(
         source=material.imported.source,
         evaluation_num_samples=material.evaluation.num_samples,
         evaluation_generated=request.data.source is request.data.evaluation is None,
-        warnings=_warnings(request, chosen),
+        warnings=_warnings(request, material, chosen),
     )
 
 
@@ -183,7 +184,8 @@ def _build(
     cache: Cache,
     on_step: StepCallback,
 ) -> Outcome:
-    if recipe.is_static and material.calibration is None and not request.is_forced:
+    is_quantized = material.imported.model.is_quantized  # which no data could help
+    if recipe.is_static and not (material.calibration or is_quantized or request.is_forced):
         return Outcome(
             recipe=recipe, skipped_reason="needs calibration data: give some with --data"
         )
@@ -220,7 +222,8 @@ def _measure(
         host = measure_on_this_machine(
             outcome.variant,
             feeds,
-            num_threads=request.profile.num_threads or 1,
+            # More threads than cores wait for each other: 16 times slower was seen.
+            num_threads=min(request.profile.num_threads or 1, os.cpu_count() or 1),
             cache=cache,
             on_step=on_step,
         )
@@ -401,8 +404,10 @@ def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
     return files
 
 
-def _warnings(request: PackRequest, chosen: Outcome) -> tuple[str, ...]:
+def _warnings(request: PackRequest, material: _Material, chosen: Outcome) -> tuple[str, ...]:
     warnings: list[str] = []
+    if material.imported.model.is_quantized:
+        warnings.append("the model is quantized already: it is packed as it is")
     if chosen.outside:
         warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
     if request.data.source is None and request.data.evaluation is None:
