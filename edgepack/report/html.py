@@ -35,6 +35,7 @@ from edgepack.report.rows import Standing, figure_rows, launch_rows, standing
 from edgepack.report.style import STYLE_SHEET
 from edgepack.report.summary import (
     BenchmarkSummary,
+    Condition,
     DeployReport,
     PackSummary,
     ParitySummary,
@@ -76,8 +77,7 @@ def render_page(report: DeployReport) -> str:
     if report.pack is not None:
         sections.append(_pack(report.pack))
     sections += [
-        _benchmark(each, number=number, with_reasons=len(report.benchmarks) > 1)
-        for number, each in enumerate(report.benchmarks, start=1)
+        _benchmark(each, with_reasons=len(report.benchmarks) > 1) for each in report.benchmarks
     ]
     if report.pushes:
         sections.append(_pushes(report.pushes))
@@ -164,8 +164,8 @@ def _pack(pack: PackSummary) -> str:
     parts = [f'<p class="lead">{escape(reason)}{_floors(pack)}</p>']
     parts.append(
         plots(
-            plot_tradeoff(pack, measure=Measure.LATENCY, key="latency"),
-            plot_tradeoff(pack, measure=Measure.FIDELITY, key="fidelity"),
+            plot_tradeoff(pack, measure=Measure.LATENCY),
+            plot_tradeoff(pack, measure=Measure.FIDELITY),
         )
     )
     parts.append(table(caption, columns, rows))
@@ -243,12 +243,12 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
     caption = f"{count(len(benchmarks), 'measurement')}; each is shown in full below"
     return section(
         "Measurements",
-        plots(plot_comparison(benchmarks, key="comparison")),
+        plots(plot_comparison(benchmarks)),
         table(caption, columns, rows),
     )
 
 
-def _benchmark(benchmark: BenchmarkSummary, *, number: int, with_reasons: bool) -> str:
+def _benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool) -> str:
     title = f"{model_title(benchmark)} on {device_name(benchmark.device)}"
     if benchmark.error is not None:
         return section(title, f"<p>{_verdict(benchmark)} {text_of(benchmark.error)}</p>")
@@ -258,8 +258,8 @@ def _benchmark(benchmark: BenchmarkSummary, *, number: int, with_reasons: bool) 
         parts.append(f"<ul>{reasons}</ul>")
     parts.append(
         plots(
-            plot_distribution(benchmark, key=f"distribution{number}"),
-            plot_launches(benchmark, key=f"launches{number}"),
+            plot_distribution(benchmark),
+            plot_launches(benchmark),
         )
     )
     figures = table(
@@ -295,12 +295,16 @@ def _launches(benchmark: BenchmarkSummary) -> str:
 def _conditions(benchmark: BenchmarkSummary) -> str:
     if not benchmark.conditions:
         return ""
-    rows = (
-        f"<tr>{row_head(each.name)}<td>{text_of(each.before)}</td><td>{text_of(each.after)}</td></tr>"
-        for each in benchmark.conditions
-    )
+    rows = (f"<tr>{row_head(each.name)}{_states(each)}</tr>" for each in benchmark.conditions)
     columns = (("State", False), ("Before", False), ("After", False))
     return table("The device's state before and after", columns, rows)
+
+
+def _states(condition: Condition) -> str:
+    before, after = text_of(condition.before), text_of(condition.after)
+    if not condition.is_known and before == after:
+        return f'<td class="text unknown" colspan="2">{before}</td>'
+    return f'<td class="text">{before}</td><td class="text">{after}</td>'
 
 
 def _pushes(pushes: Sequence[PushSummary]) -> str:

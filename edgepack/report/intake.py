@@ -140,31 +140,31 @@ def _architecture(facts: "DeviceFacts") -> str:
 def conditions(before: "DeviceState", after: "DeviceState") -> tuple[Condition, ...]:
     """Give a device's state before and after, row by row; what it does not tell is said."""
     return tuple(
-        Condition(name=name, before=early, after=late)
-        for (name, early), (_, late) in zip(_state(before), _state(after), strict=True)
+        Condition(
+            name=name,
+            before=early or _reason(before, field),
+            after=late or _reason(after, field),
+            is_known=early is not None or late is not None,
+        )
+        for (name, field, early), (_, _, late) in zip(_state(before), _state(after), strict=True)
     )
 
 
-def _state(state: "DeviceState") -> tuple[tuple[str, str], ...]:
-    reasons = dict(state.unavailable)
+def _reason(state: "DeviceState", field: str) -> str:
+    return dict(state.unavailable).get(field, _NOT_TOLD)
 
-    def tell(field: str, text: str | None) -> str:
-        return text if text is not None else reasons.get(field, _NOT_TOLD)
 
+def _state(state: "DeviceState") -> tuple[tuple[str, str, str | None], ...]:
+    """Give each quantity's name, its field and its value; None where the device told none."""
+    free = state.available_bytes
     return (
-        ("Temperature", tell("temperature_c", _optional(state.temperature_c, "{:.1f} °C"))),
-        ("Governor", tell("governor", state.governor)),
-        ("Clock", tell("frequency_khz", _clocks(state.frequency_khz))),
-        ("Highest clock", tell("maximum_khz", _clocks(state.maximum_khz))),
-        ("Throttling", tell("throttled", _flags(state.throttled))),
-        ("Load, 1 min", tell("load_1min", _optional(state.load_1min, "{:.2f}"))),
-        (
-            "Free memory",
-            tell(
-                "available_bytes",
-                memory_size(state.available_bytes) if state.available_bytes is not None else None,
-            ),
-        ),
+        ("Temperature", "temperature_c", _optional(state.temperature_c, "{:.1f} °C")),
+        ("Governor", "governor", state.governor or None),
+        ("Clock", "frequency_khz", _clocks(state.frequency_khz)),
+        ("Highest clock", "maximum_khz", _clocks(state.maximum_khz)),
+        ("Throttling", "throttled", _flags(state.throttled)),
+        ("Load, 1 min", "load_1min", _optional(state.load_1min, "{:.2f}")),
+        ("Free memory", "available_bytes", memory_size(free) if free is not None else None),
     )
 
 

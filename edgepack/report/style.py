@@ -76,6 +76,7 @@ th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--muted); font-size: .8125rem; font-weight: 500; vertical-align: bottom; }
 tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; }
 td.text { overflow-wrap: anywhere; min-width: 9rem; }
+td.unknown { color: var(--muted); }
 .number { text-align: right; white-space: nowrap; }
 .interval { display: block; color: var(--muted); font-size: .8125rem; }
 tr.chosen > *, tr.chosen + tr.notes > * {
@@ -96,7 +97,7 @@ tr.notes > td { padding-top: 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1rem 2rem; margin: 1rem 0; }
 figure { margin: 0; min-width: 0; }
-figure svg { display: block; width: 100%; height: auto; }
+figure svg { display: block; width: 100%; max-width: 36rem; height: auto; }
 figcaption { margin-top: .35rem; color: var(--muted); font-size: .8125rem; line-height: 1.45; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 0 2.5rem; }
@@ -108,6 +109,9 @@ code { font: .8125rem/1.5 ui-monospace, "SF Mono", "Cascadia Mono", Menlo, monos
 footer { margin-top: 4rem; padding-top: 1rem; padding-bottom: 3rem; color: var(--muted);
   font-size: .8125rem; }
 footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none; }
+@media (max-width: 60rem) {
+  th, td { padding-left: .45rem; padding-right: .45rem; }
+}
 @media (max-width: 40rem) {
   main, header, footer { padding-left: 1rem; padding-right: 1rem; }
   header { padding-top: 1.75rem; }

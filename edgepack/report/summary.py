@@ -162,11 +162,15 @@ class GoldenRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
-    """One quantity of the device's state, before and after."""
+    """One quantity of the device's state, before and after.
+
+    Where the device told neither, both hold why, and `is_known` is false.
+    """
 
     name: str
     before: str
     after: str
+    is_known: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

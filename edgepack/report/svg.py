@@ -1,72 +1,47 @@
-"""Drawing with matplotlib into inline SVG that takes the page's colors and font.
+"""Elements of an inline SVG picture that takes the page's colors and font.
 
-Drawn through Figure objects, never pyplot, so nothing global is left behind. Text stays text,
-and colors become CSS variables, so one picture serves light and dark pages. The same values
-give the same bytes.
+Text stays text, colors are the page's CSS variables, and no element has an id, so one picture
+serves light and dark pages and pictures never meet. The same values give the same bytes.
 """
 
-import io
-import re
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree as ET
-
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from html import escape
+from typing import Final, Literal
 
 from edgepack.report.labels import plain
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+WIDTH: Final = 440.0
+"""Every picture's width in its own units; the page scales it to the room there is."""
 
-    from matplotlib.axes import Axes
+FONT_SIZE: Final = 11.5
 
-# Colors that stand for the page's; no picture shows them as they are.
-INK: Final = "#010101"
-MUTED: Final = "#020202"
-GRID: Final = "#030303"
-FAINT: Final = "#040404"
-ACCENT: Final = "#050505"
-WARN: Final = "#060606"
-_VARIABLES: Final = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--grid)",
-    FAINT: "var(--faint)",
-    ACCENT: "var(--accent)",
-    WARN: "var(--warn)",
+INK: Final = "var(--ink)"
+MUTED: Final = "var(--muted)"
+GRID: Final = "var(--grid)"
+FAINT: Final = "var(--faint)"
+ACCENT: Final = "var(--accent)"
+WARN: Final = "var(--warn)"
+_PAPER: Final = "var(--paper)"
+
+Point = tuple[float, float]
+"""Across and down, in the picture's units."""
+
+Anchor = Literal["start", "middle", "end"]
+
+# Ems that a character takes at most: DejaVu Sans and Verdana are the widest fonts in use.
+_EMS: Final = {
+    **dict.fromkeys("iIjlJ'", 0.3),
+    **dict.fromkeys(" ,.:;|/\\-f", 0.37),
+    **dict.fromkeys("()[]tr!", 0.42),
+    **dict.fromkeys('"*_`csz?', 0.56),
+    **dict.fromkeys("abdeghknopquvxy0123456789${}FLT", 0.65),
+    **dict.fromkeys("ABCDEGHKNOPQRSUVXYZ&w", 0.82),
 }
-_WIDTH_INCHES: Final = 6.6
-_FONT: Final = "DejaVu Sans"
-_SVG: Final = "http://www.w3.org/2000/svg"
-_XLINK: Final = "http://www.w3.org/1999/xlink"
-# Typed loosely: the keys are a Literal of some 300 names, in new versions of matplotlib only.
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "font.family": _FONT,
-    "font.size": 11.5,
-    "text.parse_math": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 3.0,
-    "ytick.major.size": 0.0,
-    "text.color": INK,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
+_WIDEST_EMS: Final = 1.0
+_EMOJI_EMS: Final = 1.4
+_RIGHT_TO_LEFT: Final = frozenset({"R", "AL", "AN"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,74 +53,114 @@ class Plot:
     description: str
 
 
-@contextmanager
-def plot_style(key: str) -> "Iterator[None]":
-    """Set the look of all plots for a `with` block, whatever the user's matplotlibrc says.
-
-    The key keeps the ids of one plot apart from another's in the same page.
-    """
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({**_STYLE, "svg.hashsalt": key})
-        yield
+def picture(parts: Iterable[str], *, height: float) -> str:
+    """Write an SVG element of the common width, as wide as the page lets it be."""
+    # The page names the figure; a screen reader need not walk through its parts.
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(WIDTH)} {_n(height)}" '
+        f'aria-hidden="true" focusable="false" style="font-size:{_n(FONT_SIZE)}px">'
+        f"{''.join(parts)}</svg>"
+    )
 
 
-def new_axes(*, height_inches: float) -> tuple[Figure, "Axes"]:
-    """Make a figure of the report's width with one set of axes; use inside `plot_style`."""
-    figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
+def text_width(text: str) -> float:
+    """Estimate the width of a text at the pictures' font size, rather too much than too little."""
+    return FONT_SIZE * sum(map(_ems, text))
+
+
+def _ems(char: str) -> float:
+    if char in _EMS:
+        return _EMS[char]
+    category = unicodedata.category(char)
+    if category.startswith("M"):  # drawn over the letter before it
+        return 0.0
+    return _EMOJI_EMS if category == "So" else _WIDEST_EMS
 
 
 def plot_label(text: str, *, longest: int, otherwise: str) -> str:
-    """Give a name as a plot can draw it: plain, short, and of letters its font has.
+    """Give a name as a plot can draw it: plain, short, and running from left to right.
 
-    matplotlib warns about letters it has no shape for, and lays them out by boxes.
+    A browser would turn a right-to-left run around, away from the place laid out for it.
     """
     label = plain(text, longest=longest)
-    font = get_font(findfont(FontProperties(family=[_FONT])))
-    # Right-to-left runs would be reordered by the browser and not by the layout.
-    known = all(font.get_char_index(ord(char)) and ord(char) < 0x590 for char in label)  # noqa: PLR2004
-    return label if label and known else otherwise
+    turned = any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in label)
+    return otherwise if turned or not label else label
 
 
-def draw(figure: Figure, *, key: str) -> str:
-    """Draw a figure as an SVG element for a page; use inside `plot_style`."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _inline(buffer.getvalue(), key=key)
+def line(start: Point, end: Point, *, color: str, width: float, opacity: float = 1.0) -> str:
+    """Write a straight line."""
+    return polyline((start, end), color=color, width=width, opacity=opacity)
 
 
-def _inline(document: str, *, key: str) -> str:
-    """Make an element of a document: no size, no metadata, own ids, the page's colors."""
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    root = ET.fromstring(document)  # noqa: S314 - matplotlib wrote it a moment ago
-    for metadata in root.findall(f"{{{_SVG}}}metadata"):
-        root.remove(metadata)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    # The page names the figure; a screen reader need not walk through its parts.
-    root.set("aria-hidden", "true")
-    root.set("focusable", "false")
-    for element in root.iter():
-        _adopt(element, key)
-    return ET.tostring(root, encoding="unicode")
+def dashed_line(start: Point, end: Point, *, color: str, width: float) -> str:
+    """Write a straight line of dashes."""
+    dashes = f"stroke-dasharray:{_n(4 * width)} {_n(3 * width)}"
+    return (
+        f'<path d="{_path((start, end))}" '
+        f'style="fill:none;stroke:{color};stroke-width:{_n(width)};{dashes}"/>'
+    )
 
 
-def _adopt(element: ET.Element, key: str) -> None:
-    for name, value in element.attrib.items():
-        if name == "id":
-            element.set(name, f"{key}-{value}")
-        elif name == f"{{{_XLINK}}}href":
-            element.set(name, f"#{key}-{value.removeprefix('#')}")
-        elif name == "clip-path":
-            element.set(name, re.sub(r"url\(#", f"url(#{key}-", value))
-        elif name == "style":
-            element.set(name, _restyle(value))
+def polyline(points: Sequence[Point], *, color: str, width: float, opacity: float = 1.0) -> str:
+    """Write a line through points."""
+    faded = f";opacity:{_n(opacity)}" if opacity < 1 else ""
+    return (
+        f'<path d="{_path(points)}" style="fill:none;stroke:{color};'
+        f'stroke-width:{_n(width)};stroke-linejoin:round{faded}"/>'
+    )
 
 
-def _restyle(style: str) -> str:
-    for color, variable in _VARIABLES.items():
-        style = style.replace(color, variable)
-    return style.replace(f"'{_FONT}'", "inherit")
+def rectangle(corner: Point, other: Point, *, color: str, opacity: float = 1.0) -> str:
+    """Write a filled rectangle between two corners."""
+    left, right = sorted((corner[0], other[0]))
+    top, bottom = sorted((corner[1], other[1]))
+    return (
+        f'<rect x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" '
+        f'height="{_n(bottom - top)}" style="fill:{color};opacity:{_n(opacity)}"/>'
+    )
+
+
+def dot(center: Point, *, radius: float, color: str) -> str:
+    """Write a filled circle."""
+    return f'<circle {_circle(center, radius)} style="fill:{color}"/>'
+
+
+def ring(center: Point, *, radius: float, color: str) -> str:
+    """Write an empty circle."""
+    return f'<circle {_circle(center, radius)} style="fill:none;stroke:{color};stroke-width:1.5"/>'
+
+
+def diamond(center: Point, *, radius: float, color: str) -> str:
+    """Write a filled square that stands on its corner."""
+    x, y = center
+    corners = ((x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y))
+    return f'<path d="{_path(corners)}Z" style="fill:{color}"/>'
+
+
+def text(at: Point, content: str, *, color: str = INK, anchor: Anchor = "start") -> str:
+    """Write a text whose middle height is at a point; it shows above what is drawn before it."""
+    placed = "" if anchor == "start" else f";text-anchor:{anchor}"
+    # The baseline lies about a third of the font's size below the middle of its digits.
+    return (
+        f'<text x="{_n(at[0])}" y="{_n(at[1] + 0.35 * FONT_SIZE)}" style="fill:{color};'
+        f"stroke:{_PAPER};stroke-width:3px;stroke-linejoin:round;paint-order:stroke{placed}"
+        f'">{escape(content)}</text>'
+    )
+
+
+def _circle(center: Point, radius: float) -> str:
+    return f'cx="{_n(center[0])}" cy="{_n(center[1])}" r="{_n(radius)}"'
+
+
+def _path(points: Sequence[Point]) -> str:
+    shown: list[str] = []
+    for x, y in points:
+        place = f"{_n(x)} {_n(y)}"
+        if not shown or shown[-1] != place:
+            shown.append(place)
+    return "M" + "L".join(shown)
+
+
+def _n(number: float) -> str:
+    """Write a number to a hundredth, without zeros that say nothing and without `-0`."""
+    return f"{round(float(number), 2) + 0.0:.2f}".rstrip("0").rstrip(".")
