@@ -5,11 +5,8 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edgepack.report.figures import plot_comparison, plot_distribution, plot_launches
-from edgepack.report.placement import place_labels
 from edgepack.report.tradeoff import Measure, plot_tradeoff
 from tests.fixtures.report import HOSTILE, benchmark, figures, launches, pack
 
@@ -17,6 +14,17 @@ from tests.fixtures.report import HOSTILE, benchmark, figures, launches, pack
 def texts(svg: str) -> list[str]:
     root = ET.fromstring(svg)  # noqa: S314 - our own figure
     return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+RECIPES = {"float32", "float16", "dynamic_range", "int8", "int8+prune0.5"}
+
+
+def places_of(svg: str) -> list[tuple[str, tuple[float, float]]]:
+    root = ET.fromstring(svg)  # noqa: S314 - our own figure
+    return [
+        (each.text or "", (float(each.get("x", "")), float(each.get("y", ""))))
+        for each in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
 
 
 def test_distribution_marks_quantiles_and_is_told_in_words() -> None:
@@ -98,7 +106,7 @@ def test_tradeoff_names_every_variant_and_the_floor() -> None:
     plot = plot_tradeoff(pack(), measure=Measure.FIDELITY)
     assert plot is not None
     shown = texts(plot.svg)
-    assert {"float32", "float16", "dynamic_range", "int8", "int8+prune0.5"} <= set(shown)
+    assert set(shown) >= RECIPES
     assert "floor 20 dB" in shown
     assert plot.description.endswith("Chosen: int8.")
 
@@ -124,20 +132,33 @@ def test_measurements_of_unlike_speed_share_an_axis() -> None:
     assert "int8 on zero: median 80" in plot.description
 
 
-coordinate = st.floats(0, 400)
+def test_labels_lie_inside_the_picture_and_apart_from_the_floor() -> None:
+    near = tuple(
+        replace(row, num_bytes=34_000 + index, sqnr_db=20.0 + index / 10)
+        for index, row in enumerate(pack().variants[:5])
+    )
+    plot = plot_tradeoff(replace(pack(), variants=near), measure=Measure.FIDELITY)
+    assert plot is not None
+    places = {label: place for label, place in places_of(plot.svg) if label in RECIPES}
+    assert len(places) == 5
+    assert all(0 <= x <= 440 and 0 <= y <= 246 for x, y in places.values())
+    assert len({y for _, y in places.values()}) == 5
 
 
-@given(st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
-def test_labels_never_cover_each_other_while_there_is_room(
-    anchors: list[tuple[float, float]],
-) -> None:
-    sizes = [(60.0, 12.0)] * len(anchors)
-    places = place_labels(anchors, sizes, bounds=(-200, -200, 600, 600), gap=9.0)
-    boxes = [(x, y, x + 60.0, y + 12.0) for x, y in places]
-    for index, one in enumerate(boxes):
-        for other in boxes[index + 1 :]:
-            apart = (
-                one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-            )
-            assert apart
+def test_the_tail_beyond_the_axis_is_not_drawn() -> None:
+    series = launches()
+    stray = (replace(series[0], samples_ns=(*series[0].samples_ns, 90_000_000)), *series[1:])
+    plot = plot_distribution(replace(benchmark(), launches=stray, latency=figures(stray)))
+    assert plot is not None
+    xs = [float(x) for x in re.findall(r"[ML]([-\d.]+) ", plot.svg)]
+    assert min(xs) >= 0
+    assert max(xs) <= 440
+
+
+def test_medians_of_zero_can_be_compared() -> None:
+    latency = benchmark().latency
+    assert latency is not None
+    zero = replace(benchmark(), latency=replace(latency, median_ns=0.0, median_ci95_ns=None))
+    plot = plot_comparison([benchmark(), zero])
+    assert plot is not None
+    assert "nan" not in plot.svg

@@ -133,11 +133,21 @@ def hostile_report() -> DeployReport:
     )
 
 
+def unknown_states() -> DeployReport:
+    reason = "no cpufreq in /sys/devices/system/cpu (a virtual machine or a fixed clock)"
+    both = Condition(name="Governor", before=reason, after=reason, is_known=False)
+    apart = Condition(name="Clock", before=reason, after="no vcgencmd here", is_known=False)
+    same = Condition(name="Throttling", before="none", after="none")
+    measured = replace(benchmark(), conditions=(both, apart, same))
+    return DeployReport(title="u", pack=pack(), benchmarks=(measured,))
+
+
 REPORTS: dict[str, Callable[[], DeployReport]] = {
     "deploy": deploy_report,
     "several": several_devices,
     "hostile": hostile_report,
     "bare": lambda: DeployReport(title="m.tflite", benchmarks=(benchmark(recipe=None),)),
+    "unknown": unknown_states,
     "pack only": lambda: DeployReport(title="p", pack=replace(pack(), measured_on=None)),
     "empty": lambda: DeployReport(title="nothing"),
 }
@@ -203,6 +213,13 @@ def test_page_holds_what_was_found() -> None:
         assert part in text
 
 
+def test_a_state_unknown_for_one_reason_says_it_once() -> None:
+    reader = read(page_of("unknown"))
+    assert reader.text.count("no cpufreq in") == 2
+    assert ("td", "colspan", "2") in reader.attributes
+    assert "Throttling none none" in " ".join(reader.text.split())
+
+
 def test_doubt_stands_before_the_figures() -> None:
     text = read(page_of("several")).text
     assert text.index("throttled: the device slowed itself down") < text.index("Median latency")
@@ -251,7 +268,7 @@ def test_text_has_the_contrast_of_wcag_aa_in_every_palette() -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", REPORTS)
-@pytest.mark.parametrize("width", [390, 1100])
+@pytest.mark.parametrize("width", [390, 768, 1100])
 def test_browser_shows_it_without_requests_messages_or_overflow(
     browser: Browser, tmp_path: Path, name: str, width: int
 ) -> None:
@@ -262,6 +279,18 @@ def test_browser_shows_it_without_requests_messages_or_overflow(
     assert browser.messages == []
     assert browser.evaluate("document.documentElement.scrollWidth") == width
     assert browser.evaluate("document.scripts.length") == 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 768, 1100])
+def test_browser_cuts_nothing_of_the_devices_state(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_of("unknown"), encoding="utf-8")
+    browser.open(path, width=width)
+    frame = """document.querySelector("[aria-label^='The device']")"""
+    assert browser.evaluate(f"{frame}.scrollWidth - {frame}.clientWidth") == 0
 
 
 @pytest.mark.browser

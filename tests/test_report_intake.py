@@ -159,6 +159,14 @@ def test_conditions_say_why_something_is_unknown() -> None:
     assert Condition(name="Clock", before="1.80 GHz", after="1.80 GHz") in rows
 
 
+def test_conditions_told_neither_before_nor_after_are_marked() -> None:
+    silent = replace(STATE, load_1min=None, unavailable=(("load_1min", "no /proc/loadavg"),))
+    (row,) = [row for row in conditions(silent, silent) if not row.is_known]
+    assert (row.name, row.before, row.after) == (
+        *("Load, 1 min", "no /proc/loadavg", "no /proc/loadavg"),
+    )
+
+
 def test_throttling_now_and_since_start_are_told_apart() -> None:
     hot = replace(STATE, throttled=0x50004)
     rows = {row.name: row.after for row in conditions(STATE, hot)}

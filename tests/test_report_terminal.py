@@ -30,7 +30,7 @@ def test_every_number_stands_whole_on_one_line(width: int) -> None:
 
 
 def test_variants_table_at_80_columns() -> None:
-    text = render_text(render_pack(pack()))
+    text = render_text(render_pack(pack()), width=80)
     assert re.search(
         r"^ dynamic_range +33\.3 kB +25\.5 kB +38\.9 dB +99\.8% +1\.902 ms  inside$",
         text,
@@ -40,6 +40,17 @@ def test_variants_table_at_80_columns() -> None:
     assert re.search(r"^ int16x8( +—){5}  skipped$", text, re.MULTILINE)
     assert "int16x8: no kernel for int16 activations of op SOFTMAX in this runtime" in text
     assert "int8+prune0.5: SQNR of 'probabilities' is 11.8 dB, below the floor of 20 dB" in text
+
+
+def test_long_reasons_wrap_below_themselves_without_spaces_at_the_ends() -> None:
+    reason = "no cpufreq in /sys/devices/system/cpu: " + "stop other programs and try again, " * 5
+    doubtful = replace(benchmark(), verdict="contended", reasons=(reason, "short"))
+    text = render_text(render_report(replace(deploy_report(), benchmarks=(doubtful,))))
+    lines = text.splitlines()
+    assert all(len(line) <= 100 and line == line.rstrip() for line in lines)
+    start = next(i for i, line in enumerate(lines) if line.startswith("  - no cpufreq"))
+    assert lines[start + 1].startswith("    ")
+    assert "  - short" in lines
 
 
 def test_piped_text_has_no_escape_sequences() -> None:

@@ -63,7 +63,11 @@ p { margin: .5rem 0; max-width: 44rem; }
 .notices strong { font-weight: 650; }
 .warning > strong { color: var(--warn); }
 .fault > strong { color: var(--bad); }
-.scroll { max-width: 100%; overflow-x: auto; margin: .75rem 0 1rem; }
+/* A shade at the right edge tells that a table goes on; it is covered where the table ends. */
+.scroll { max-width: 100%; overflow-x: auto; margin: .75rem 0 1rem;
+  background:
+    linear-gradient(to left, var(--paper) 1rem, transparent) right / 2rem 100% no-repeat local,
+    linear-gradient(to left, var(--faint), transparent) right / .5rem 100% no-repeat scroll; }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { width: 100%; border-collapse: collapse; font-size: .9rem; line-height: 1.4; }
 caption { padding: 0 0 .5rem; color: var(--muted); font-size: .8125rem; text-align: left; }
@@ -97,7 +101,7 @@ tr.notes > td { padding-top: 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: 1rem 2rem; margin: 1rem 0; }
 figure { margin: 0; min-width: 0; }
-figure svg { display: block; width: 100%; max-width: 36rem; height: auto; }
+figure svg { display: block; width: 100%; max-width: 32rem; height: auto; }
 figcaption { margin-top: .35rem; color: var(--muted); font-size: .8125rem; line-height: 1.45; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 0 2.5rem; }
@@ -110,7 +114,7 @@ footer { margin-top: 4rem; padding-top: 1rem; padding-bottom: 3rem; color: var(-
   font-size: .8125rem; }
 footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none; }
 @media (max-width: 60rem) {
-  th, td { padding-left: .45rem; padding-right: .45rem; }
+  th, td { padding-left: .35rem; padding-right: .35rem; }
 }
 @media (max-width: 40rem) {
   main, header, footer { padding-left: 1rem; padding-right: 1rem; }
@@ -119,8 +123,8 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .tiles > div { padding: .8rem .9rem; }
   .tiles .value { font-size: 1.25rem; }
-  th, td { padding: .4rem .5rem; }
-  tbody th { min-width: 7rem; }
+  th, td { padding: .4rem .35rem; }
+  tbody th { min-width: 7.5rem; }
   td.text { min-width: 6.5rem; }
 }
 @media print {
@@ -144,7 +148,7 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
   .tiles > div { padding: .6rem .75rem; }
   .tiles .value { font-size: 1.2rem; }
   details::details-content { display: block; content-visibility: visible; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; background: none; }
   .plots { grid-template-columns: 1fr 1fr; }
   footer { margin-top: 2rem; }
 }

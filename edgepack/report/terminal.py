@@ -46,6 +46,9 @@ _STANDING_STYLES: Final = {
 }
 _NUM_MEDIANS: Final = 20
 
+PIPED_WIDTH: Final = 100
+"""Columns of text that goes to no terminal: what a log or a terminal of today shows in a line."""
+
 
 def render_report(report: DeployReport) -> RenderableType:
     """Give everything a report says on the terminal."""
@@ -59,7 +62,7 @@ def render_report(report: DeployReport) -> RenderableType:
     return Group(*parts)
 
 
-def render_text(renderable: RenderableType, *, width: int = 80) -> str:
+def render_text(renderable: RenderableType, *, width: int = PIPED_WIDTH) -> str:
     """Write a renderable as plain text, without color or trailing spaces."""
     console = Console(
         file=io.StringIO(), width=width, color_system=None, force_terminal=False, highlight=False
@@ -75,7 +78,7 @@ def render_headline(headline: Headline) -> tuple[RenderableType, ...]:
     for notice in headline.notices:
         text = Text(f"{notice.level.value}: {notice.text}", style=_LEVEL_STYLES[notice.level])
         parts.append(text)
-        parts += [Padding(Text(f"- {detail}"), (0, 0, 0, 2)) for detail in notice.details]
+        parts += [_bullet(detail, indent=2) for detail in notice.details]
     return tuple(parts)
 
 
@@ -208,7 +211,7 @@ def render_benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool = True) 
     style = _VERDICT_STYLES.get(verdict, "bold yellow")
     parts.append(Padding(Text.assemble("verdict: ", (verdict, style)), (0, 0, 0, 2)))
     if with_reasons:
-        parts += [Padding(Text(f"- {plain(e)}"), (0, 0, 0, 4)) for e in benchmark.reasons]
+        parts += [_bullet(plain(each), indent=4) for each in benchmark.reasons]
     table = _table(show_header=False)
     table.add_column("figure", style="dim", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
@@ -241,6 +244,13 @@ def _table(*, show_header: bool = True) -> Table:
 
 def _heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
+
+
+def _bullet(text: str, *, indent: int) -> Padding:
+    """Give a text after a dash, its further lines below its first."""
+    item = Table.grid(padding=(0, 1, 0, 0))
+    item.add_row("-", Text(text))
+    return Padding(item, (0, 0, 0, indent))
 
 
 def _indented(text: str) -> Padding:
