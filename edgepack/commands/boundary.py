@@ -1,18 +1,21 @@
 """Where exceptions become messages and exit codes."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from edgepack import __version__
-from edgepack.errors import EdgePackError, ExitCode
+from edgepack.errors import EdgePackError, ExitCode, OutputError
+
+_DISK_FAULTS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def run_guarded(command: click.Command, arguments: Sequence[str]) -> ExitCode:
@@ -36,20 +39,21 @@ def run_guarded(command: click.Command, arguments: Sequence[str]) -> ExitCode:
     except (KeyboardInterrupt, click.Abort):
         _tell(as_json=as_json, kind="interrupted", message="interrupted", remedy="")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`edgepack … | head`): nothing is left to say, and
-        # Python would complain once more when it flushes stdout at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            _forget_output()
+        elif error.errno in _DISK_FAULTS:
+            # Temporary files are written in many places; wherever it happens, it is no bug.
+            where = error.filename or tempfile.gettempdir()
+            message = f"{where}: cannot be written: {error.strerror}"
+            remedy = "Free some space, or name another folder for temporary files with TMPDIR."
+            _tell(as_json=as_json, kind=OutputError.kind, message=message, remedy=remedy)
+        else:
+            _tell_bug(error, arguments, as_json=as_json)
+            return ExitCode.BUG
         code = ExitCode.FAILURE
     except Exception as error:  # noqa: BLE001 - the last boundary: a bug is reported, not spilled
-        path = _write_bug_report(arguments)
-        _tell(
-            as_json=as_json,
-            kind="bug",
-            message=f"EdgePack has a bug here: {type(error).__name__}: {error}",
-            remedy=f"The details are in {path}; please report them with that file.",
-        )
+        _tell_bug(error, arguments, as_json=as_json)
         code = ExitCode.BUG
     return ExitCode(code) if isinstance(code, int) else ExitCode.DONE
 
@@ -66,6 +70,25 @@ def _tell(*, as_json: bool, kind: str, message: str, remedy: str) -> None:
     click.echo(f"edgepack: {message}", err=True)
     if remedy:
         click.echo(f"  {remedy}", err=True)
+
+
+def _tell_bug(error: Exception, arguments: Sequence[str], *, as_json: bool) -> None:
+    path = _write_bug_report(arguments)
+    _tell(
+        as_json=as_json,
+        kind="bug",
+        message=f"EdgePack has a bug here: {type(error).__name__}: {error}",
+        remedy=f"The details are in {path}; please report them with that file.",
+    )
+
+
+def _forget_output() -> None:
+    """Drop what is left to print: its reader went away (`edgepack … | head`).
+
+    Python would complain once more when it flushes stdout at exit.
+    """
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_bug_report(arguments: Sequence[str]) -> str:
