@@ -27,7 +27,7 @@ def main() -> int:
         venv.create(folder, with_pip=True)
         before = folder_bytes(folder)
         python = folder / "bin" / "python"
-        pip = (python, "-m", "pip", "install", "--quiet", "--no-compile")
+        pip = (python, "-m", "pip", "install", "--quiet")
         subprocess.run([*pip, REPOSITORY], check=True)
         total = folder_bytes(folder) - before
         packages = next(folder.glob("lib/python*/site-packages"))
