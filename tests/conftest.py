@@ -8,7 +8,16 @@ import pytest
 
 pytest_plugins = [
     f"tests.fixtures.{room}"
-    for room in ("boards", "browser", "commands", "importers", "models", "sshd", "toolchains")
+    for room in (
+        "boards",
+        "browser",
+        "commands",
+        "importers",
+        "models",
+        "real_models",
+        "sshd",
+        "toolchains",
+    )
 ]
 
 # Cheap failures come first: tests run in this order of their markers, unmarked ones before all.
