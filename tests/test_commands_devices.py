@@ -215,9 +215,12 @@ def test_a_device_of_another_kind_is_refused(run: RunCommand, tmp_path: Path) ->
     for verb in ("push", "bench"):
         ran = run(verb, packed, "local:", "--root", tmp_path / "root")
         assert ran.code == 1
-        assert ran.err.splitlines()[-2:] == [
-            "edgepack: the device is no raspberry-pi-4: architecture x86_64, but the target's is"
-            + " aarch64; no CPU feature asimd, which the target requires",
-            "  Pack for the target the device is; `edgepack targets list` shows them all.",
-        ]
+        message, remedy = ran.err.splitlines()[-2:]
+        assert message == (
+            "edgepack: the device is no raspberry-pi-4: architecture x86_64, but the target's is "
+            "aarch64; no CPU feature asimd, which the target requires"
+        )
+        assert remedy == (
+            "  Pack for the target the device is; `edgepack targets list` shows them all."
+        )
     assert not (tmp_path / "root").exists()

@@ -134,7 +134,7 @@ def test_old_python(push: Push, ssh_servers: SshServers, programs: Path, tmp_pat
         f"#!/bin/sh\nexec {sys.executable} -c '\n"
         "import sys\n"
         "sys.version_info = (3, 6, 9)\n"
-        'code = sys.argv[sys.argv.index("-c") + 1]\n'
+        'code = sys.argv[sys.argv.index("-c", 1) + 1]\n'
         'exec(code)\n\' "$@"\n'
     )
     (programs / "python3").chmod(0o755)

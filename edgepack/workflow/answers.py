@@ -65,8 +65,9 @@ def _write(answers: Answers) -> bytes:
 
 def _read(folder: Path, *, num_samples: int) -> Answers:
     try:
-        with np.load(folder / _FILE, allow_pickle=False) as file:
-            columns = [file[str(index)] for index in range(len(file.files))]
+        # Opened here: numpy leaves a file open that is no archive (2.4).
+        with (folder / _FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            columns = [arrays[str(index)] for index in range(len(arrays.files))]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CacheError(
             f"the kept result {folder} cannot be read: {error}",
