@@ -2,12 +2,16 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from edgepack.errors import ModelError
 from edgepack.importers import SourceFormat, detect_format, digest_source
+from tests.fixtures.importers import save_onnx
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 # ir_version 8, then a graph of three bytes: the smallest thing with an ONNX model's outline.
@@ -147,3 +151,51 @@ def test_a_directory_digest_covers_names_and_contents(tmp_path: Path) -> None:
     assert first != digest_source(tree("three", a="1", sub__c="2"))
     assert first != digest_source(tree("four", a="1", sub__b="3"))
     assert first != digest_source(tree("five", a="1", b="2"))
+
+
+def test_a_directory_digest_covers_folders_behind_links(tmp_path: Path) -> None:
+    weights, model = tmp_path / "weights", tmp_path / "model"
+    weights.mkdir()
+    model.mkdir()
+    (weights / "data").write_text("1")
+    (weights / "loop").symlink_to(weights)
+    (model / "saved_model.pb").write_text("graph")
+    (model / "variables").symlink_to(weights)
+    before = digest_source(model)
+    (weights / "data").write_text("2")
+    assert digest_source(model) != before
+
+
+def test_an_onnx_digest_covers_the_weights_beside_it(tmp_path: Path) -> None:
+    path = save_onnx(
+        tmp_path / "m.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, [1, 4])},
+        outputs={"y": (TensorProto.FLOAT, [1, 3])},
+        weights={"w": np.zeros((4, 3), np.float32)},
+    )
+    whole = digest_source(path)
+    onnx.save(
+        onnx.load(str(path)), str(path), save_as_external_data=True, size_threshold=0,
+        location="m.onnx.data",
+    )  # fmt: skip
+    data = tmp_path / "m.onnx.data"
+    assert data.stat().st_size >= 48
+    digests = {whole, digest_source(path)}
+    # Exported anew with other weights the graph's own file stays as it was.
+    data.write_bytes(bytes([1]) + data.read_bytes()[1:])
+    digests.add(digest_source(path))
+    data.unlink()
+    digests.add(digest_source(path))  # refused later, by who needs it
+    assert len(digests) == 4
+
+
+def test_a_pipe_named_as_weights_does_not_hang_the_digest(tmp_path: Path) -> None:
+    tensor = TensorProto(
+        name="w", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL
+    )
+    tensor.external_data.add(key="location", value="/dev/zero")
+    graph = helper.make_graph([], "g", [], [], [tensor])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    assert digest_source(path)

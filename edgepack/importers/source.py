@@ -1,6 +1,7 @@
 """What a source model is: its format by content and name, its digest, and the user's wishes."""
 
 import hashlib
+import mmap
 import os
 import struct
 import zipfile
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgepack.errors import ModelError
 from edgepack.flatbuffer import FILE_IDENTIFIER
@@ -58,7 +59,8 @@ class SourceInfo:
     Attributes:
         file_name: last part of the source's path.
         format: format of the source.
-        sha256: hex digest of the file, or of a directory's relative paths and contents.
+        sha256: hex digest of the file (and of weights in files beside it), or of a directory's
+            relative paths and contents.
         versions: (package, version) of everything the conversion ran on, sorted.
         converter: name of the program that converted it; "none" for `.tflite`.
     """
@@ -123,14 +125,21 @@ def detect_format(path: Path) -> SourceFormat:
 def digest_source(path: Path) -> str:
     """Give the hex sha256 of a file, or of a directory's sorted relative paths and contents.
 
+    An ONNX model may keep its weights in files beside it: exported anew with other weights it
+    is the same file, so these files count too.
+
     Raises:
         ModelError: something cannot be read, or is neither a file nor a directory.
     """
     try:
-        if not path.is_dir():
-            return _digest_file(path)
-        whole = hashlib.sha256()
-        for name in sorted(_relative_files(path)):
+        if path.is_dir():
+            whole, names = hashlib.sha256(), sorted(_relative_files(path))
+        else:
+            digest, names = _digest_file(path), _external_files(path)
+            if not names:
+                return digest
+            whole, path = hashlib.sha256(bytes.fromhex(digest)), path.parent
+        for name in names:
             # Each part is of known length once hashed, so no two trees share a digest.
             whole.update(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
             whole.update(bytes.fromhex(_digest_file(path / name)))
@@ -143,9 +152,53 @@ def digest_source(path: Path) -> str:
 
 
 def _relative_files(path: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(path):
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link that leads back up
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders.sort()
         for name in names:
             yield (Path(folder) / name).relative_to(path).as_posix()
+
+
+def _external_files(path: Path) -> list[str]:
+    """Give the sorted names of the files that hold an ONNX model's weights."""
+    if path.suffix.lower() != ".onnx":
+        return []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # Importing onnx and parsing take 0.3 s and more; the key of each location is plain text.
+        if content.find(b"location") < 0:
+            return []
+    import onnx  # noqa: PLC0415 - see above
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - comes with it
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError:  # the conversion refuses it, and says so
+        return []
+    # A missing file and one that is no plain file are refused there, too.
+    return sorted(
+        {
+            entry.value
+            for tensor in _tensors(model)
+            for entry in tensor.external_data
+            if entry.key == "location" and (path.parent / entry.value).is_file()
+        }
+    )
+
+
+def _tensors(message: Any) -> Iterator[Any]:  # noqa: ANN401 - protobuf messages of any type
+    """Give every tensor inside a protobuf message, at any depth."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        yield message
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(each)
 
 
 def _digest_file(path: Path) -> str:
