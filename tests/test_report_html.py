@@ -282,15 +282,32 @@ def test_browser_shows_it_without_requests_messages_or_overflow(
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("name", ["deploy", "several", "unknown"])
 @pytest.mark.parametrize("width", [390, 768, 1100])
-def test_browser_cuts_nothing_of_the_devices_state(
-    browser: Browser, tmp_path: Path, width: int
+def test_browser_cuts_no_table(browser: Browser, tmp_path: Path, name: str, width: int) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_of(name).replace("<details>", "<details open>"), encoding="utf-8")
+    browser.open(path, width=width)
+    frames = "[...document.querySelectorAll('.scroll')]"
+    assert browser.evaluate(f"{frames}.length") != 0
+    cut = f"{frames}.filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
+    assert browser.evaluate(cut) == []
+
+
+@pytest.mark.browser
+def test_browser_names_each_value_of_a_stacked_row_on_a_phone(
+    browser: Browser, tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
-    path.write_text(page_of("unknown"), encoding="utf-8")
-    browser.open(path, width=width)
-    frame = """document.querySelector("[aria-label^='The device']")"""
-    assert browser.evaluate(f"{frame}.scrollWidth - {frame}.clientWidth") == 0
+    path.write_text(page_of("deploy"), encoding="utf-8")
+    browser.open(path, width=390)
+    names = browser.evaluate(
+        "[...document.querySelector('tr.chosen').cells].slice(1)"
+        ".map(e => getComputedStyle(e, '::before').content)"
+    )
+    assert names == [
+        *('"Size"', '"Compressed"', '"SQNR"', '"Agreement"', '"Median latency"', '"Standing"'),
+    ]
 
 
 @pytest.mark.browser

@@ -26,6 +26,7 @@ from edgepack.report.markup import (
     notice_item,
     plots,
     row_head,
+    row_number,
     section,
     share_cell,
     table,
@@ -284,7 +285,7 @@ def _launches(benchmark: BenchmarkSummary) -> str:
     columns = [("Launch", False), ("Median", True), ("p5", True), ("p95", True), ("Runs", True)]
     columns += [("Init", True), ("First inference", True), ("Peak memory", True), ("Marks", False)]
     rows = (
-        f"<tr>{row_head(name)}{''.join(map(cell, values))}{cell(marks, number=False)}</tr>"
+        f"<tr>{row_number(name)}{''.join(map(cell, values))}{cell(marks, number=False)}</tr>"
         for name, values, marks in launch_rows(benchmark)
     )
     numbers = table("Every launch is a fresh process", columns, rows)

@@ -11,6 +11,8 @@ from edgepack.report.svg import Plot
 from edgepack.report.units import ABSENT, latency, latency_interval, share, share_interval
 
 _DIGEST_LENGTH: Final = 40
+# Tables of so many columns fit no phone; their rows are stacked there, each cell with its name.
+_WIDE: Final = 4
 _LEVEL_NAMES: Final = {Level.NOTE: "Note.", Level.WARNING: "Careful.", Level.FAULT: "Fault."}
 
 
@@ -34,16 +36,26 @@ def section(title: str, *parts: str) -> str:
 
 
 def table(caption: str, columns: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
-    """Write a table in a frame that scrolls by itself; columns are (name, is a number)."""
+    """Write a table in a frame that scrolls by itself.
+
+    Columns are (name, is a number); the names are ours, without quotes.
+    """
     heads = "".join(
         f'<th scope="col"{_number(is_number)}>{escape(name)}</th>' for name, is_number in columns
     )
     head = f"<thead><tr>{heads}</tr></thead>" if any(name for name, _ in columns) else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><caption><span>{escape(caption)}</span></caption>"
+        f"<table{_stacking(columns)}><caption><span>{escape(caption)}</span></caption>"
         f"{head}<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _stacking(columns: Sequence[tuple[str, bool]]) -> str:
+    if len(columns) < _WIDE:
+        return ""
+    names = ";".join(f"--c{index}:'{name}'" for index, (name, _) in enumerate(columns, start=1))
+    return f' class="wide" style="{escape(names)}"'
 
 
 def _number(is_number: bool) -> str:  # noqa: FBT001 - an attribute, or none
@@ -59,6 +71,11 @@ def cell(text: str, interval: str = "", *, number: bool = True) -> str:
 def row_head(text: str, *, longest: int = 120) -> str:
     """Write the cell that names a row; the name comes from outside."""
     return f'<th scope="row">{text_of(text, longest=longest)}</th>'
+
+
+def row_number(number: str) -> str:
+    """Write the cell that numbers a row."""
+    return f'<th scope="row" class="ordinal">{escape(number)}</th>'
 
 
 def plots(*plots: Plot | None) -> str:

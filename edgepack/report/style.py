@@ -79,6 +79,7 @@ th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--muted); font-size: .8125rem; font-weight: 500; vertical-align: bottom; }
 tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; }
+tbody th.ordinal { min-width: 3rem; }
 td.text { overflow-wrap: anywhere; min-width: 9rem; }
 td.unknown { color: var(--muted); }
 .number { text-align: right; white-space: nowrap; }
@@ -115,6 +116,7 @@ footer { margin-top: 4rem; padding-top: 1rem; padding-bottom: 3rem; color: var(-
 footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none; }
 @media (max-width: 60rem) {
   th, td { padding-left: .35rem; padding-right: .35rem; }
+  td.text { min-width: 7rem; }
 }
 @media (max-width: 40rem) {
   main, header, footer { padding-left: 1rem; padding-right: 1rem; }
@@ -126,6 +128,32 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
   th, td { padding: .4rem .35rem; }
   tbody th { min-width: 7.5rem; }
   td.text { min-width: 6.5rem; }
+  /* Wide tables become a block a row: its name, then each cell below its column's name. */
+  .wide, .wide caption, .wide tbody { display: block; }
+  .wide thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
+  .wide tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.25rem, 1fr));
+    padding: .35rem 0; border-bottom: 1px solid var(--rule); }
+  .wide tr.noted { padding-bottom: 0; border-bottom: 0; }
+  .wide tr.notes { display: block; padding-top: 0; }
+  .wide th, .wide td { padding: .2rem 0; border-bottom: 0; text-align: left; min-width: 0; }
+  .wide tbody th { grid-column: 1 / -1; }
+  .wide td::before { display: block; color: var(--muted); font-size: .75rem; }
+  .wide .ordinal::before { content: var(--c1) " "; }
+  .wide td:nth-child(2)::before { content: var(--c2); }
+  .wide td:nth-child(3)::before { content: var(--c3); }
+  .wide td:nth-child(4)::before { content: var(--c4); }
+  .wide td:nth-child(5)::before { content: var(--c5); }
+  .wide td:nth-child(6)::before { content: var(--c6); }
+  .wide td:nth-child(7)::before { content: var(--c7); }
+  .wide td:nth-child(8)::before { content: var(--c8); }
+  .wide td:nth-child(9)::before { content: var(--c9); }
+  .wide .notes td { display: block; }
+  .wide td:empty { display: none; }
+  .wide td.text:nth-child(2) { grid-column: span 2; }
+  .wide tr.chosen, .wide tr.chosen + tr.notes {
+    background: color-mix(in srgb, var(--accent) 8%, transparent); }
+  .wide tr.chosen > *, .wide tr.chosen + tr.notes > * { background: none; }
 }
 @media print {
   :root {
