@@ -38,7 +38,7 @@ def test_push_says_what_is_current(run: RunCommand, bundle: Path, device_root: P
     ran = run("push", bundle, "local:", "--root", device_root)
     assert ran.code == 0
     release = open_bundle(bundle).release
-    assert ran.err.endswith(f"local:: release {release} is current\n")
+    assert ran.err.endswith(f"local: release {release} is current\n")
     assert release in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
 

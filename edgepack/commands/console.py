@@ -64,21 +64,26 @@ class _LiveWork(Work):
 
     def __init__(self, bars: "Progress") -> None:
         self._bars = bars
-        self._step: TaskID | None = None
-        self._transfer: TaskID | None = None
+        self._task: TaskID | None = None
+        self._text = "sending"
+        self._sent_bytes = 0
 
     def step(self, text: str) -> None:
-        for task in (self._step, self._transfer):
-            if task is not None:
-                self._bars.remove_task(task)
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._text = text
         # A task of its own, so that the time shown is this step's.
-        self._step = self._bars.add_task(text, total=None)
-        self._transfer = None
+        self._task = self._bars.add_task(text, total=None)
+        self._sent_bytes = 0
 
     def transfer(self, num_bytes: int, total_bytes: int) -> None:
-        if self._transfer is None:
-            self._transfer = self._bars.add_task("  sending", total=total_bytes)
-        self._bars.update(self._transfer, advance=num_bytes, total=total_bytes)
+        if self._task is None:
+            self._task = self._bars.add_task(self._text, total=None)
+        self._sent_bytes += num_bytes
+        if self._sent_bytes < total_bytes:
+            self._bars.update(self._task, completed=self._sent_bytes, total=total_bytes)
+        else:  # the device still has to check it: the step goes on without a bar
+            self.step(self._text)
 
     def ask(self, prompt: Callable[[str], str], text: str) -> str:
         # The spinner would write over the question and hide the cursor.

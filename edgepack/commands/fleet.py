@@ -65,7 +65,7 @@ def ready_device(
         ) as rig,
     ):
         for warning in rig.warnings:
-            warn(f"{rig.device.name}: {warning}")
+            warn(f"{subject(rig.device.name)} {warning}")
         yield ReadyDevice(rig=rig, work=work)
 
 
@@ -92,10 +92,15 @@ def run_one(address: str, action: Callable[[str], T], *, is_only: bool) -> Reach
     except EdgePackError as error:
         if is_only:
             raise
-        note(f"{address}: {error.message}")
+        note(f"{subject(address)} {error.message}")
         if error.remedy:
             note(f"  {error.remedy}")
         return Reached(device=address, error=error)
+
+
+def subject(device: str) -> str:
+    """Give a device's name as the beginning of a message; `local:` has its colon."""
+    return device if device.endswith(":") else f"{device}:"
 
 
 def fleet_json(reached: Sequence[Reached[T]], to_json: Callable[[T], object]) -> object:

@@ -20,22 +20,26 @@ class _TransferOnly(ProgressColumn):
     """A column that is empty for steps, which have no bytes."""
 
     def __init__(self, column: ProgressColumn) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True))
         self._column = column
 
     def render(self, task: Task) -> RenderableType:
+        """Draw the column for a transfer."""
         return Text("") if task.total is None else self._column(task)
 
 
 def make_progress() -> Progress:
     """Give a display on stderr that vanishes at its end; what is printed meanwhile goes above."""
+    # One line whatever the terminal's width: the text gives way, the figures never wrap.
+    text = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        _TransferOnly(BarColumn(bar_width=20)),
-        _TransferOnly(DownloadColumn(binary_units=True)),
+        TextColumn("{task.description}", markup=False, table_column=text),
+        _TransferOnly(BarColumn(bar_width=12)),
+        _TransferOnly(DownloadColumn()),
         _TransferOnly(TransferSpeedColumn()),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         console=Console(stderr=True, highlight=False),
         transient=True,
+        expand=True,
     )

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.commands.console import note, print_json, print_table
-from edgepack.commands.fleet import Reached, ReadyDevice, fleet_json, ready_device, run_each
+from edgepack.commands.fleet import (
+    Reached,
+    ReadyDevice,
+    fleet_json,
+    ready_device,
+    run_each,
+    subject,
+)
 from edgepack.commands.options import (
     EXISTING_FILE,
     device_options,
@@ -96,7 +103,7 @@ def _show(reached: tuple[Reached[Pushed], ...]) -> None:
     if done:
         print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
-        note(f"{each.device}: release {each.deployment.release} is current")
+        note(f"{subject(each.device)} release {each.deployment.release} is current")
 
 
 def summarize_push(pushed: Pushed) -> "PushSummary":

@@ -246,7 +246,10 @@ def load_measurements(path: Path) -> tuple[Measurement, ...]:
             f"{path}: expected a result or a list of results, but there is none in it",
             remedy=_GIVE_RESULT,
         )
-    return tuple(parse_measurement(table) for table in measured)
+    try:
+        return tuple(parse_measurement(table) for table in measured)
+    except MeasureError as error:
+        raise MeasureError(f"{path}: {error.message}", remedy=error.remedy) from error
 
 
 def parse_measurement(table: Mapping[str, object]) -> Measurement:
