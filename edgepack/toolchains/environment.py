@@ -314,31 +314,49 @@ def _run(
     """Run a program to its end, reading its output; its children never outlive this call."""
     kept = {name: text for name, text in os.environ.items() if name not in _MISDIRECTING}
     lines: deque[str] = deque(maxlen=200)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=kept | {"PYTHONUNBUFFERED": "1"} | (environment or {}),
-        start_new_session=True,
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                shown = _CREDENTIALS.sub("", line.rstrip())
-                lines.append(shown)
-                on_line(shown)
-            process.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+    with _running(command, kept | {"PYTHONUNBUFFERED": "1"} | (environment or {})) as process:
+        for line in process.stdout or ():
+            shown = _CREDENTIALS.sub("", line.rstrip())
+            lines.append(shown)
+            on_line(shown)
+        process.wait()
     if process.returncode != 0:
         raise ToolchainError(
             f"{subject} failed with exit code {process.returncode}:\n"
             + "\n".join(f"  {line}" for line in list(lines)[-_TAIL_LINES:]),
             remedy=_remedy("\n".join(lines)),
         )
+
+
+@contextlib.contextmanager
+def _running(
+    command: list[str | Path], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a session of its own, which is killed at the end.
+
+    Ctrl-C waits until the process is known: within fork it would leave a child that goes on
+    filling the folder that is being removed.
+    """
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+        ) as process:
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held)
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _remedy(output: str) -> str:
