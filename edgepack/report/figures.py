@@ -155,7 +155,8 @@ def plot_comparison(benchmarks: Sequence[BenchmarkSummary]) -> Plot | None:
     low, high = min(values), max(values)
     # A median of 0 ns, of a clock too coarse, has no place on a logarithmic axis.
     if low > 0 and medians[-1] > _MANY_TIMES * medians[0]:
-        across = log_axis(low / 1.25, high * 1.25, name=name)
+        margin = (high / low) ** 0.05
+        across = log_axis(low / margin, high * margin, name=name)
     else:
         across = linear_axis(0.0, 1.04 * high, name=name)
     names = tuple(

@@ -96,7 +96,7 @@ tr.skipped > * { color: var(--muted); }
 .badge.warning { background: var(--warn-paper); color: var(--warn); }
 .badge.fault { background: var(--bad-paper); color: var(--bad); }
 tr.noted > * { border-bottom: 0; }
-tr.notes > td { padding-top: 0; }
+tr.notes > td { padding-top: 0; overflow-wrap: anywhere; }
 .why { display: block; margin-top: .2rem; color: var(--muted); font-size: .8125rem; }
 .notes .why { margin: 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
