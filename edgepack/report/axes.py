@@ -68,9 +68,10 @@ def log_axis(low: float, high: float, *, name: str) -> Axis:
 
 
 def round_ticks(low: float, high: float, *, num_ticks: int) -> tuple[tuple[float, str], ...]:
-    """Give round values inside a range, each with its text; at least two.
+    """Give round values inside a range, each with its text.
 
-    They are 1, 2 or 5 times a power of ten apart, and at most one more than asked for.
+    They are 1, 2 or 5 times a power of ten apart, and at most one more than asked for. When
+    five or more are asked for, there are at least two.
     """
     wanted = (high - low) / num_ticks
     power = math.floor(math.log10(wanted))
