@@ -1,6 +1,8 @@
 """`edgepack pack`: its JSON, exit codes, floors, determinism, options."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,34 @@ def test_the_same_inputs_give_the_same_bytes(
     first = Path("first.edgepack").read_bytes()
     assert Path("second.edgepack").read_bytes() == first
     assert Path("third.edgepack").read_bytes() == first
+
+
+def test_a_repeated_pack_starts_no_process(
+    run: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("pack", FLOAT_MODEL, *_LAPTOP, "--data", DIGITS, "--recipe", "int8")
+    assert run(*arguments).code == 0
+    (packed,) = listing(Path.cwd())
+    first = Path(packed).read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    again = run(*arguments)
+    assert again.code == 0, again.err
+    assert Path(packed).read_bytes() == first
+
+
+def test_packing_without_a_device_needs_no_ssh() -> None:
+    # What is imported decides how long a repeated pack takes.
+    script = (
+        "import sys, edgepack.commands.pack, edgepack.workflow.packing\n"
+        "heavy = {'paramiko', 'ai_edge_quantizer', 'matplotlib', 'tensorflow'}\n"
+        "print(*sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert ran.stdout == "\n"
 
 
 def test_the_smallest_can_be_asked_for(run: RunCommand) -> None:

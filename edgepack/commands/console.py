@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
-PIPED_WIDTH = 80
+PIPED_WIDTH: Final = 80
+# Lists are searched with grep and cut with awk: a row stays on its line.
+LIST_WIDTH: Final = 250
 
 
 def print_json(body: object) -> None:

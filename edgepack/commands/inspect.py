@@ -55,13 +55,14 @@ def _show_bundle(bundle: "Bundle") -> None:
     from edgepack.report.intake import bundle_provenance, summarize_parity
     from edgepack.report.summary import Fact
     from edgepack.report.terminal import render_facts, render_parity
+    from edgepack.report.units import decibels
 
     manifest = bundle.manifest
     facts = [
         Fact(name="Bundle", value=f"{manifest.name} {manifest.version} for {manifest.target.id}"),
         Fact(name="Release", value=bundle.release),
         Fact(name="Recipe", value=manifest.recipe.name),
-        Fact(name="SQNR to float", value=f"{manifest.fidelity.sqnr_db:.1f} dB"),
+        Fact(name="SQNR to float", value=decibels(manifest.fidelity.sqnr_db)),
         *bundle_provenance(manifest),
     ]
     print_table(render_facts(facts))

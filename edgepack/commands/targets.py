@@ -2,7 +2,7 @@
 
 import click
 
-from edgepack.commands.console import print_json, print_table, warn
+from edgepack.commands.console import LIST_WIDTH, print_json, print_table, warn
 from edgepack.commands.options import json_option
 
 
@@ -39,7 +39,9 @@ def list_command(*, as_json: bool) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("target", "arch", "cores", "RAM", "what it is"):
         right = column in {"cores", "RAM"}
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+        # In a narrow terminal the description wraps, and nothing is cut off.
+        is_last = column == "what it is"
+        table.add_column(column, justify="right" if right else "left", no_wrap=not is_last)
     for each in listed:
         if each.profile is None:
             warn(f"{each.path}: {each.fault}")
@@ -55,7 +57,7 @@ def list_command(*, as_json: bool) -> None:
         )
         if each.shadows_built_in:
             warn(f"{each.path} hides the built-in target {each.id}")
-    print_table(table)
+    print_table(table, width=LIST_WIDTH)
 
 
 @targets.command("show")

@@ -2,7 +2,7 @@
 
 import click
 
-from edgepack.commands.console import note, print_json, print_table, show_work
+from edgepack.commands.console import LIST_WIDTH, note, print_json, print_table, show_work
 from edgepack.commands.options import json_option
 
 
@@ -48,7 +48,7 @@ def list_command(*, as_json: bool) -> None:
         table.add_row(
             each.name, each.state.value, size, each.python_version or "", versions, each.purpose
         )
-    print_table(table)
+    print_table(table, width=LIST_WIDTH)
 
 
 @toolchain.command("install")
