@@ -61,7 +61,7 @@ class Work:
         return prompt(text)
 
 
-class _LiveWork(Work):
+class LiveWork(Work):
     """Shows the current step with its time, and a transfer as a bar with its rate."""
 
     def __init__(self, bars: "Progress") -> None:
@@ -71,6 +71,7 @@ class _LiveWork(Work):
         self._sent_bytes = 0
 
     def step(self, text: str) -> None:
+        """Show what begins now, in place of the step before."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._text = text
@@ -79,6 +80,7 @@ class _LiveWork(Work):
         self._sent_bytes = 0
 
     def transfer(self, num_bytes: int, total_bytes: int) -> None:
+        """Move the bar of what is being sent."""
         if self._task is None:
             self._task = self._bars.add_task(self._text, total=None)
         self._sent_bytes += num_bytes
@@ -88,6 +90,7 @@ class _LiveWork(Work):
             self.step(self._text)
 
     def ask(self, prompt: Callable[[str], str], text: str) -> str:
+        """Take the display away while the user is asked."""
         # The spinner would write over the question and hide the cursor.
         self._bars.stop()
         try:
@@ -102,7 +105,9 @@ def show_work() -> Iterator[Work]:
     if not sys.stderr.isatty():
         yield Work()
         return
+    from rich.console import Console
+
     from edgepack.commands.progress import make_progress
 
-    with make_progress() as bars:
-        yield _LiveWork(bars)
+    with make_progress(Console(stderr=True, highlight=False)) as bars:
+        yield LiveWork(bars)

@@ -28,8 +28,8 @@ class _TransferOnly(ProgressColumn):
         return Text("") if task.total is None else self._column(task)
 
 
-def make_progress() -> Progress:
-    """Give a display on stderr that vanishes at its end; what is printed meanwhile goes above."""
+def make_progress(console: Console) -> Progress:
+    """Give a display that vanishes at its end; what is printed meanwhile goes above."""
     # One line whatever the terminal's width: the text gives way, the figures never wrap.
     text = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return Progress(
@@ -39,7 +39,7 @@ def make_progress() -> Progress:
         _TransferOnly(DownloadColumn()),
         _TransferOnly(TransferSpeedColumn()),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        console=Console(stderr=True, highlight=False),
+        console=console,
         transient=True,
         expand=True,
     )
