@@ -1,11 +1,15 @@
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgepack.cache import Cache
 from edgepack.errors import ConversionError, ModelError
+from edgepack.evaluate import run_model
 from edgepack.importers import check_parity, import_model
 from edgepack.model import TensorSpec
+from edgepack.toolchains import Toolchain
 from tests.fixtures.importers import GetOptions
 
 pytestmark = pytest.mark.toolchain
@@ -125,3 +129,44 @@ def test_operations_tflite_lacks_are_named_and_the_log_is_kept(
     log = tmp_path / "edgepack" / "logs" / "convert-unsupported.log"
     assert str(log) in caught.value.remedy
     assert "MatrixDeterminant" in log.read_text()
+
+
+_SCALED = """
+import keras
+
+@keras.saving.register_keras_serializable(package="mine")
+class Scaled(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs * FACTOR
+"""
+
+
+def test_a_layer_of_the_users_own_that_was_mended_is_converted_anew(
+    tensorflow_toolchain: Toolchain,
+    tensorflow_options: GetOptions,
+    import_cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    layers, path = tmp_path / "scaled_layers.py", tmp_path / "scaled.keras"
+    options = tensorflow_options(trust_model=True)
+    answers: list[float] = []
+    for factor in ("2.0", "3.0"):
+        layers.write_text(_SCALED.replace("FACTOR", factor))
+        if not path.exists():
+            make = (
+                "import keras, scaled_layers\n"
+                "keras.Sequential([keras.Input((2,)), scaled_layers.Scaled()]).save('scaled.keras')"
+            )
+            subprocess.run(
+                [tensorflow_toolchain.python, "-c", make],
+                cwd=tmp_path,
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+        imported = import_model(path, options=options, cache=import_cache, on_progress=_ignore)
+        outputs = run_model(imported.model, [(np.ones((1, 2), np.float32),)])
+        answers.append(float(outputs[0][0][0, 0]))
+    assert answers == [2.0, 3.0]

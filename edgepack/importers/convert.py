@@ -1,13 +1,18 @@
 """Import a source model: convert, name, bind to the source's layout, keep the result."""
 
 import json
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from edgepack import child, comparison, evaluate, evaluate_worker, fidelity, flatbuffer
 from edgepack import model as model_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
+from edgepack.data import generate as generate_module
 from edgepack.errors import ConversionError, ModelError
 from edgepack.importers import binding as binding_module
 from edgepack.importers import interface as interface_module
@@ -22,7 +27,7 @@ from edgepack.importers.source import (
     detect_format,
     digest_source,
 )
-from edgepack.importers.worker import SourceWorker, convert_source, open_worker
+from edgepack.importers.worker import SourceWorker, convert_source, open_worker, runs_user_code
 from edgepack.model import Model, TensorSpec, load_model, read_model
 
 _MODEL: Final = "model.tflite"
@@ -41,8 +46,8 @@ def import_model(
 ) -> ImportedModel:
     """Turn a source model into a float32 TFLite model with the source's names and order.
 
-    The result is kept in the cache under everything that decides it. Call `check_parity`
-    before relying on it.
+    The result is kept in the cache under everything that decides it, unless code of the
+    user's own decides it too. Call `check_parity` before relying on it.
 
     Raises:
         ModelError: unreadable, unsafe, of open shapes, or not supported.
@@ -64,8 +69,28 @@ def import_model(
         trust=options.trust_model,
         worker=worker.digest,
         versions=worker.versions_text,
-        code=source_digest(binding_module, interface_module, layout_module, model_module),
+        engine=version("ai-edge-litert"),
+        code=source_digest(
+            binding_module,
+            child,
+            comparison,
+            evaluate,
+            evaluate_worker,
+            fidelity,
+            flatbuffer,
+            generate_module,
+            interface_module,
+            layout_module,
+            model_module,
+            sys.modules[__name__],
+        ),
     )
+    if runs_user_code(worker, options):
+        on_progress(f"converting {path.name} ({worker.title})")
+        with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
+            for file, data in _convert(path, source_format, sha256, worker, options).items():
+                (Path(name) / file).write_bytes(data)
+            return _read_entry(Path(name), path.name)
     folder = cache.load(key)
     if folder is None:
         on_progress(f"converting {path.name} ({worker.title})")

@@ -16,6 +16,7 @@ from edgepack.cache import cache_directory
 from edgepack.errors import ConversionError, ModelError, ToolchainError
 from edgepack.importers.source import ImportOptions, SourceFormat
 from edgepack.toolchains import Toolchain, ensure_toolchain, run_worker
+from edgepack.toolchains.catalog import Origin
 from edgepack.toolchains.worker import LOG_NAME
 
 _WORKERS: Final = Path(__file__).parent / "workers"
@@ -69,6 +70,15 @@ def open_worker(
         toolchain_name, python=options.toolchain_python, on_progress=on_progress
     )
     return SourceWorker(script=_WORKERS / script, toolchain=toolchain, title=title)
+
+
+def runs_user_code(worker: SourceWorker, options: ImportOptions) -> bool:
+    """Tell whether modules of the user's own environment may take part in a model.
+
+    No digest covers them: an edited layer leaves the model's file and every version as they
+    were, so what comes of them is never kept.
+    """
+    return options.trust_model and worker.toolchain.origin is not Origin.ISOLATED
 
 
 @contextmanager
