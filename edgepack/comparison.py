@@ -12,7 +12,10 @@ LIMIT_DB: Final = 300.0
 
 @dataclass(slots=True)
 class Sums:
-    """Running sums of one output; per channel of the last axis where it has channels."""
+    """Running sums of one output; per channel of the last axis where it has channels.
+
+    `num_unusable` counts the values that are not finite on both sides.
+    """
 
     signal: NDArray[np.float64]
     noise: NDArray[np.float64]
@@ -20,6 +23,13 @@ class Sums:
     product: float = 0.0
     max_abs_error: float = 0.0
     num_non_finite: int = 0
+    num_elements: int = 0
+    num_unusable: int = 0
+
+    @property
+    def is_vacuous(self) -> bool:
+        """Whether there were values, but none that is finite on both sides."""
+        return 0 < self.num_elements == self.num_unusable
 
 
 def add_arrays(sums: Sums, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
@@ -27,6 +37,8 @@ def add_arrays(sums: Sums, reference: NDArray[Any], candidate: NDArray[Any]) -> 
     ours = np.asarray(reference, dtype=np.float64)
     theirs = np.asarray(candidate, dtype=np.float64)
     finite = np.isfinite(ours) & np.isfinite(theirs)
+    sums.num_elements += finite.size
+    sums.num_unusable += finite.size - int(np.count_nonzero(finite))
     if not finite.all():
         alike = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
         sums.num_non_finite += int(np.sum(~finite & ~alike))

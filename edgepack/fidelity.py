@@ -6,7 +6,7 @@ the candidate, in float64:
 - SQNR = 10 log10(sum(r**2) / sum((r - c)**2)) in dB, kept within -300 and 300. Equal arrays
   read 300; a candidate with a NaN or an infinity where the reference has another value reads
   -300, and `num_non_finite` says how many. Positions where both hold the same infinity, or
-  both NaN (masks do), count as equal.
+  both NaN (masks do), count as equal; an output of nothing else shows nothing, and reads -300.
 - Worst channel: the least SQNR of one slice along the last axis, among the slices whose
   reference is not all zero (SQNR says nothing of those).
 - Cosine = sum(r*c) / sqrt(sum(r**2) sum(c**2)); 1 when both are all zero, 0 when one is.
@@ -264,7 +264,7 @@ def _compare_output(
         channel, channel_db = int(loud[worst]), each[worst]
     return OutputFidelity(
         output=name,
-        sqnr_db=-LIMIT_DB if sums.num_non_finite else ratio_db(signal, noise),
+        sqnr_db=-LIMIT_DB if sums.num_non_finite or sums.is_vacuous else ratio_db(signal, noise),
         max_abs_error=sums.max_abs_error,
         cosine=cosine(sums.product, signal, sums.candidate),
         worst_channel=channel,

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgepack.errors import DataError, ModelError
 from edgepack.fidelity import (
+    LIMIT_DB,
     Fidelity,
     compare_outputs,
     paired_drop_interval,
@@ -191,3 +192,12 @@ def test_the_model_is_as_near_as_its_worst_output() -> None:
     )
     assert isinstance(fidelity, Fidelity)
     assert fidelity.sqnr_db == pytest.approx(20.0)
+
+
+def test_outputs_without_a_finite_value_are_not_called_equal() -> None:
+    nothing = np.full((1, 3), np.nan, np.float32)
+    assert sqnr_db(nothing, nothing) == -LIMIT_DB
+    masked = np.array([[1.0, -np.inf, np.nan]], np.float32)
+    assert sqnr_db(masked, masked) == LIMIT_DB
+    empty = np.zeros((1, 0), np.float32)
+    assert sqnr_db(empty, empty) == LIMIT_DB

@@ -105,6 +105,92 @@ def test_outputs_of_nothing_but_zeros_pass(
     assert report.outputs[0].near_zero
 
 
+def _detector(folder: Path, name: str, scale: float) -> Path:
+    """Write a model of two large values and a small one, which `scale` decides."""
+    weights = weights_of(4, 3)
+    weights[:, 2] *= scale
+    return save_onnx(
+        folder / f"{name}.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, [1, 4])},
+        outputs={"y": (TensorProto.FLOAT, [1, 3])},
+        weights={"w": weights},
+    )
+
+
+def test_a_wrong_small_value_beside_right_large_ones_is_refused(
+    tmp_path: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    options = onnx_options()
+    path, other = _detector(tmp_path, "right", 1e-4), _detector(tmp_path, "wrong", -1e-4)
+    right, wrong = (
+        import_model(each, options=options, cache=import_cache, on_progress=_ignore)
+        for each in (path, other)
+    )
+    with pytest.raises(ParityError) as caught:
+        check_parity(
+            replace(right, model=wrong.model), path, samples=None, options=options,
+            cache=import_cache, on_progress=_ignore,
+        )  # fmt: skip
+    assert "index 2 of axis 1 has -6.0 dB  <- too far" in caught.value.message
+    assert "--allow-parity 33" in caught.value.remedy
+    report = check_parity(
+        replace(right, model=wrong.model), path, samples=None, minimum_db=33, options=options,
+        cache=import_cache, on_progress=_ignore,
+    )  # fmt: skip
+    assert report.outputs[0].sqnr_db > 60
+
+
+def test_small_outputs_of_large_inputs_are_compared(
+    tmp_path: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    paths = [
+        save_onnx(
+            tmp_path / f"{name}.onnx",
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            inputs={"x": (TensorProto.FLOAT, [1, 4])},
+            outputs={"y": (TensorProto.FLOAT, [1, 3])},
+            weights={"w": weights},
+        )
+        for name, weights in (("small", weights_of(4, 3) * 1e-9), ("none", weights_of(4, 3) * 0))
+    ]
+    options = onnx_options()
+    right, wrong = (
+        import_model(path, options=options, cache=import_cache, on_progress=_ignore)
+        for path in paths
+    )
+    # Samples of sound, say: 16-bit numbers in float.
+    samples = make_samples([("x", weights_of(4, 1, 4) * 32768)])
+    with pytest.raises(ParityError, match=r"y: SQNR 0\.0 dB"):
+        check_parity(
+            replace(right, model=wrong.model), paths[0], samples=samples, options=options,
+            cache=import_cache, on_progress=_ignore,
+        )  # fmt: skip
+
+
+def test_a_source_that_gives_no_number_proves_nothing(
+    tmp_path: Path, onnx_options: GetOptions, import_cache: Cache
+) -> None:
+    path = save_onnx(
+        tmp_path / "log.onnx",
+        [helper.make_node("Sub", ["x", "hundred"], ["d"]), helper.make_node("Log", ["d"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, [1, 4])},
+        outputs={"y": (TensorProto.FLOAT, [1, 4])},
+        weights={"hundred": np.full((1, 4), 100, np.float32)},
+    )
+    options = onnx_options()
+    imported = import_model(path, options=options, cache=import_cache, on_progress=_ignore)
+    with pytest.raises(ParityError, match="y: no finite value to compare") as caught:
+        check_parity(
+            imported, path, samples=None, options=options, cache=import_cache, on_progress=_ignore
+        )
+    assert "Give real samples with --data" in caught.value.remedy
+    samples = make_samples([("x", np.full((2, 1, 4), 150, np.float32))])
+    check_parity(
+        imported, path, samples=samples, options=options, cache=import_cache, on_progress=_ignore
+    )
+
+
 def test_open_dimensions_are_named_with_the_flag_and_fixed_by_it(
     tmp_path: Path, onnx_options: GetOptions, import_cache: Cache
 ) -> None:

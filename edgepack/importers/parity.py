@@ -1,15 +1,20 @@
 """Parity: does the converted model compute what its source computes."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack import child as child_module
+from edgepack import comparison as comparison_module
 from edgepack import evaluate as evaluate_module
+from edgepack import evaluate_worker
 from edgepack import fidelity as fidelity_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
@@ -18,9 +23,11 @@ from edgepack.errors import DataError, ParityError
 from edgepack.evaluate import run_model
 from edgepack.fidelity import LIMIT_DB, compare_outputs
 from edgepack.importers import binding as binding_module
+from edgepack.importers import slices as slices_module
 from edgepack.importers.binding import ImportedModel, model_feeds
+from edgepack.importers.slices import WorstSlice, find_worst_slice
 from edgepack.importers.source import ImportOptions, SourceFormat
-from edgepack.importers.worker import open_worker, run_source
+from edgepack.importers.worker import SourceWorker, open_worker, run_source
 
 _RECORD: Final = "parity.json"
 _MOST_SAMPLES: Final = 16
@@ -28,6 +35,9 @@ _NUM_GENERATED: Final = 4
 _SEED: Final = 20
 # About eight roundings of float32: below it an output is the noise of larger values within.
 _NEAR_ZERO: Final = 1e-6
+# How far below the limit a single slice may be: real conversions lose some dB in small values,
+# and a wrong one reads about 0 dB.
+_SLICE_MARGIN_DB: Final = 40.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +51,8 @@ class OutputParity:
         cosine: cosine of the angle between both as vectors.
         near_zero: the reference is within float32 rounding of zero on the inputs' scale, so
             SQNR says nothing and the largest difference is judged instead.
+        worst_slice: the channel or the like that is farthest off; None when no slice differs
+            by more than rounding.
     """
 
     output: str
@@ -48,6 +60,7 @@ class OutputParity:
     max_abs_error: float
     cosine: float
     near_zero: bool = False
+    worst_slice: WorstSlice | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,24 +126,22 @@ def check_parity(
         trust=options.trust_model,
         worker=worker.digest,
         versions=worker.versions_text,
-        code=source_digest(binding_module, evaluate_module, fidelity_module),
-        near_zero=_NEAR_ZERO,
+        engine=version("ai-edge-litert"),
+        code=source_digest(
+            binding_module,
+            child_module,
+            comparison_module,
+            evaluate_module,
+            evaluate_worker,
+            fidelity_module,
+            slices_module,
+            sys.modules[__name__],
+        ),
     )
     folder = cache.load(key)
     if folder is None:
         on_progress(f"comparing with {worker.title} on {used.num_samples} samples")
-        feeds = model_feeds(imported, used)
-        arrays = dict(used.arrays)
-        reference = run_source(
-            worker,
-            path,
-            source_format,
-            options,
-            inputs=[arrays[spec.name] for spec in specs],
-            num_outputs=len(imported.outputs),
-        )
-        results = run_model(imported.model, feeds)
-        outputs = _compare(imported, reference, results, scale=_scale(arrays))
+        outputs = _run_both(imported, path, worker, used, options)
         record = json.dumps([asdict(output) for output in outputs], indent=1)
         folder = cache.store(key, {_RECORD: record.encode()})
     report = ParityReport(
@@ -144,6 +155,27 @@ def check_parity(
     return report
 
 
+def _run_both(
+    imported: ImportedModel,
+    path: Path,
+    worker: SourceWorker,
+    samples: Samples,
+    options: ImportOptions,
+) -> tuple[OutputParity, ...]:
+    feeds = model_feeds(imported, samples)
+    arrays = dict(samples.arrays)
+    reference = run_source(
+        worker,
+        path,
+        imported.source.format,
+        options,
+        inputs=[arrays[binding.source.name] for binding in imported.inputs],
+        num_outputs=len(imported.outputs),
+    )
+    results = run_model(imported.model, feeds)
+    return _compare(imported, reference, results, scale=_scale(arrays))
+
+
 def _spread(samples: Samples) -> Samples:
     if samples.num_samples <= _MOST_SAMPLES:
         return samples
@@ -152,13 +184,17 @@ def _spread(samples: Samples) -> Samples:
 
 
 def _scale(arrays: Mapping[str, NDArray[Any]]) -> float:
-    """Largest magnitude of the float inputs; 1 without any."""
+    """Largest magnitude of the float inputs, at most 1; 1 without any.
+
+    Inputs in the hundreds or thousands (pixels, sound) lend no size to outputs: a score of
+    1e-4 is one, whatever unit went in.
+    """
     sizes = [
         float(np.max(np.abs(array)))
         for array in arrays.values()
         if array.dtype.kind == "f" and array.size
     ]
-    return max(sizes, default=1.0) or 1.0
+    return min(1.0, max(sizes, default=1.0) or 1.0)
 
 
 def _compare(
@@ -184,6 +220,9 @@ def _compare(
             max_abs_error=output.max_abs_error,
             cosine=output.cosine,
             near_zero=_is_near_zero([sample[index] for sample in carried], scale),
+            worst_slice=find_worst_slice(
+                [sample[index] for sample in carried], [sample[index] for sample in results]
+            ),
         )
         for index, output in enumerate(fidelity.outputs)
     )
@@ -202,7 +241,7 @@ def _judge(report: ParityReport, path: Path, *, scale: float) -> None:
     if not failed:
         return
     lines = [_describe(output, report.minimum_db) for output in report.outputs]
-    worst = min(output.sqnr_db for output in failed)
+    worst = min(_reached_db(output) for output in failed)
     kind = "generated samples" if report.generated else "samples"
     data = "Give real samples with --data, fix" if report.generated else "Fix"
     raise ParityError(
@@ -217,17 +256,33 @@ def _judge(report: ParityReport, path: Path, *, scale: float) -> None:
 def _passes(output: OutputParity, minimum_db: float, scale: float) -> bool:
     if output.near_zero and output.max_abs_error <= _NEAR_ZERO * scale:
         return True
-    return output.sqnr_db >= minimum_db
+    return _reached_db(output) >= minimum_db
+
+
+def _reached_db(output: OutputParity) -> float:
+    """Give the limit that an output just keeps, as a whole and in each slice."""
+    if output.worst_slice is None:
+        return output.sqnr_db
+    return min(output.sqnr_db, output.worst_slice.sqnr_db + _SLICE_MARGIN_DB)
 
 
 def _describe(output: OutputParity, minimum_db: float) -> str:
+    if output.sqnr_db == -LIMIT_DB and output.max_abs_error == 0:
+        return f"{output.output}: no finite value to compare  <- too far"
     text = (
         f"{output.output}: SQNR {output.sqnr_db:.1f} dB, max abs error "
         f"{output.max_abs_error:.3g}, cosine {output.cosine:.6f}"
     )
     if output.near_zero:
         return f"{text} (the source gives zero here)"
-    return text if output.sqnr_db >= minimum_db else f"{text}  <- too far"
+    if output.sqnr_db < minimum_db:
+        return f"{text}  <- too far"
+    part = output.worst_slice
+    if part is None or _reached_db(output) >= minimum_db:
+        return text
+    return (
+        f"{text}, but index {part.index} of axis {part.axis} has {part.sqnr_db:.1f} dB  <- too far"
+    )
 
 
 def _read_outputs(record: object, folder: Path) -> tuple[OutputParity, ...]:
@@ -239,6 +294,9 @@ def _read_outputs(record: object, folder: Path) -> tuple[OutputParity, ...]:
             max_abs_error=table.number("max_abs_error", minimum=0.0),
             cosine=table.number("cosine", minimum=-1.0, maximum=1.0),
             near_zero=table.boolean("near_zero"),
+            worst_slice=None
+            if table.raw("worst_slice") is None
+            else _read_slice(table.table("worst_slice")),
         )
         for table in fields.tables("outputs")
     )
@@ -248,3 +306,11 @@ def _read_outputs(record: object, folder: Path) -> tuple[OutputParity, ...]:
             remedy=f"Remove the folder {folder} and run the command again.",
         )
     return outputs
+
+
+def _read_slice(fields: Fields) -> WorstSlice:
+    return WorstSlice(
+        axis=fields.integer("axis", minimum=1),
+        index=fields.integer("index", minimum=0),
+        sqnr_db=fields.number("sqnr_db", minimum=-LIMIT_DB, maximum=LIMIT_DB),
+    )
