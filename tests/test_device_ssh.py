@@ -258,6 +258,15 @@ def test_a_login_shell_that_runs_nothing(ssh_servers: SshServers) -> None:
     )
 
 
+def test_a_shell_that_repeats_the_command_instead_of_running_it(ssh_servers: SshServers) -> None:
+    server = ssh_servers.start('ForceCommand echo "not allowed: $SSH_ORIGINAL_COMMAND"; exit 1')
+    with (
+        open_device(server.address, options=options(server)) as device,
+        pytest.raises(DeviceError, match="did not run true; it said: not allowed: exec sh"),
+    ):
+        device.run(["true"], timeout_seconds=20)
+
+
 def test_a_device_without_sftp_takes_uploads(ssh_servers: SshServers, tmp_path: Path) -> None:
     server = ssh_servers.start("Subsystem sftp /bin/false", "MaxSessions 1")
     with open_device(server.address, options=options(server)) as device:

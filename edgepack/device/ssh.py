@@ -1,6 +1,7 @@
 """A device behind SSH."""
 
 import hashlib
+import re
 import secrets
 import threading
 import time
@@ -201,19 +202,20 @@ class SshCommand:
 
     def _await_marker(self) -> None:
         # What start-up files of the login shell print comes before the marker.
+        # A shell that only repeats the command shows the marker too, but no number behind it.
+        marker = re.compile(re.escape(self._marker) + rb"(\d{1,%d})@" % _MARKER_DIGITS)
         received = b""
         while True:
-            noise, found, rest = received.partition(self._marker)
-            digits, end, output = rest.partition(b"@")
-            if found and end:
-                self._process = int(digits)
-                self._pending = output
+            found = marker.search(received)
+            if found is not None:
+                self._process = int(found[1])
+                self._pending = received[found.end() :]
                 return
-            if len(noise) > _NOISE_BYTES or len(digits) > _MARKER_DIGITS:
+            if len(received) > _NOISE_BYTES:
                 raise self._not_run(f"it printed more than {_NOISE_BYTES} bytes instead")
             data = self._receive()
             if not data:
-                said = " ".join((noise.decode(errors="replace") + " " + self.stderr).split())
+                said = " ".join((received.decode(errors="replace") + " " + self.stderr).split())
                 raise self._not_run(f"it said: {said[:400]}" if said else "it said nothing")
             received += data
 
