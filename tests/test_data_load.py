@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgepack.data import ColorOrder, ImageLayout, ImagePreprocessing, ResizeRule, load_samples
@@ -192,6 +193,20 @@ def test_unreadable_images_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     lines = _message(tmp_path, COLOR).splitlines()
     assert [line.split(":")[0] for line in lines[1:]] == ["  - empty.png", "  - half.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("deep.png", np.arange(35, dtype=np.uint16).reshape(5, 7) * 1000),
+        ("real.tiff", np.linspace(0, 1, 35, dtype=np.float32).reshape(5, 7)),
+    ],
+)
+def test_pixels_beyond_8_bits_are_refused(
+    tmp_path: Path, name: str, pixels: NDArray[np.generic]
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / name)
+    assert f"{name}: expected 8 bits a channel" in _message(tmp_path, COLOR)
 
 
 def test_a_picture_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

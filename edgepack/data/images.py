@@ -245,6 +245,14 @@ def _read_image(
             # Pillow only warns of an image of 90 to 180 million pixels, which is a bomb too.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):
+                    # Pillow 13 would cut each value off at 255, and leave a white picture.
+                    faults.append(
+                        f"{path.relative_to(folder)}: expected 8 bits a channel, but its pixels "
+                        f"are of Pillow's mode {image.mode}: bring them to 0 to 255, or give "
+                        "arrays in an .npz"
+                    )
+                    return None
                 pixels = np.asarray(_resize(image.convert(plan.mode), plan), dtype=np.float64)
     # SyntaxError, ValueError and EOFError are what Pillow's decoders raise on damaged files.
     except (
