@@ -88,6 +88,12 @@ def test_nan_fails_whatever_the_rest(value: float, is_quantized: bool) -> None: 
     assert result.reasons == ("output 'scores': 1 values are NaN or infinite on the device only",)
 
 
+def test_answers_without_a_number_show_nothing() -> None:
+    nothing = np.full(16, np.nan, np.float32)
+    result = judge(nothing, nothing, is_quantized=False)
+    assert result.reasons == ("output 'scores': no finite value to compare",)
+
+
 def test_integers_are_compared_as_the_numbers_they_stand_for() -> None:
     host = np.arange(16, dtype=np.int8) - 10
     device = host.copy()
