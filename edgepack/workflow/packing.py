@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,15 +11,12 @@ from edgepack import __version__
 from edgepack.bundle.archive import Bundle, write_bundle
 from edgepack.bundle.golden import make_golden
 from edgepack.bundle.manifest import (
-    Parity,
-    ParityRecord,
     Provenance,
     bundle_file_name,
     check_identity,
     default_name,
 )
 from edgepack.cache import Cache
-from edgepack.data import Samples, generate_samples, load_samples, split_samples
 from edgepack.errors import (
     DataError,
     GoldenError,
@@ -27,19 +25,10 @@ from edgepack.errors import (
     OptimizeError,
     OutputError,
 )
-from edgepack.evaluate import Feeds, RunModel
-from edgepack.importers import (
-    ImportedModel,
-    ParityReport,
-    check_parity,
-    import_model,
-    model_feeds,
-)
-from edgepack.model import TensorSpec
 from edgepack.optimize.choose import Candidate, Choice, choose, judge
 from edgepack.optimize.recipe import Recipe
-from edgepack.optimize.variant import EvaluationSet, Variant, build_variant, make_evaluation
-from edgepack.workflow.answers import keep_answers
+from edgepack.optimize.variant import Variant, build_variant
+from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import Outcome, PackRequest, PackResult, StepCallback
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 
@@ -49,24 +38,7 @@ if TYPE_CHECKING:
 
 HOST: Final = "host"
 DEFAULT_PARITY_DB: Final = 60.0
-# Enough to expose an int8 variant that breaks down; too few to trust an agreement by, which
-# the warnings say.
-_NUM_GENERATED: Final = 16
-_SEED: Final = 20_260_101
 _MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Material:
-    """Everything the variants are built and judged with."""
-
-    imported: ImportedModel
-    parity: Parity | None
-    calibration: Samples | None
-    evaluation: Samples
-    calibration_feeds: Feeds | None
-    evaluation_set: EvaluationSet
-    run: RunModel
 
 
 def pack_model(
@@ -80,7 +52,7 @@ def pack_model(
     if request.name is not None or request.version is not None:
         check_identity(request.name or "model", request.version or "0")
     extra_files = _read_extra_files(request)
-    material = _prepare(request, cache=cache, on_step=on_step)
+    material = prepare_material(request, cache=cache, on_step=on_step)
     outcomes: list[Outcome] = []
     for recipe in request.recipes:
         outcome = _build(recipe, request, material, cache=cache, on_step=on_step)
@@ -108,78 +80,10 @@ def pack_model(
     )
 
 
-def _prepare(request: PackRequest, *, cache: Cache, on_step: StepCallback) -> _Material:
-    on_step(f"reading {request.model.name}")
-    imported = import_model(
-        request.model, options=request.imports, cache=cache, on_progress=on_step
-    )
-    specs = tuple(binding.source for binding in imported.inputs)
-    calibration, evaluation = _load_data(request, specs)
-    parity = check_parity(
-        imported,
-        request.model,
-        samples=calibration,
-        minimum_db=request.minimum_parity_db,
-        options=request.imports,
-        cache=cache,
-        on_progress=on_step,
-    )
-    feeds = model_feeds(imported, evaluation)
-    run = keep_answers(cache)
-    return _Material(
-        imported=imported,
-        parity=_record_parity(parity),
-        calibration=calibration,
-        evaluation=evaluation,
-        calibration_feeds=model_feeds(imported, calibration) if calibration else None,
-        evaluation_set=make_evaluation(imported.model, feeds, labels=evaluation.labels, run=run),
-        run=run,
-    )
-
-
-def _load_data(
-    request: PackRequest, specs: tuple[TensorSpec, ...]
-) -> tuple[Samples | None, Samples]:
-    data = request.data
-    class_names = _read_class_names(request.class_names)
-    if data.source is None:
-        if data.evaluation is None:
-            if data.labels is not None:
-                raise DataError(
-                    "--labels: there are no samples for these labels",
-                    remedy="Give the samples too: --data or --eval-data.",
-                )
-            return None, generate_samples(specs, num_samples=_NUM_GENERATED, seed=_SEED)
-        samples = None
-    else:
-        samples = load_samples(
-            data.source,
-            inputs=specs,
-            images=data.images,
-            labels=None if data.evaluation else data.labels,
-            class_names=class_names,
-        )
-    if data.evaluation is not None:
-        evaluation = load_samples(
-            data.evaluation,
-            inputs=specs,
-            images=data.images,
-            labels=data.labels,
-            class_names=class_names,
-        )
-        return samples, evaluation
-    if samples is None or samples.num_samples < 2:  # noqa: PLR2004 - one to calibrate, one to evaluate
-        raise DataError(
-            f"{data.source}: expected at least two samples, one to calibrate and one to evaluate",
-            remedy="Give more samples, or evaluation samples of their own with --eval-data.",
-        )
-    return split_samples(samples)
-
-
 def _build(
     recipe: Recipe,
     request: PackRequest,
-    material: _Material,
+    material: Material,
     *,
     cache: Cache,
     on_step: StepCallback,
@@ -208,7 +112,7 @@ def _build(
 def _measure(
     outcome: Outcome,
     request: PackRequest,
-    material: _Material,
+    material: Material,
     *,
     rig: "Rig | None",
     cache: Cache,
@@ -292,7 +196,7 @@ def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
 
 
 def _write(
-    request: PackRequest, material: _Material, variant: Variant, extra_files: dict[str, bytes]
+    request: PackRequest, material: Material, variant: Variant, extra_files: dict[str, bytes]
 ) -> Bundle:
     source = material.imported.source
     name = request.name or default_name(source.file_name)
@@ -323,7 +227,7 @@ def _write(
             source_sha256=source.sha256,
             converter=source.converter,
             tool_version=__version__,
-            versions=source.versions,
+            versions=(*source.versions, *_own_versions()),
             calibration_digest=calibration.digest if calibration else None,
             calibration_num_samples=calibration.num_samples if calibration else 0,
             evaluation_digest=material.evaluation.digest,
@@ -340,43 +244,11 @@ def _write(
     )
 
 
-def _record_parity(report: ParityReport) -> Parity | None:
-    if not report.outputs:
-        return None
-    return Parity(
-        outputs=tuple(
-            ParityRecord(
-                output=each.output,
-                sqnr_db=each.sqnr_db,
-                max_abs_error=each.max_abs_error,
-                cosine=each.cosine,
-            )
-            for each in report.outputs
-        ),
-        num_samples=report.num_samples,
-        generated=report.generated,
-        minimum_db=report.minimum_db,
-        reference=report.reference,
+def _own_versions() -> tuple[tuple[str, str], ...]:
+    """Give the versions of what quantized the model and gave the host's answers."""
+    return tuple(
+        (f"host {name}", metadata.version(name)) for name in ("ai-edge-litert", "ai-edge-quantizer")
     )
-
-
-def _read_class_names(path: Path | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: class names cannot be read: {error}",
-            remedy="Give a UTF-8 text file with one class a line.",
-        ) from error
-    names = tuple(line.strip() for line in lines)
-    if not names or not all(names):
-        raise DataError(
-            f"{path}: expected one class name a line, but a line is empty",
-            remedy="Remove the empty lines; line N names class N, counted from 0.",
-        )
-    return names
 
 
 def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
@@ -404,7 +276,7 @@ def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
     return files
 
 
-def _warnings(request: PackRequest, material: _Material, chosen: Outcome) -> tuple[str, ...]:
+def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
     warnings: list[str] = []
     if material.imported.model.is_quantized:
         warnings.append("the model is quantized already: it is packed as it is")
