@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,15 @@ def test_nan_on_the_device_fails_the_check(tmp_path: Path) -> None:
         measure_here(
             timed(DATA / "digits.tflite", replace(golden, inputs=(spoiled,)), model), tmp_path
         )
+
+
+def test_the_host_runs_what_this_process_has_wherever_it_lies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # An installation of one user's (pip install --user) is hidden from an isolated interpreter.
+    base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    monkeypatch.setattr(sys, "executable", str(base))
+    model = load_model(DATA / "digits.tflite")
+    result = measure_on_host(model, feeds_of(model), plan=QUICK)
+    assert result.engine.name == "ai-edge-litert"
+    assert result.engine.version == version("ai-edge-litert")

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -193,7 +194,8 @@ def measure_on_host(
             device=device,
             model=timed,
             python=sys.executable,
-            site="",
+            # An isolated interpreter does not see what `pip install --user` installed.
+            site=_own_site(),
             runner=str(RUNNER_PATH),
             inputs=tuple(paths),
         )
@@ -292,6 +294,12 @@ def _launch(
     name = bench.device.name
     launch = channel.parse_launch(events, max_samples=plan.max_samples, name=name)
     return launch, bench.engine_facts(events, plan)
+
+
+def _own_site() -> str:
+    """Give the folder this process has its runtime from; empty without one."""
+    found = find_spec("ai_edge_litert")
+    return str(Path(found.origin).parent.parent) if found and found.origin else ""
 
 
 def read_runner() -> bytes:
