@@ -258,6 +258,16 @@ def test_a_login_shell_that_runs_nothing(ssh_servers: SshServers) -> None:
     )
 
 
+def test_what_a_device_says_cannot_rewrite_the_terminal(ssh_servers: SshServers) -> None:
+    server = ssh_servers.start("ForceCommand printf 'gone\\033[2J\\033]0;title\\007'; exit 1")
+    with (
+        open_device(server.address, options=options(server)) as device,
+        pytest.raises(DeviceError, match="it said: gone") as caught,
+    ):
+        device.run(["true"], timeout_seconds=20)
+    assert caught.value.message.isprintable()
+
+
 def test_a_shell_that_repeats_the_command_instead_of_running_it(ssh_servers: SshServers) -> None:
     server = ssh_servers.start('ForceCommand echo "not allowed: $SSH_ORIGINAL_COMMAND"; exit 1')
     with (

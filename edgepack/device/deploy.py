@@ -1,6 +1,7 @@
 """Releases on a device: push one, place bare files, list, switch back."""
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,16 @@ for folder in *; do
 done
 """
 
-# `$1` the bundle's folder, `$2` the release. The new link has a name of its own until the
-# rename, and is removed when the rename fails.
+# `$1` the bundle's folder, `$2` the release, `$3` a name for the new link until the rename that
+# nobody else uses: made over a link that was left behind, it would land in that link's folder,
+# and `current` lead to another release.
 _SWITCH: Final = f"""
 {RENAME_FUNCTION}
 cd -- "$1" || exit 1
 [ -d "releases/$2" ] || {{ echo "releases/$2: No such file or directory" >&2; exit 1; }}
-ln -s -- "releases/$2" "current.$$.new" || exit 1
-rename "current.$$.new" current || {{ rm -f -- "current.$$.new"; exit 1; }}
+ln -s -- "releases/$2" "$3" || exit 1
+rename "$3" current || {{ rm -f -- "$3"; exit 1; }}
+[ "$(readlink current)" = "releases/$2" ] || {{ echo "current does not lead to $2" >&2; exit 1; }}
 """
 
 
@@ -207,6 +210,7 @@ def switch_release(device: Device, name: str, *, release: str | None, root: str)
         _SWITCH,
         layout.bundle(name),
         wanted.release,
+        f"current.{secrets.token_hex(8)}.new",
         action=f"make {wanted.release} the current release of {name}",
     )
     return ReleaseFacts(

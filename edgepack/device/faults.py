@@ -36,7 +36,8 @@ def upload_fault(name: str, target: str, exit_code: int, stderr: str) -> DeviceE
 def digest_fault(name: str, target: str, *, expected: str, stored: str) -> DeviceError:
     """Describe a file that reads back otherwise than it was sent."""
     return DeviceError(
-        f"{_subject(name)} {target} reads back with sha256 {stored or 'nothing'}, "
+        f"{_subject(name)} {target} reads back with sha256 "
+        f"{_last_words(stored) or 'nothing'}, "
         f"expected {expected}; it was removed.",
         remedy="Try again; if it stays, the device's storage is failing.",
     )

@@ -16,6 +16,7 @@ from edgepack.device import faults
 from edgepack.device.command import read_lines, read_result
 from edgepack.device.link import SILENCE_SECONDS, WatchedWire
 from edgepack.device.remote_shell import show_argv, stop_argv, upload_argv, wrap_command
+from edgepack.device.sections import clean_text
 from edgepack.device.transport import CommandResult, ProgressCallback
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
 
@@ -76,7 +77,7 @@ class SshCommand:
                     time.sleep(_REFUSED_SECONDS / 20)
                     continue
                 raise ConnectError(
-                    f"{self._name} refused another session: {error.text}.",
+                    f"{self._name} refused another session: {clean_text(error.text)}.",
                     remedy="Raise MaxSessions in the device's sshd_config, or end other "
                     "connections.",
                 ) from None
@@ -215,8 +216,9 @@ class SshCommand:
                 raise self._not_run(f"it printed more than {_NOISE_BYTES} bytes instead")
             data = self._receive()
             if not data:
-                said = " ".join((received.decode(errors="replace") + " " + self.stderr).split())
-                raise self._not_run(f"it said: {said[:400]}" if said else "it said nothing")
+                noise = f"{received.decode(errors='replace')} {self.stderr}"
+                said = clean_text(" ".join(noise.split()), limit=400)
+                raise self._not_run(f"it said: {said}" if said else "it said nothing")
             received += data
 
     def _not_run(self, reason: str) -> DeviceError:

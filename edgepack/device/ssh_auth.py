@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
+from edgepack.device.sections import clean_text
 from edgepack.device.ssh_config import SshSettings
 from edgepack.errors import AuthError, ConnectError, DeviceTimeoutError
 
@@ -166,7 +167,7 @@ class Login:
 
         def answer(title: str, instructions: str, fields: list[tuple[str, bool]]) -> list[str]:
             del title, instructions
-            return [prompt(f"({self._where}) {text}") for text, _ in fields]
+            return [prompt(f"({self._where}) {clean_text(text)} ") for text, _ in fields]
 
         # The answers are typed while paramiko waits for the host.
         self._transport.auth_timeout = max(self._timeout_seconds, _TYPING_SECONDS)

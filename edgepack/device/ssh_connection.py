@@ -13,6 +13,7 @@ import paramiko
 from edgepack.device.address import DeviceAddress, parse_address
 from edgepack.device.host_keys import HostKey, HostKeyCheck, HostKeyPolicy
 from edgepack.device.link import Keepalive, ProxyProcess, WatchedWire, Wire
+from edgepack.device.sections import clean_text
 from edgepack.device.ssh_auth import Login, Prompt
 from edgepack.device.ssh_config import SshSettings, resolve_settings
 from edgepack.errors import ConnectError, DeviceTimeoutError, EdgePackError, UsageError
@@ -161,7 +162,7 @@ class SshConnector:
         except paramiko.ChannelException as error:
             raise ConnectError(
                 f"{hop.name}: the jump host {jump.name} made no connection to {place}: "
-                f"{error.text}.",
+                f"{clean_text(error.text)}.",
                 remedy="See whether the device is up and can be reached from the jump host.",
             ) from None
         except (paramiko.SSHException, EOFError, OSError):
