@@ -1,5 +1,6 @@
 """What only SSH has: logging in, ways there, noise, shells, and links that die."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -283,6 +284,18 @@ def test_a_device_without_sftp_takes_uploads(ssh_servers: SshServers, tmp_path: 
         for turn in range(3):
             device.upload(b"x" * turn, str(tmp_path / "target"), timeout_seconds=20)
     assert (tmp_path / "target").read_bytes() == b"xx"
+
+
+def test_a_device_that_hashes_slowly_is_waited_for(ssh_servers: SshServers, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "openssl").write_text("#!/bin/sh\nsleep 3\nexec sha256sum\n")
+    (programs / "openssl").chmod(0o755)
+    server = ssh_servers.start(f'ForceCommand PATH={programs}:$PATH; eval "$SSH_ORIGINAL_COMMAND"')
+    data = bytes(16 * 2**20)
+    with open_device(server.address, options=options(server)) as device:
+        stored = device.upload(data, str(tmp_path / "target"), timeout_seconds=2)
+    assert stored == hashlib.sha256(data).hexdigest()
 
 
 SHELLS = {"sh": "/bin/sh", "bash": "/bin/bash", "csh": "/bin/tcsh", "fish": "/usr/bin/fish"}

@@ -28,6 +28,8 @@ _STDERR_BYTES: Final = 64 * 1024
 _NOISE_BYTES: Final = 1024 * 1024
 _MARKER_DIGITS: Final = 20
 _ANSWER_BYTES: Final = 4096
+# Of a worn card, or of a CPU without instructions for sha256.
+_SLOWEST_READ_BYTES_PER_SECOND: Final = 4 * 2**20
 # What an upload sends at once; paramiko 5.1 cuts it to the host's packets (32 KiB).
 _SEND_BYTES: Final = 256 * 1024
 
@@ -169,9 +171,10 @@ class SshCommand:
             raise BrokenPipeError
         self._deadline = time.monotonic() + self._timeout_seconds
 
-    def close_stdin(self) -> None:
-        """Close standard input."""
+    def close_stdin(self, *, num_bytes: int) -> None:
+        """Close standard input; what was sent may be read once more before the answer comes."""
         self._channel.shutdown_write()
+        self._deadline += num_bytes / _SLOWEST_READ_BYTES_PER_SECOND
 
     def _receive(self) -> bytes:
         remaining = self._deadline - time.monotonic()
@@ -321,7 +324,7 @@ class SshDevice:
                     command.send(part)
                     if on_progress is not None:
                         on_progress(len(part))
-                command.close_stdin()
+                command.close_stdin(num_bytes=num_bytes)
             expected = _digest(source)  # while the device computes its own
             answer = read_result(command, argv, name=self._name, max_output_bytes=_ANSWER_BYTES)
         stored = answer.text.strip()
