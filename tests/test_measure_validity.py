@@ -56,6 +56,15 @@ def test_a_steady_run_is_valid() -> None:
     assert result == Validity(verdict=VerdictName.VALID, reasons=(), marks=((),) * 6)
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 launch is"), (5, "5 launches are")])
+def test_fewer_launches_than_an_interval_needs_are_not_valid(count: int, said: str) -> None:
+    result = verdict([make_launch(STEADY)] * count)
+    assert result.verdict is VerdictName.NOISY
+    assert result.reasons == (
+        f"{said} too few to say how far off the median may be: time at least 6",
+    )
+
+
 def test_a_varying_launch_is_noisy_and_marked() -> None:
     wild = make_launch([100_000, 130_000] * 20)
     result = verdict([make_launch(STEADY)] * 5 + [wild])

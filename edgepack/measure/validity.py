@@ -2,8 +2,9 @@
 
 A launch is marked when its coefficient of variation reaches 10% (pyperf's bound), when its
 second half is more than 3% slower or quicker than its first, when its clock fell by more than
-5% between launches or within one, or when it got less than 90% of a core's time. The verdict
-is the gravest of `throttled`, `contended`, `noisy` and `valid`.
+5% between launches or within one, or when it got less than 90% of a core's time. Fewer launches
+than an interval needs count as noisy too. The verdict is the gravest of `throttled`, `contended`,
+`noisy` and `valid`.
 """
 
 from collections.abc import Sequence
@@ -121,6 +122,12 @@ def _lost_clock(launch: LatencyLaunch, top_clock: int | None) -> bool:
 def _noise(launches: Sequence[LatencyLaunch]) -> list[tuple[VerdictName, str]]:
     found: list[str] = []
     count = len(launches)
+    if count < stats.MINIMUM_LAUNCHES:
+        few = "1 launch is" if count == 1 else f"{count} launches are"
+        found.append(
+            f"{few} too few to say how far off the median may be: time at least "
+            f"{stats.MINIMUM_LAUNCHES}"
+        )
     variations = [stats.variation(launch.samples_ns) for launch in launches]
     wild = sum(each >= MAXIMUM_VARIATION for each in variations)
     if wild:
