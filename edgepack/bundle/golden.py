@@ -70,9 +70,7 @@ def make_golden(
     fitting = max(1, MAXIMUM_BYTES // max(1, sample_bytes))
     chosen = list(feeds)[: min(num_samples, fitting, MAXIMUM_GOLDEN_SAMPLES)]
     packed = [_to_interface(sample, signature.inputs) for sample in chosen]
-    reference = [
-        _to_interface(outputs, signature.outputs) for outputs in run(float_model, chosen)
-    ]
+    reference = [_to_interface(outputs, signature.outputs) for outputs in run(float_model, chosen)]
     host = run(variant_model, packed)
     return Golden(
         num_samples=len(chosen),
