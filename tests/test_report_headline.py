@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgepack.report.headline import Level, Notice, Tile, write_headline
-from edgepack.report.summary import BenchmarkSummary, DeployReport
+from edgepack.report.rows import golden_text
+from edgepack.report.summary import BenchmarkSummary, DeployReport, GoldenRow
 from tests.fixtures.report import benchmark, deploy_report, pack
 
 if TYPE_CHECKING:
@@ -142,15 +143,26 @@ def test_a_measured_variant_that_the_profile_chose_is_no_warning() -> None:
     ]
 
 
-def test_a_bare_model_has_no_golden_check() -> None:
-    report = DeployReport(title="t", benchmarks=(benchmark(recipe=None),))
+def test_answers_that_were_not_checked_are_said() -> None:
+    unchecked = replace(benchmark(recipe=None), golden=None)
+    report = DeployReport(title="t", benchmarks=(unchecked,))
     assert notices(report, Level.NOTE) == [
         (
             "The answers of mobilenet.tflite on pi@kitchen were not checked: "
-            "a bare model has no golden outputs"
+            "there was nothing to compare them with"
         )
     ]
     assert [each.name for each in write_headline(report).tiles] == ["Median latency", "Peak memory"]
+
+
+def test_a_bare_model_that_answers_as_the_host_does_is_checked() -> None:
+    bare = benchmark(recipe=None)
+    golden = GoldenRow(
+        passed=True, max_abs_error=0.0, sqnr_to_host_db=300.0, sqnr_to_float_db=300.0
+    )
+    report = DeployReport(title="t", benchmarks=(replace(bare, golden=golden),))
+    assert notices(report, Level.NOTE) == []
+    assert golden_text(report.benchmarks[0]) == ("passed", "exact to the host, max abs error 0")
 
 
 def test_float_chosen_and_one_variant_are_said() -> None:

@@ -292,7 +292,7 @@ def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:
         text = f"The measurement of {title} is {verdict}" + (f": {meaning}" if meaning else "")
         details = tuple(plain(reason) for reason in benchmark.reasons)
         notices.append(Notice(level=Level.WARNING, text=text, details=details))
-    if not benchmark.is_bundle:
-        text = f"The answers of {title} were not checked: a bare model has no golden outputs"
+    if benchmark.golden is None:
+        text = f"The answers of {title} were not checked: there was nothing to compare them with"
         notices.append(Notice(level=Level.NOTE, text=text))
     return notices

@@ -95,7 +95,8 @@ def golden_text(benchmark: BenchmarkSummary) -> tuple[str, str]:
     parts = []
     if golden.sqnr_to_host_db is not None:
         parts.append(f"{decibels(golden.sqnr_to_host_db)} to the host")
-    if golden.sqnr_to_float_db is not None:
+    # A bare model is its own reference: nothing is known of a float model behind it.
+    if golden.sqnr_to_float_db is not None and benchmark.is_bundle:
         parts.append(f"{decibels(golden.sqnr_to_float_db)} to float")
     if golden.max_abs_error is not None:
         parts.append(f"max abs error {small_number(golden.max_abs_error)}")
