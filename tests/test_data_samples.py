@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgepack.data import generate_samples, load_samples, make_samples, split_samples
@@ -129,6 +129,8 @@ def test_casts_that_lose_something_are_refused(
     assert caught.value.message == f"test: input 'x': expected {spec_dtype}, but {fault}"
 
 
+@example([2**63 - 1], "float32")
+@example([-(2**63)], "float32")
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),
     st.sampled_from(["int8", "uint8", "int16", "int32", "uint32", "float32"]),

@@ -186,7 +186,9 @@ def _cast(array: NDArray[Any], spec: TensorSpec, faults: list[str]) -> NDArray[A
         return None
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
-    if both_float and dtype != np.float16:
+    if from_integer and _leaves_range(array, cast):
+        lossless = False
+    elif both_float and dtype != np.float16:
         # Rounding to float32 is what every framework does; leaving its range is not.
         lossless = bool(np.all(np.isfinite(cast) == np.isfinite(array)))
     else:
@@ -198,6 +200,14 @@ def _cast(array: NDArray[Any], spec: TensorSpec, faults: list[str]) -> NDArray[A
         )
         return None
     return cast
+
+
+def _leaves_range(array: NDArray[Any], cast: NDArray[Any]) -> bool:
+    """Tell whether rounding led beyond the integers' type, from where no cast leads back."""
+    if not np.issubdtype(cast.dtype, np.floating):
+        return False
+    limits = np.iinfo(array.dtype)
+    return bool(np.any(cast.astype(np.float64) >= float(limits.max) + 1.0))
 
 
 def _wraps(array: NDArray[Any], cast: NDArray[Any]) -> bool:
