@@ -173,6 +173,11 @@ def pack_options(function: F) -> F:
             metavar="DB",
             help="SQNR that the import must reach against its source.",
         ),
+        click.option(
+            "--remeasure",
+            is_flag=True,
+            help="Take this machine's latencies anew instead of those kept from earlier.",
+        ),
         click.option("--strict", is_flag=True, help="Exit with 4 when the variant is not inside."),
         click.option("--name", help="Name of the bundle [default: the model's file name]."),
         click.option("--version", help="Version [default: start of the source's digest]."),
@@ -302,6 +307,7 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
         output=output,
         class_names=given["class_names"],
         extra_files=tuple(given["extra_files"]),
+        remeasure=given["remeasure"],
     )
 
 

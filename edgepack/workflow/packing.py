@@ -25,6 +25,7 @@ from edgepack.errors import (
     OptimizeError,
     OutputError,
 )
+from edgepack.measure.validity import VerdictName
 from edgepack.optimize.choose import Candidate, Choice, choose, judge
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant, build_variant
@@ -76,7 +77,10 @@ def pack_model(
         source=material.imported.source,
         evaluation_num_samples=material.evaluation.num_samples,
         evaluation_generated=request.data.source is request.data.evaluation is None,
-        warnings=_warnings(request, material, chosen),
+        warnings=(
+            *_warnings(request, material, chosen),
+            *_doubts(outcomes, choice, is_device=rig is not None),
+        ),
     )
 
 
@@ -130,6 +134,7 @@ def _measure(
             num_threads=min(request.profile.num_threads or 1, os.cpu_count() or 1),
             cache=cache,
             on_step=on_step,
+            remeasure=request.remeasure,
         )
         if rig is None or (outcome.outside and not request.is_forced):
             return replace(outcome, host=host)
@@ -276,6 +281,26 @@ def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
     return files
 
 
+def _doubts(outcomes: Sequence[Outcome], choice: Choice, *, is_device: bool) -> tuple[str, ...]:
+    """Say that the latencies a choice rests on were taken while other work or heat interfered."""
+    if choice.measured_on is None:
+        return ()
+    doubtful = [
+        f"{outcome.recipe.name} ({latency.verdict.value})"
+        for outcome in outcomes
+        if (latency := outcome.device if is_device else outcome.host) is not None
+        and latency.verdict in {VerdictName.CONTENDED, VerdictName.THROTTLED}
+    ]
+    if not doubtful:
+        return ()
+    remedy = (
+        "pack again when the device is quiet"
+        if is_device
+        else ("pack again with --remeasure when this machine is quiet")
+    )
+    return (f"the choice rests on doubtful latencies of {', '.join(doubtful)}: {remedy}",)
+
+
 def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
     warnings: list[str] = []
     if material.imported.model.is_quantized:
@@ -286,6 +311,11 @@ def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tupl
         warnings.append(
             "fidelity was judged on generated inputs: give real ones with --data before you "
             "trust it"
+        )
+    calibration = material.calibration
+    if calibration is not None and calibration.digest == material.evaluation.digest:
+        warnings.append(
+            "calibration and evaluation data are the same: fidelity looks better than on new data"
         )
     if request.minimum_parity_db < DEFAULT_PARITY_DB:
         warnings.append(f"the import was allowed {request.minimum_parity_db:g} dB of parity")

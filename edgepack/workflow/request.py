@@ -8,6 +8,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import Parity
 from edgepack.data import ImagePreprocessing
 from edgepack.importers import ImportOptions, SourceInfo
+from edgepack.measure.validity import VerdictName
 from edgepack.optimize.choose import Choice, Floors, Objective
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant
@@ -54,6 +55,7 @@ class PackRequest:
         output: file or existing folder to write to; None is the current folder.
         class_names: text file with one class a line.
         extra_files: further files to put into the bundle.
+        remeasure: whether latencies kept from an earlier pack on this machine are taken anew.
     """
 
     model: Path
@@ -70,6 +72,7 @@ class PackRequest:
     output: Path | None = None
     class_names: Path | None = None
     extra_files: tuple[Path, ...] = ()
+    remeasure: bool = False
 
     @property
     def is_forced(self) -> bool:
@@ -79,10 +82,17 @@ class PackRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialLatency:
-    """What a trial's choice rests on: the median over launches, and its 95% interval."""
+    """What a trial's choice rests on.
+
+    Attributes:
+        median_ns: over launches.
+        median_ci95_ns: its 95% interval; None with too few launches.
+        verdict: what the measurement is worth.
+    """
 
     median_ns: int
     median_ci95_ns: tuple[int, int] | None
+    verdict: VerdictName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

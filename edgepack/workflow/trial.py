@@ -8,8 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import edgepack.measure.channel as channel_module
 import edgepack.measure.drive as drive_module
+import edgepack.measure.launch as launch_module
+import edgepack.measure.plan as plan_module
 import edgepack.measure.stats as stats_module
+import edgepack.measure.validity as validity_module
 from edgepack._fields import Fields
 from edgepack.bundle.golden import make_golden
 from edgepack.cache import Cache, digest_parts, source_digest
@@ -18,6 +22,7 @@ from edgepack.evaluate import Feeds, RunModel, quantize_array, run_model
 from edgepack.measure.drive import measure_on_host, read_runner
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, write_measurement
+from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
 from edgepack.optimize.variant import Variant, digest_feeds
 from edgepack.profile import OperatingSystem, TargetProfile
@@ -57,12 +62,18 @@ def host_is(profile: TargetProfile) -> bool:
 
 
 def measure_on_this_machine(
-    variant: Variant, feeds: Feeds, *, num_threads: int, cache: Cache, on_step: StepCallback
+    variant: Variant,
+    feeds: Feeds,
+    *,
+    num_threads: int,
+    cache: Cache,
+    on_step: StepCallback,
+    remeasure: bool = False,
 ) -> TrialLatency:
     """Measure a variant on this machine; a measurement of the same bytes here is kept.
 
     It is kept so that a repeated pack chooses the same variant and gives the same bundle; the
-    record beside it has every sample, and says when they were taken.
+    record beside it has every sample, and says when they were taken. `remeasure` takes it anew.
 
     Raises:
         MeasureError: the runner failed.
@@ -77,10 +88,18 @@ def measure_on_this_machine(
         machine=f"{platform.node()} {platform.machine()} {platform.release()} {_cpu_name()}",
         python=sys.version,
         runner=read_runner().hex(),
-        source=source_digest(drive_module, stats_module, sys.modules[__name__]),
+        source=source_digest(
+            channel_module,
+            drive_module,
+            launch_module,
+            plan_module,
+            stats_module,
+            validity_module,
+            sys.modules[__name__],
+        ),
         engine=version("ai-edge-litert"),
     )
-    folder = cache.load(key)
+    folder = None if remeasure else cache.load(key)
     if folder is not None:
         return _read_latency(folder / _LATENCY)
     on_step(f"timing {variant.recipe.name} on this machine")
@@ -139,7 +158,11 @@ def measure_on_rig(
 
 def _summarize(measurement: Measurement) -> TrialLatency:
     summary = measurement.summary
-    return TrialLatency(median_ns=summary.median_ns, median_ci95_ns=summary.median_ci95_ns)
+    return TrialLatency(
+        median_ns=summary.median_ns,
+        median_ci95_ns=summary.median_ci95_ns,
+        verdict=measurement.validity.verdict,
+    )
 
 
 def _read_latency(path: Path) -> TrialLatency:
@@ -149,9 +172,12 @@ def _read_latency(path: Path) -> TrialLatency:
         raise _unreadable(path, str(error)) from error
     median_ns = fields.integer("median_ns", minimum=0)
     interval = fields.integers("median_ci95_ns", minimum=0)
+    verdict = fields.choice("verdict", VerdictName)
     if fields.faults or len(interval) != 2:  # noqa: PLR2004 - its ends
         raise _unreadable(path, "; ".join(fields.faults) or "an interval has two ends")
-    return TrialLatency(median_ns=median_ns, median_ci95_ns=(interval[0], interval[1]))
+    return TrialLatency(
+        median_ns=median_ns, median_ci95_ns=(interval[0], interval[1]), verdict=verdict
+    )
 
 
 def _unreadable(path: Path, reason: str) -> CacheError:

@@ -1,0 +1,67 @@
+"""What a pack warns of."""
+
+from pathlib import Path
+
+from edgepack.measure.validity import VerdictName
+from edgepack.optimize.choose import Choice
+from edgepack.optimize.recipe import stock_recipe
+from edgepack.profile import Scheme
+from edgepack.workflow.packing import _doubts
+from edgepack.workflow.request import Outcome, TrialLatency
+from tests.fixtures.commands import DIGITS, FLOAT_MODEL, RunCommand
+
+CHOICE = Choice(index=0, reason="int8 is the quickest", measured_on="host")
+
+
+def outcome(scheme: Scheme, verdict: VerdictName) -> Outcome:
+    latency = TrialLatency(median_ns=1000, median_ci95_ns=(900, 1100), verdict=verdict)
+    return Outcome(recipe=stock_recipe(scheme), host=latency, device=latency)
+
+
+def test_doubtful_latencies_are_named_with_what_to_do() -> None:
+    outcomes = [
+        outcome(Scheme.INT8, VerdictName.CONTENDED),
+        outcome(Scheme.FLOAT16, VerdictName.NOISY),
+        outcome(Scheme.FLOAT32, VerdictName.THROTTLED),
+    ]
+    assert _doubts(outcomes, CHOICE, is_device=False) == (
+        (
+            "the choice rests on doubtful latencies of int8 (contended), float32 (throttled): pack "
+            "again with --remeasure when this machine is quiet"
+        ),
+    )
+    assert _doubts(outcomes, CHOICE, is_device=True) == (
+        (
+            "the choice rests on doubtful latencies of int8 (contended), float32 (throttled): pack "
+            "again when the device is quiet"
+        ),
+    )
+
+
+def test_latencies_that_are_sound_or_did_not_decide_are_no_matter() -> None:
+    sound = [outcome(Scheme.INT8, VerdictName.VALID)]
+    assert _doubts(sound, CHOICE, is_device=False) == ()
+    doubtful = [outcome(Scheme.INT8, VerdictName.CONTENDED)]
+    by_order = Choice(index=0, reason="the profile's order", measured_on=None)
+    assert _doubts(doubtful, by_order, is_device=False) == ()
+
+
+def test_evaluating_on_the_calibration_data_is_said(run: RunCommand, tmp_path: Path) -> None:
+    ran = run(
+        *("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--recipe", "float16"),
+        *("--data", DIGITS, "--eval-data", DIGITS, "-o", tmp_path / "d.edgepack", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert (
+        "calibration and evaluation data are the same: fidelity looks better than on new data"
+    ) in ran.json()["warnings"]
+
+
+def test_kept_latencies_are_taken_anew_when_asked(run: RunCommand, tmp_path: Path) -> None:
+    pack = (
+        *("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--recipe", "float32"),
+        *("--data", DIGITS, "-o", tmp_path / "d.edgepack"),
+    )
+    run(*pack)
+    assert "timing float32 on this machine" not in run(*pack).err
+    assert "timing float32 on this machine" in run(*pack, "--remeasure").err
