@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from edgepack.commands.console import note, print_json, print_table
+from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import ReadyDevice, fleet_json, ready_device, run_each
 from edgepack.commands.options import (
     EXISTING_FILE,
@@ -19,7 +19,7 @@ from edgepack.commands.options import (
     plan_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
-from edgepack.errors import ExitCode
+from edgepack.errors import ExitCode, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from edgepack.model import Model
     from edgepack.profile import TargetProfile
     from edgepack.report.summary import DeployReport
+
+_SOURCES: Final = frozenset({".keras", ".h5", ".hdf5", ".onnx"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +49,7 @@ class Subject:
 
 
 @click.command()
-@click.argument("subject", type=EXISTING_FILE, metavar="MODEL|BUNDLE")
+@click.argument("subject", type=EXISTING_FILE, metavar="TFLITE|BUNDLE")
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @plan_options
 @device_options
@@ -93,7 +95,27 @@ def bench(
         for path in (output, report_path):
             if path is not None:
                 note(f"wrote {path}")
-    return ExitCode.FAILURE if any(each.error for each in reached) else ExitCode.DONE
+    if any(each.error for each in reached):
+        return ExitCode.FAILURE
+    exceeded = [warn_of_limits(opened, each) for each in measured]
+    return ExitCode.LIMIT if any(exceeded) else ExitCode.DONE
+
+
+def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
+    """Warn of each of the target's limits that a measurement exceeds; tell whether any was."""
+    from edgepack.bundle.archive import Bundle
+    from edgepack.report.labels import device_name
+    from edgepack.workflow.limits import exceeded_limits
+
+    content = subject.content
+    if not isinstance(content, Bundle):
+        return False
+    exceeded = exceeded_limits(
+        content.manifest.target.limits, measurement, bundle_bytes=content.num_bytes
+    )
+    for text in exceeded:
+        warn(f"on {device_name(measurement.device_name)}, {text}")
+    return bool(exceeded)
 
 
 def open_subject(path: Path) -> Subject:
@@ -107,6 +129,13 @@ def open_subject(path: Path) -> Subject:
     from edgepack.bundle.manifest import SUFFIX
     from edgepack.model import load_model
 
+    if path.suffix.lower() in _SOURCES:
+        raise ModelError(
+            f"{path}: expected a .tflite model or a bundle, but this is the format of a source "
+            "model",
+            remedy=f"Run `edgepack pack {path.name} --target NAME` first; `edgepack deploy` packs, "
+            "pushes and measures in one.",
+        )
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
     if path.suffix == SUFFIX or is_archive:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import Subject, bench_on, bench_report
+from edgepack.commands.bench import Subject, bench_on, bench_report, warn_of_limits
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
 from edgepack.commands.options import (
@@ -109,6 +109,11 @@ def deploy(
             note(f"wrote {results}")
     if any(each.error for each in reached):
         return ExitCode.FAILURE
+    subject = Subject(name=packed.bundle.manifest.name, content=packed.bundle)
+    measured = [each.result.measurement for each in reached if each.result is not None]
+    exceeded = [warn_of_limits(subject, measurement) for measurement in measured]  # each is told
+    if any(exceeded):
+        return ExitCode.LIMIT
     return exit_code(packed, strict=given["strict"])
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("subject", type=EXISTING_FILE, metavar="MODEL|BUNDLE")
+@click.argument("subject", type=EXISTING_FILE, metavar="TFLITE|BUNDLE")
 @json_option
 def inspect(*, subject: Path, as_json: bool) -> None:
     """Show the inputs, outputs, ops and origin of a .tflite model or a bundle."""
