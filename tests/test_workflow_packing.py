@@ -65,3 +65,19 @@ def test_kept_latencies_are_taken_anew_when_asked(run: RunCommand, tmp_path: Pat
     run(*pack)
     assert "timing float32 on this machine" not in run(*pack).err
     assert "timing float32 on this machine" in run(*pack, "--remeasure").err
+
+
+def test_class_names_must_be_as_many_as_classes(run: RunCommand, tmp_path: Path) -> None:
+    names = tmp_path / "two.txt"
+    names.write_text("cat\ndog\n")
+    ran = run(
+        *("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--recipe", "float32"),
+        *("--class-names", names, "-o", tmp_path / "d.edgepack"),
+    )
+    assert ran.code == 1
+    assert ran.err.endswith(
+        f"edgepack: {names}: expected 10 class names, one for each class of the model's output, "
+        "but got 2\n"
+        "  Give the names of the classes this model was trained on, one a line.\n"
+    )
+    assert not (tmp_path / "d.edgepack").exists()

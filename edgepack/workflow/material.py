@@ -60,8 +60,10 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
     imported = import_model(
         request.model, options=request.imports, cache=cache, on_progress=on_step
     )
+    class_names = _read_class_names(request.class_names)
+    _check_class_names(request, class_names, imported)
     specs = tuple(binding.source for binding in imported.inputs)
-    calibration, evaluation = _load_data(request, specs)
+    calibration, evaluation = _load_data(request, specs, class_names)
     given = evaluation if request.data.evaluation is not None else None
     parity = check_parity(
         imported,
@@ -86,10 +88,9 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
 
 
 def _load_data(
-    request: PackRequest, specs: tuple[TensorSpec, ...]
+    request: PackRequest, specs: tuple[TensorSpec, ...], class_names: tuple[str, ...]
 ) -> tuple[Samples | None, Samples]:
     data = request.data
-    class_names = _read_class_names(request.class_names)
     if data.source is None:
         if data.evaluation is None:
             if data.labels is not None:
@@ -161,3 +162,23 @@ def _read_class_names(path: Path | None) -> tuple[str, ...]:
             remedy="Remove the empty lines; line N names class N, counted from 0.",
         )
     return names
+
+
+def _check_class_names(
+    request: PackRequest, class_names: tuple[str, ...], imported: ImportedModel
+) -> None:
+    """Refuse class names that are not as many as any output has classes."""
+    counts = sorted(
+        {
+            spec.shape[-1]
+            for spec in imported.model.signature.outputs
+            if len(spec.shape) == 2  # noqa: PLR2004 - (batch, classes)
+        }
+    )
+    if class_names and counts and len(class_names) not in counts:
+        expected = " or ".join(str(count) for count in counts)
+        raise DataError(
+            f"{request.class_names}: expected {expected} class names, one for each class of the "
+            f"model's output, but got {len(class_names)}",
+            remedy="Give the names of the classes this model was trained on, one a line.",
+        )
