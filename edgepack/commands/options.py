@@ -114,12 +114,15 @@ def plan_from(
     given: Mapping[str, Any], *, defaults: "BenchmarkDefaults", num_threads: int
 ) -> "BenchmarkPlan":
     """Make the plan from the profile's defaults and what the command line overrides."""
-    from edgepack.measure.plan import BenchmarkPlan
+    from dataclasses import replace
 
-    return BenchmarkPlan(
-        num_launches=given["launches"] or defaults.num_launches,
-        min_runs=given["runs"] or defaults.min_runs,
-        min_seconds=0.0 if given["runs"] else defaults.min_seconds,
-        max_seconds=given["max_seconds"] or defaults.max_seconds,
-        num_threads=given["threads"] or num_threads,
-    )
+    from edgepack.measure import plan as planning
+
+    plan = planning.plan_from(defaults, num_threads=given["threads"] or num_threads)
+    if given["launches"]:
+        plan = replace(plan, num_launches=given["launches"])
+    if given["runs"]:  # that many and no more: no least time beside them
+        plan = replace(plan, min_runs=given["runs"], min_seconds=0.0)
+    if given["max_seconds"]:
+        plan = replace(plan, max_seconds=given["max_seconds"])
+    return plan

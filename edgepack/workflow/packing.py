@@ -76,7 +76,6 @@ def pack_model(
         parity=material.parity,
         source=material.imported.source,
         evaluation_num_samples=material.evaluation.num_samples,
-        evaluation_generated=request.data.source is request.data.evaluation is None,
         warnings=(
             *_warnings(request, material, chosen),
             *_doubts(outcomes, choice, is_device=rig is not None),

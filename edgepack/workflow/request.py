@@ -134,7 +134,6 @@ class PackResult:
         parity: the import's check; None when the source is TFLite itself.
         source: the source model.
         evaluation_num_samples: samples behind the fidelity figures.
-        evaluation_generated: whether these were generated for want of real ones.
         warnings: what the user must know.
     """
 
@@ -146,5 +145,4 @@ class PackResult:
     parity: Parity | None
     source: SourceInfo
     evaluation_num_samples: int
-    evaluation_generated: bool
     warnings: tuple[str, ...]
