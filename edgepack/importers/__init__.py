@@ -1,17 +1,23 @@
 """Turn a source model into a parity-checked float32 TFLite model, one worker a framework."""
 
 from edgepack.importers.binding import ImportedModel, TensorBinding, model_feeds
+from edgepack.importers.chain import Attempt, VerifiedImport, import_verified
 from edgepack.importers.convert import import_model
+from edgepack.importers.detection import detect_format
 from edgepack.importers.parity import OutputParity, ParityReport, check_parity
 from edgepack.importers.source import (
+    CONVERTERS,
+    Converter,
     ImportOptions,
     SourceFormat,
     SourceInfo,
-    detect_format,
     digest_source,
 )
 
 __all__ = [
+    "CONVERTERS",
+    "Attempt",
+    "Converter",
     "ImportOptions",
     "ImportedModel",
     "OutputParity",
@@ -19,9 +25,11 @@ __all__ = [
     "SourceFormat",
     "SourceInfo",
     "TensorBinding",
+    "VerifiedImport",
     "check_parity",
     "detect_format",
     "digest_source",
     "import_model",
+    "import_verified",
     "model_feeds",
 ]

@@ -1,9 +1,9 @@
-"""Import a source model: convert, name, bind to the source's layout, keep the result."""
+"""Import a source model with one converter, and keep the result."""
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -15,26 +15,27 @@ from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.data import generate as generate_module
 from edgepack.errors import ConversionError, ModelError
 from edgepack.importers import binding as binding_module
+from edgepack.importers import conversion as conversion_module
 from edgepack.importers import interface as interface_module
 from edgepack.importers import layout as layout_module
-from edgepack.importers.binding import ImportedModel, TensorBinding, candidate_permutations
-from edgepack.importers.interface import rename_interface
-from edgepack.importers.layout import settle_layouts
+from edgepack.importers.binding import ImportedModel, TensorBinding
+from edgepack.importers.conversion import Conversion, convert, read_spec
+from edgepack.importers.detection import detect_format
 from edgepack.importers.source import (
+    CONVERTERS,
+    Converter,
     ImportOptions,
     SourceFormat,
     SourceInfo,
-    detect_format,
     digest_source,
 )
-from edgepack.importers.worker import SourceWorker, convert_source, open_worker, runs_user_code
-from edgepack.model import Model, TensorSpec, load_model, read_model
+from edgepack.importers.worker import open_converter, open_worker, runs_user_code
+from edgepack.model import load_model
 
 _MODEL: Final = "model.tflite"
 _RECORD: Final = "import.json"
-# A custom op named so is what onnx2tf 2.6.9 writes, without a word, for an op it does not know.
-_UNKNOWN_ONNX: Final = "ONNX_"
-_FLEX: Final = "Flex"
+_SIGNED: Final = (SourceFormat.SAVED_MODEL, SourceFormat.FROZEN_GRAPH)
+_SYMBOLIC: Final = (SourceFormat.ONNX, SourceFormat.PYTORCH)
 
 
 def import_model(
@@ -43,11 +44,19 @@ def import_model(
     options: ImportOptions,
     cache: Cache,
     on_progress: Callable[[str], None],
+    converter: Converter | None = None,
 ) -> ImportedModel:
     """Turn a source model into a float32 TFLite model with the source's names and order.
 
     The result is kept in the cache under everything that decides it, unless code of the
     user's own decides it too. Call `check_parity` before relying on it.
+
+    Args:
+        path: the source model, or `module:function`.
+        options: what the user asks.
+        cache: where results are kept.
+        on_progress: called with one line at a time.
+        converter: what converts it; None is the one asked for, else the first of the format.
 
     Raises:
         ModelError: unreadable, unsafe, of open shapes, or not supported.
@@ -55,25 +64,53 @@ def import_model(
         ToolchainError: the source's framework is not there and cannot be made.
     """
     source_format = detect_format(path)
-    _check_options(path, source_format, options)
-    sha256 = digest_source(path)
+    check_options(path, source_format, options)
+    is_code = source_format is SourceFormat.FUNCTION
+    sha256 = "" if is_code else digest_source(path)
     if source_format is SourceFormat.TFLITE:
         return _import_tflite(path, sha256)
-    worker = open_worker(source_format, options=options, on_progress=on_progress)
-    key = digest_parts(
+    converter = converter or options.converter or CONVERTERS[source_format][0]
+    reference = open_worker(source_format, options=options, on_progress=on_progress)
+    worker = open_converter(converter, options=options, on_progress=on_progress)
+    conversion = Conversion(
+        path=path,
+        source_format=source_format,
+        sha256=sha256,
+        converter=converter,
+        worker=worker,
+        reference=reference,
+        options=options,
+    )
+    title = path if is_code else path.name
+    if runs_user_code(worker, source_format, options):
+        on_progress(f"converting {title} with {worker.title}")
+        with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
+            for file, data in _convert_files(conversion).items():
+                (Path(name) / file).write_bytes(data)
+            return _read_entry(Path(name), path.name)
+    key = _digest(conversion)
+    folder = cache.load(key)
+    if folder is None:
+        on_progress(f"converting {title} with {worker.title}")
+        folder = cache.store(key, _convert_files(conversion))
+    return _read_entry(folder, path.name)
+
+
+def _digest(conversion: Conversion) -> str:
+    return digest_parts(
         "import",
-        source=sha256,
-        format=source_format.value,
-        shapes=json.dumps(sorted(options.input_shapes)),
-        signature=options.signature,
-        trust=options.trust_model,
-        worker=worker.digest,
-        versions=worker.versions_text,
+        source=conversion.sha256,
+        format=conversion.source_format.value,
+        options=conversion.options.key,
+        converter=conversion.converter.value,
+        worker=conversion.worker.digest,
+        versions=f"{conversion.worker.versions_text} {conversion.reference.versions_text}",
         engine=version("ai-edge-litert"),
         code=source_digest(
             binding_module,
             child,
             comparison,
+            conversion_module,
             evaluate,
             evaluate_worker,
             fidelity,
@@ -85,33 +122,42 @@ def import_model(
             sys.modules[__name__],
         ),
     )
-    if runs_user_code(worker, options):
-        on_progress(f"converting {path.name} ({worker.title})")
-        with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
-            for file, data in _convert(path, source_format, sha256, worker, options).items():
-                (Path(name) / file).write_bytes(data)
-            return _read_entry(Path(name), path.name)
-    folder = cache.load(key)
-    if folder is None:
-        on_progress(f"converting {path.name} ({worker.title})")
-        files = _convert(path, source_format, sha256, worker, options)
-        folder = cache.store(key, files)
-    return _read_entry(folder, path.name)
 
 
-def _check_options(path: Path, source_format: SourceFormat, options: ImportOptions) -> None:
-    if options.signature is not None and source_format is not SourceFormat.SAVED_MODEL:
-        raise ModelError(
-            f"{path}: --signature {options.signature} chooses among a SavedModel's signatures, "
-            f"but this is {source_format.value}",
-            remedy="Leave --signature out.",
+def check_options(path: Path, source_format: SourceFormat, options: ImportOptions) -> None:
+    """Refuse options that mean nothing for a format, all at once.
+
+    Raises:
+        ModelError: there are some.
+    """
+    faults: list[str] = []
+    named = f"but this is {source_format.value}"
+    if options.signature is not None and source_format not in _SIGNED:
+        faults.append(
+            f"--signature {options.signature} chooses among a SavedModel's signatures, {named}"
         )
-    if options.input_shapes and source_format is SourceFormat.TFLITE:
-        raise ModelError(
-            f"{path}: --input-shape fixes shapes while converting, but a .tflite model is "
-            "converted already",
-            remedy="Leave --input-shape out, or convert the source model again.",
-        )
+    if source_format is SourceFormat.TFLITE:
+        faults += [
+            f"{option} is about converting, but a .tflite model is converted already"
+            for option, given in (
+                ("--input-shape", options.input_shapes),
+                ("--dim", options.dimensions),
+                ("--converter", options.converter),
+                ("--with", options.with_files),
+            )
+            if given
+        ]
+    else:
+        known = CONVERTERS[source_format]
+        if options.converter is not None and options.converter not in known:
+            choices = " or ".join(each.value for each in known)
+            faults.append(f"--converter {options.converter.value}: expected {choices}, {named}")
+        if options.dimensions and source_format not in _SYMBOLIC:
+            faults.append(f"--dim names dimensions of ONNX and PyTorch models, {named}")
+        if options.with_files and source_format is SourceFormat.ONNX:
+            faults.append(f"--with runs Python that a Keras or PyTorch model needs, {named}")
+    if faults:
+        raise ModelError(join_faults(str(path), faults), remedy="Leave these options out.")
 
 
 def _import_tflite(path: Path, sha256: str) -> ImportedModel:
@@ -138,130 +184,9 @@ def _import_tflite(path: Path, sha256: str) -> ImportedModel:
     )
 
 
-def _convert(
-    path: Path,
-    source_format: SourceFormat,
-    sha256: str,
-    worker: SourceWorker,
-    options: ImportOptions,
-) -> dict[str, bytes]:
-    with convert_source(worker, path, source_format, options) as (answer, folder):
-        inputs = _read_specs(answer, "inputs")
-        outputs = _read_specs(answer, "outputs")
-        converted = load_model(folder / _MODEL)
-    _check_ops(path, converted)
-    named = _name(converted, source_format, inputs, outputs)
-    _check_types(named, inputs)
-    info = SourceInfo(
-        file_name=path.name,
-        format=source_format,
-        sha256=sha256,
-        versions=worker.toolchain.versions,
-        converter=str(answer.get("converter")),
-    )
-    sides = (inputs, named.signature.inputs), (outputs, named.signature.outputs)
-    input_orders, output_orders = (
-        [candidate_permutations(s.shape, m.shape) for s, m in zip(sources, specs, strict=True)]
-        for sources, specs in sides
-    )
-    imported = settle_layouts(
-        ImportedModel(
-            model=named,
-            source=info,
-            inputs=tuple(
-                TensorBinding(source=s, permutation=o[0])
-                for s, o in zip(inputs, input_orders, strict=True)
-            ),
-            outputs=tuple(
-                TensorBinding(source=s, permutation=o[0])
-                for s, o in zip(outputs, output_orders, strict=True)
-            ),
-        ),
-        path,
-        worker=worker,
-        options=options,
-        input_orders=input_orders,
-        output_orders=output_orders,
-    )
+def _convert_files(conversion: Conversion) -> dict[str, bytes]:
+    imported = convert(conversion)
     return {_MODEL: imported.model.data, _RECORD: _write_record(imported)}
-
-
-def _name(
-    converted: Model,
-    source_format: SourceFormat,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-) -> Model:
-    """Give the model the source's names in the source's order."""
-    if source_format is SourceFormat.ONNX:
-        # onnx2tf keeps the graph's order and rewrites characters of names (2.6.9: ':' as '__').
-        found_in = [spec.name for spec in converted.signature.inputs]
-        found_out = [spec.name for spec in converted.signature.outputs]
-    else:
-        # The worker numbers them, since the converter sorts outputs as it likes.
-        found_in = [f"i{index}" for index in range(len(inputs))]
-        found_out = [f"o{index}" for index in range(len(outputs))]
-    for side, found, specs in (("input", found_in, inputs), ("output", found_out, outputs)):
-        if len(found) != len(specs):
-            raise ConversionError(
-                f"expected {len(specs)} {side}s as in the source, but the converter left "
-                f"{len(found)}: {', '.join(found)}",
-                remedy=f"Remove {side}s that nothing uses from the source and export it again.",
-            )
-    data = rename_interface(
-        converted.data,
-        inputs=[(name, spec.name) for name, spec in zip(found_in, inputs, strict=True)],
-        outputs=[(name, spec.name) for name, spec in zip(found_out, outputs, strict=True)],
-    )
-    return read_model(data)
-
-
-def _check_ops(path: Path, converted: Model) -> None:
-    """Refuse ops no runtime of ours has, which converters may write without a word."""
-    unknown = [
-        name.removeprefix(_UNKNOWN_ONNX).removeprefix(_FLEX)
-        for name, _ in converted.op_counts
-        if name.startswith((_UNKNOWN_ONNX, _FLEX))
-    ]
-    if unknown:
-        raise ConversionError(
-            f"{path}: TFLite has no kernel for {', '.join(unknown)}, and the converter has no "
-            "replacement",
-            remedy="Replace these operations in the source model, or move them before or after "
-            "the model.",
-        )
-
-
-def _check_types(model: Model, inputs: tuple[TensorSpec, ...]) -> None:
-    """Float inputs are float32 and integer inputs stay integers."""
-    for spec, source in zip(model.signature.inputs, inputs, strict=True):
-        floating = source.dtype.startswith("float")
-        if floating != (spec.dtype == "float32") and spec.dtype != source.dtype:
-            raise ConversionError(
-                f"expected input {source.name!r} ({source.dtype}) as "
-                f"{'float32' if floating else 'an integer'}, but the converter made it "
-                f"{spec.dtype}",
-                remedy="Export the model with float32 or integer inputs.",
-            )
-
-
-def _read_specs(answer: Mapping[str, object], key: str) -> tuple[TensorSpec, ...]:
-    fields = Fields(answer)
-    specs = tuple(_read_spec(table) for table in fields.tables(key))
-    if fields.faults:
-        raise ConversionError(
-            join_faults("the converter's answer", fields.faults),
-            remedy="Run the command again; if it stays so, remove and reinstall the toolchain.",
-        )
-    return specs
-
-
-def _read_spec(fields: Fields) -> TensorSpec:
-    return TensorSpec(
-        name=fields.text("name"),
-        shape=fields.integers("shape", minimum=0),
-        dtype=fields.text("dtype"),
-    )
 
 
 def _write_record(imported: ImportedModel) -> bytes:
@@ -317,6 +242,6 @@ def _read_entry(folder: Path, file_name: str) -> ImportedModel:
 def _read_binding(fields: Fields) -> TensorBinding:
     has_order = fields.has("permutation")
     return TensorBinding(
-        source=_read_spec(fields),
+        source=read_spec(fields),
         permutation=fields.integers("permutation", minimum=0) if has_order else None,
     )

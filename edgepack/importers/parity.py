@@ -27,7 +27,7 @@ from edgepack.importers import slices as slices_module
 from edgepack.importers.binding import ImportedModel, model_feeds
 from edgepack.importers.slices import WorstSlice, find_worst_slice
 from edgepack.importers.source import ImportOptions, SourceFormat
-from edgepack.importers.worker import SourceWorker, open_worker, run_source
+from edgepack.importers.worker import SourceWorker, open_worker, run_source, runs_user_code
 
 _RECORD: Final = "parity.json"
 _MOST_SAMPLES: Final = 16
@@ -121,9 +121,7 @@ def check_parity(
         model=imported.model.sha256,
         layouts=repr((imported.inputs, imported.outputs)),
         samples=used.digest,
-        shapes=json.dumps(sorted(options.input_shapes)),
-        signature=options.signature,
-        trust=options.trust_model,
+        options=options.key,
         worker=worker.digest,
         versions=worker.versions_text,
         engine=version("ai-edge-litert"),
@@ -138,7 +136,9 @@ def check_parity(
             sys.modules[__name__],
         ),
     )
-    folder = cache.load(key)
+    # The user's own code is covered by no digest.
+    is_kept = not runs_user_code(worker, source_format, options)
+    folder = cache.load(key) if is_kept else None
     if folder is None:
         on_progress(f"comparing with {worker.title} on {used.num_samples} samples")
         outputs = _run_both(imported, path, worker, used, options)

@@ -12,15 +12,36 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack._fields import Fields, join_faults
 from edgepack.cache import cache_directory
 from edgepack.errors import ConversionError, ModelError, ToolchainError
-from edgepack.importers.source import ImportOptions, SourceFormat
+from edgepack.importers.source import Converter, ImportOptions, SourceFormat
 from edgepack.toolchains import Toolchain, ensure_toolchain, run_worker
 from edgepack.toolchains.catalog import Origin
 from edgepack.toolchains.worker import LOG_NAME
 
 _WORKERS: Final = Path(__file__).parent / "workers"
-_TIMEOUT_SECONDS: Final = 3600.0
+_PREPARED: Final = "prepared.onnx"
+
+# Toolchain and script of each converter.
+_CONVERTERS: Final = {
+    Converter.TFLITE_CONVERTER: ("tensorflow", "tensorflow_worker.py"),
+    Converter.ONNX2TF: ("onnx", "onnx_worker.py"),
+    Converter.ONNX2TF_TENSORFLOW: ("onnx2tf-tensorflow", "onnx2tf_worker.py"),
+    Converter.ONNX_TF: ("onnx-tf", "onnx_tf_worker.py"),
+    Converter.LITERT_TORCH: ("pytorch", "pytorch_worker.py"),
+}
+# The converter whose worker also runs the source itself, and what that framework is called.
+_REFERENCES: Final = {
+    SourceFormat.KERAS: (Converter.TFLITE_CONVERTER, "Keras"),
+    SourceFormat.KERAS_H5: (Converter.TFLITE_CONVERTER, "Keras"),
+    SourceFormat.SAVED_MODEL: (Converter.TFLITE_CONVERTER, "TensorFlow"),
+    SourceFormat.FROZEN_GRAPH: (Converter.TFLITE_CONVERTER, "TensorFlow"),
+    SourceFormat.ONNX: (Converter.ONNX2TF, "ONNX Runtime"),
+    SourceFormat.PYTORCH: (Converter.LITERT_TORCH, "PyTorch"),
+    SourceFormat.TORCHSCRIPT: (Converter.LITERT_TORCH, "PyTorch"),
+    SourceFormat.FUNCTION: (Converter.LITERT_TORCH, "PyTorch"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +51,7 @@ class SourceWorker:
     Attributes:
         script: path of the script.
         toolchain: where it runs.
-        title: what the framework is called.
+        title: what the framework or the converter is called.
     """
 
     script: Path
@@ -49,43 +70,97 @@ class SourceWorker:
         return " ".join(f"{name}=={version}" for name, version in self.toolchain.versions)
 
 
-_SCRIPTS: Final = {
-    SourceFormat.KERAS: ("tensorflow", "tensorflow_worker.py", "Keras"),
-    SourceFormat.KERAS_H5: ("tensorflow", "tensorflow_worker.py", "Keras"),
-    SourceFormat.SAVED_MODEL: ("tensorflow", "tensorflow_worker.py", "TensorFlow"),
-    SourceFormat.ONNX: ("onnx", "onnx_worker.py", "ONNX Runtime"),
-}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceNode:
+    """A node of a source's graph whose output can be looked at.
+
+    Attributes:
+        name: as the source calls it.
+        op: its operation.
+        output: what to expose to see its output.
+    """
+
+    name: str
+    op: str
+    output: str
 
 
 def open_worker(
     source_format: SourceFormat, *, options: ImportOptions, on_progress: Callable[[str], None]
 ) -> SourceWorker:
-    """Give the worker of a source format; its toolchain is made on first use.
+    """Give the worker that runs sources of a format; its toolchain is made on first use.
 
     Raises:
         ToolchainError: the toolchain cannot be made or found.
     """
-    toolchain_name, script, title = _SCRIPTS[source_format]
+    converter, title = _REFERENCES[source_format]
+    return _open(converter, title, options=options, on_progress=on_progress)
+
+
+def open_converter(
+    converter: Converter, *, options: ImportOptions, on_progress: Callable[[str], None]
+) -> SourceWorker:
+    """Give the worker of a converter; its toolchain is made on first use.
+
+    Raises:
+        ToolchainError: the toolchain cannot be made or found.
+    """
+    return _open(converter, converter.value, options=options, on_progress=on_progress)
+
+
+def _open(
+    converter: Converter,
+    title: str,
+    *,
+    options: ImportOptions,
+    on_progress: Callable[[str], None],
+) -> SourceWorker:
+    toolchain_name, script = _CONVERTERS[converter]
     toolchain = ensure_toolchain(
         toolchain_name, python=options.toolchain_python, on_progress=on_progress
     )
     return SourceWorker(script=_WORKERS / script, toolchain=toolchain, title=title)
 
 
-def runs_user_code(worker: SourceWorker, options: ImportOptions) -> bool:
-    """Tell whether modules of the user's own environment may take part in a model.
+def runs_user_code(
+    worker: SourceWorker, source_format: SourceFormat, options: ImportOptions
+) -> bool:
+    """Tell whether code of the user's own may take part in a model.
 
-    No digest covers them: an edited layer leaves the model's file and every version as they
-    were, so what comes of them is never kept.
+    No digest covers it: an edited layer leaves the model's file and every version as they
+    were, so what comes of it is never kept.
     """
-    return options.trust_model and worker.toolchain.origin is not Origin.ISOLATED
+    return (
+        source_format is SourceFormat.FUNCTION
+        or bool(options.with_files)
+        or (options.trust_model and worker.toolchain.origin is not Origin.ISOLATED)
+    )
 
 
 @contextmanager
 def convert_source(
-    worker: SourceWorker, path: Path, source_format: SourceFormat, options: ImportOptions
+    worker: SourceWorker,
+    path: Path,
+    source_format: SourceFormat,
+    options: ImportOptions,
+    *,
+    converter: Converter,
+    reference: SourceWorker,
+    expose: Sequence[str] | None = None,
 ) -> Iterator[tuple[dict[str, object], Path]]:
     """Convert a source model; give the worker's answer and the folder that holds its files.
+
+    A converter that lives apart from the source's own framework gets what that framework
+    prepared (fixed shapes, simplified), and the framework's word on inputs and outputs.
+
+    Args:
+        worker: of `open_converter`.
+        path: the source model.
+        source_format: its format.
+        options: what the user asks.
+        converter: which one.
+        reference: of `open_worker`.
+        expose: intermediate tensors that take the outputs' place.
 
     Raises:
         ModelError, ConversionError: the worker refused the model, or could not convert it.
@@ -93,8 +168,17 @@ def convert_source(
     """
     with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
         folder = Path(name)
-        request = _request(path, source_format, options, folder) | {"operation": "convert"}
-        yield _ask(worker, request, folder, path), folder
+        request = _request(path, source_format, options, folder) | {
+            "converter": converter.value,
+            "expose": None if expose is None else list(expose),
+        }
+        convert = request | {"operation": "convert"}
+        if worker.script == reference.script:
+            yield _ask(worker, convert, path, options), folder
+            return
+        prepared = _ask(reference, request | {"operation": "prepare"}, path, options)
+        convert |= {"model": str(folder / _PREPARED), "expose": None}
+        yield prepared | _ask(worker, convert, path, options), folder
 
 
 def run_source(
@@ -105,6 +189,7 @@ def run_source(
     *,
     inputs: Sequence[NDArray[Any]],
     num_outputs: int,
+    expose: Sequence[str] | None = None,
 ) -> tuple[tuple[NDArray[Any], ...], ...]:
     """Run a source model in its own framework; give each sample's outputs in its order.
 
@@ -114,7 +199,8 @@ def run_source(
         source_format: its format.
         options: as it was imported with.
         inputs: one array for each input in the source's order, (num_samples, *shape).
-        num_outputs: how many outputs the source has.
+        num_outputs: how many outputs the source has, or are exposed.
+        expose: intermediate tensors that take the outputs' place.
 
     Raises:
         ModelError: the framework cannot run the model on the samples.
@@ -127,23 +213,50 @@ def run_source(
         request = _request(path, source_format, options, folder) | {
             "operation": "run",
             "title": worker.title,
+            "expose": None if expose is None else list(expose),
         }
-        _ask(worker, request, folder, path)
+        _ask(worker, request, path, options)
         columns = _read_outputs(folder / "outputs.npz", num_outputs)
     return tuple(zip(*columns, strict=True))
 
 
+def list_nodes(
+    worker: SourceWorker, path: Path, source_format: SourceFormat, options: ImportOptions
+) -> tuple[SourceNode, ...]:
+    """Give the nodes of a source's graph whose outputs can be looked at, in topological order.
+
+    Raises:
+        ModelError: the source cannot be read.
+        ToolchainError: the worker died, or answered something else.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgepack-nodes-") as name:
+        request = _request(path, source_format, options, Path(name)) | {"operation": "nodes"}
+        fields = Fields(_ask(worker, request, path, options))
+    nodes = tuple(
+        SourceNode(name=table.text("name"), op=table.text("op"), output=table.text("output"))
+        for table in fields.tables("nodes")
+    )
+    if fields.faults:
+        raise ToolchainError(
+            join_faults(f"the answer of {worker.title}", fields.faults),
+            remedy="Report this as a bug of EdgePack, with the model if you can.",
+        )
+    return nodes
+
+
 def _ask(
-    worker: SourceWorker, request: dict[str, object], folder: Path, path: Path
+    worker: SourceWorker, request: dict[str, object], path: Path, options: ImportOptions
 ) -> dict[str, object]:
     """Run the worker; when it fails, keep its log and name it in the remedy."""
+    folder = Path(str(request["folder"]))
     try:
         return run_worker(
             worker.toolchain,
             worker.script,
             request,
             folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
+            timeout_seconds=options.timeout_seconds,
+            memory_bytes=options.memory_bytes,
         )
     except (ToolchainError, ConversionError) as error:
         log = _keep_log(folder / LOG_NAME, f"{request['operation']}-{path.name}.log")
@@ -167,13 +280,17 @@ def _keep_log(log: Path, name: str) -> Path | None:
 def _request(
     path: Path, source_format: SourceFormat, options: ImportOptions, folder: Path
 ) -> dict[str, object]:
+    is_code = source_format is SourceFormat.FUNCTION
     return {
-        "model": str(path.resolve()),
+        "model": str(path if is_code else path.resolve()),
+        "search_path": str(Path.cwd()),
         "format": source_format.value,
         "folder": str(folder),
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes},
+        "dimensions": dict(options.dimensions),
         "signature": options.signature,
         "trust_model": options.trust_model,
+        "with_files": [str(file.resolve()) for file in options.with_files],
     }
 
 

@@ -62,6 +62,9 @@ def convert(request: Request) -> dict[str, Any]:
             {"name": name, "shape": spec.shape.as_list(), "dtype": spec.dtype.name}
             for name, spec in zip(source.output_names, outputs, strict=True)
         ],
+        # The converter sorts outputs as it likes.
+        "model_inputs": [f"i{index}" for index in range(len(specs))],
+        "model_outputs": [f"o{index}" for index in range(len(outputs))],
     }
 
 

@@ -1,0 +1,199 @@
+"""Telling a source model's format from its content."""
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import Final
+
+from edgepack.errors import ModelError
+from edgepack.flatbuffer import FILE_IDENTIFIER
+from edgepack.importers.source import SourceFormat, is_function
+
+_HEAD_BYTES: Final = 64
+_HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+_ZIP_SIGNATURE: Final = b"PK\x03\x04"
+_MAXIMUM_MEMBERS: Final = 100_000
+# Fields of onnx.ModelProto (onnx/onnx.proto, IR version 13) with their wire types.
+_ONNX_FIELDS: Final = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+_ONNX_GRAPH: Final = 7
+_VARINT: Final = 0
+_LONGEST_VARINT: Final = 10
+_TITLES: Final = {
+    SourceFormat.KERAS: "a Keras archive",
+    SourceFormat.KERAS_H5: "an HDF5 file",
+    SourceFormat.SAVED_MODEL: "a SavedModel directory",
+    SourceFormat.ONNX: "an ONNX model",
+    SourceFormat.TFLITE: "a TFLite model",
+}
+_SUFFIXES: Final = {
+    ".keras": SourceFormat.KERAS,
+    ".h5": SourceFormat.KERAS_H5,
+    ".hdf5": SourceFormat.KERAS_H5,
+    ".onnx": SourceFormat.ONNX,
+    ".tflite": SourceFormat.TFLITE,
+}
+_FORMATS: Final = ".keras, .h5, .onnx, .tflite or a SavedModel directory"
+
+
+def detect_format(path: Path) -> SourceFormat:
+    """Tell a source model's format from its content, and check that its name agrees.
+
+    Code is named as `module:function`, and never read here.
+
+    Raises:
+        ModelError: missing, empty, truncated, of no known format, or named as another one.
+    """
+    if is_function(path):
+        return SourceFormat.FUNCTION
+    try:
+        if path.is_dir():
+            return _check_directory(path)
+        num_bytes = path.stat().st_size
+        if num_bytes == 0:
+            raise ModelError(
+                f"{path}: expected a model, but the file is empty",
+                remedy="Copy or export the model again.",
+            )
+        found = _detect_content(path, num_bytes)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            remedy="Check the path and its permissions.",
+        ) from error
+    named = _SUFFIXES.get(path.suffix.lower())
+    if named is found:
+        return found
+    suffix = next(suffix for suffix, format_ in _SUFFIXES.items() if format_ is found)
+    raise ModelError(
+        f"{path}: expected {_TITLES[named]} by its name, but it holds {_TITLES[found]}"
+        if named
+        else f"{path}: it holds {_TITLES[found]}, which its name does not say",
+        remedy=f"Rename it to {path.stem}{suffix} if that is the model you mean.",
+    )
+
+
+def _check_directory(path: Path) -> SourceFormat:
+    marker = path / "saved_model.pb"
+    if not marker.is_file():
+        raise ModelError(
+            f"{path}: expected a SavedModel directory with a file saved_model.pb, "
+            "but there is none in it",
+            remedy=f"Give the folder that holds saved_model.pb, or a file: {_FORMATS}.",
+        )
+    if marker.stat().st_size == 0:
+        raise ModelError(
+            f"{marker}: expected the SavedModel's graph, but the file is empty",
+            remedy="Copy or export the model again.",
+        )
+    return SourceFormat.SAVED_MODEL
+
+
+def _detect_content(path: Path, num_bytes: int) -> SourceFormat:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head[4:8] == FILE_IDENTIFIER:
+        return SourceFormat.TFLITE
+    if head.startswith(_HDF5_SIGNATURE):
+        _check_hdf5_length(path, head, num_bytes)
+        return SourceFormat.KERAS_H5
+    if head.startswith(_ZIP_SIGNATURE):
+        _check_keras_archive(path)
+        return SourceFormat.KERAS
+    fault = _onnx_fault(path, num_bytes)
+    if fault is None:
+        return SourceFormat.ONNX
+    if path.suffix.lower() == ".onnx":
+        raise ModelError(
+            f"{path}: expected an ONNX model, but {fault}",
+            remedy="Copy or export the model again and compare its checksum.",
+        )
+    raise ModelError(
+        f"{path}: expected {_FORMATS}, but its content is none of these "
+        f"({num_bytes} bytes starting {head[:8]!r})",
+        remedy="Give the model file itself, whole and uncompressed; "
+        "export PyTorch models to ONNX first.",
+    )
+
+
+def _check_hdf5_length(path: Path, head: bytes, num_bytes: int) -> None:
+    # The superblock holds the end-of-file address: HDF5 File Format Specification 3.0, II.A.
+    # Versions 0 and 1 have it as the third address from byte 24 or 28, 2 and 3 from byte 12.
+    end = _HEAD_BYTES
+    if num_bytes >= _HEAD_BYTES:
+        version = head[8]
+        offset = {0: 40, 1: 44, 2: 28, 3: 28}.get(version)
+        address_bytes = head[13] if version in {0, 1} else head[9]
+        if offset is None or address_bytes != 8:  # noqa: PLR2004 - what every 64-bit writer uses
+            return
+        (end,) = struct.unpack_from("<Q", head, offset)
+    if num_bytes < end:
+        raise ModelError(
+            f"{path}: expected an HDF5 file of at least {end} bytes by its own header, but it "
+            f"has {num_bytes}: it is truncated",
+            remedy="Copy or save the model again and compare its checksum.",
+        )
+
+
+def _check_keras_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist()[:_MAXIMUM_MEMBERS])
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise ModelError(
+            f"{path}: expected a complete ZIP archive, but reading its directory failed "
+            f"({error}): it is truncated or damaged",
+            remedy="Copy or save the model again and compare its checksum.",
+        ) from error
+    if {"config.json", "metadata.json"} <= names:
+        return
+    if any(name.endswith("data.pkl") for name in names):
+        raise ModelError(
+            f"{path}: expected {_FORMATS}, but it is a PyTorch archive",
+            remedy="Export it first: torch.onnx.export(model, example, 'model.onnx').",
+        )
+    if "manifest.json" in names:
+        raise ModelError(
+            f"{path}: expected a source model, but it looks like a packed bundle",
+            remedy="Use `edgepack push` or `edgepack inspect` for bundles.",
+        )
+    raise ModelError(
+        f"{path}: expected a Keras archive with config.json and metadata.json, "
+        "but this ZIP archive has none",
+        remedy="Save the model with model.save('model.keras').",
+    )
+
+
+def _onnx_fault(path: Path, num_bytes: int) -> str | None:
+    """Walk the top level of a protobuf message; give what makes it no ONNX model, or None.
+
+    ONNX files have no magic number. Only tags and lengths are read, so the walk is quick on
+    gigabytes.
+    """
+    has_graph = False
+    offset = 0
+    with path.open("rb") as file:
+        while offset < num_bytes:
+            file.seek(offset)
+            head = file.read(2 * _LONGEST_VARINT)
+            tag, used = _read_varint(head, 0)
+            field, wire_type = tag >> 3, tag & 7
+            if not used or _ONNX_FIELDS.get(field) != wire_type:
+                return f"byte {offset} starts no field of an ONNX model: it is damaged"
+            value, value_bytes = _read_varint(head, used)
+            if not value_bytes:
+                return "its last field is cut off: it is truncated"
+            offset += used + value_bytes + (0 if wire_type == _VARINT else value)
+            has_graph |= field == _ONNX_GRAPH
+    if offset > num_bytes:
+        return f"its last field ends at byte {offset} of {num_bytes}: it is truncated"
+    return None if has_graph else "it has no graph: it is truncated or something else"
+
+
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    """Give a base-128 number and how many bytes it takes; 0 bytes when it does not end."""
+    value = 0
+    for index, byte in enumerate(data[start : start + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            return value, index + 1
+    return 0, 0
