@@ -85,6 +85,13 @@ class ParityError(EdgePackError):
     kind = "parity"
 
 
+class ContractError(EdgePackError):
+    """What was asked of a model's inputs and outputs does not fit the model."""
+
+    kind = "contract"
+    exit_code = ExitCode.USAGE
+
+
 class DataError(EdgePackError):
     """Calibration or evaluation data do not fit the model, or hold unusable values."""
 
