@@ -1,6 +1,6 @@
 """Calibration and evaluation data, checked against the source model's inputs."""
 
-from edgepack.data.generate import generate_samples
+from edgepack.data.generate import InputHint, InputRole, Range, generate_samples
 from edgepack.data.images import ColorOrder, ImageLayout, ImagePreprocessing, ResizeRule
 from edgepack.data.load import load_samples
 from edgepack.data.samples import Samples, make_samples, split_samples
@@ -9,6 +9,9 @@ __all__ = [
     "ColorOrder",
     "ImageLayout",
     "ImagePreprocessing",
+    "InputHint",
+    "InputRole",
+    "Range",
     "ResizeRule",
     "Samples",
     "generate_samples",

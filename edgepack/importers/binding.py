@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.data import Samples
+from edgepack.data import InputHint, Samples
 from edgepack.errors import ConversionError, DataError
 from edgepack.evaluate import Feeds
 from edgepack.importers.source import SourceInfo
@@ -24,10 +24,12 @@ class TensorBinding:
         source: name, shape and dtype in the source model.
         permutation: `model_array = source_array.transpose(permutation)`, for inputs and
             outputs alike; None when both have the same layout.
+        hint: what else the source tells of an input.
     """
 
     source: TensorSpec
     permutation: tuple[int, ...] | None = None
+    hint: InputHint = InputHint()  # noqa: RUF009 - frozen, so one instance serves all
 
     def to_model(self, array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
         """Carry an array of the source's layout to the model's layout and element type."""
@@ -51,6 +53,11 @@ class ImportedModel:
     source: SourceInfo
     inputs: tuple[TensorBinding, ...]
     outputs: tuple[TensorBinding, ...]
+
+
+def input_hints(imported: ImportedModel) -> dict[str, InputHint]:
+    """Give what the source tells of each input, by name."""
+    return {binding.source.name: binding.hint for binding in imported.inputs}
 
 
 def model_feeds(imported: ImportedModel, samples: Samples) -> Feeds:
