@@ -11,6 +11,7 @@ import click
 from edgepack.commands.bench import Subject, bench_on, bench_report, warn_of_limits
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
+from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.options import (
     OUTPUT_FILE,
     device_options,
@@ -19,7 +20,7 @@ from edgepack.commands.options import (
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary
-from edgepack.commands.pack_options import import_options, make_request, pack_options
+from edgepack.commands.pack_options import make_request, pack_options
 from edgepack.commands.push import Pushed, push_on, summarize_push
 from edgepack.errors import ExitCode
 
@@ -40,7 +41,7 @@ class Deployed:
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("model", type=source_model)
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @pack_options
 @import_options

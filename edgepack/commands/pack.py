@@ -7,12 +7,13 @@ import click
 
 from edgepack.commands.console import print_json, print_table, show_work, warn
 from edgepack.commands.fleet import ready_device
+from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.options import (
     device_options,
     json_option,
 )
 from edgepack.commands.output import check_outputs
-from edgepack.commands.pack_options import import_options, make_request, pack_options
+from edgepack.commands.pack_options import make_request, pack_options
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("model", type=source_model)
 @pack_options
 @import_options
 @click.option("--device", metavar="DEVICE", help="Choose by what this device measures.")
@@ -33,7 +34,8 @@ def pack(
 ) -> int:
     """Turn a model into the best variant for a target, in one verifiable bundle.
 
-    MODEL is a .keras, .h5, .onnx or .tflite file, or a SavedModel directory.
+    MODEL is a .keras, .h5, .pb, .onnx, .pt2, TorchScript or .tflite file, a SavedModel
+    directory, or module:function (or file.py:function) that returns a PyTorch model.
     """
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.packing import pack_model

@@ -8,76 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from edgepack.commands.console import warn
+from edgepack.commands.import_options import make_import_options
 from edgepack.commands.options import EXISTING_FILE, apply_options
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.data import ImagePreprocessing
-    from edgepack.importers import ImportOptions
     from edgepack.optimize.recipe import Recipe
     from edgepack.profile import TargetProfile
     from edgepack.workflow.request import PackRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHAPE: Final = re.compile(r"([^=]+)=(\d+(?:[,x]\d+)*)")
 _NUMBERS: Final = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?)*")
-
-
-def import_options(function: F) -> F:
-    """Add the options that say how a source model is read."""
-    return apply_options(
-        click.option(
-            "--input-shape",
-            "input_shapes",
-            multiple=True,
-            metavar="NAME=1,3,224,224",
-            help="Fix the shape of an input (ONNX); may be given once for each input.",
-        ),
-        click.option("--signature", metavar="KEY", help="Signature of a SavedModel."),
-        click.option(
-            "--trust-model",
-            is_flag=True,
-            help="Allow a model file to run code of its own (Lambda layers, Python ops).",
-        ),
-        click.option(
-            "--toolchain-python",
-            type=click.Path(exists=True, path_type=Path),
-            help="Python of an environment of yours that holds the framework "
-            "(also EDGEPACK_TOOLCHAIN_PYTHON).",
-        ),
-    )(function)
-
-
-def make_import_options(
-    *,
-    input_shapes: tuple[str, ...],
-    signature: str | None,
-    trust_model: bool,
-    toolchain_python: Path | None,
-) -> "ImportOptions":
-    """Make the importer's options.
-
-    Raises:
-        UsageError: a shape that is not NAME=1,3,224,224, or an input named twice.
-    """
-    from edgepack.importers import ImportOptions
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in input_shapes:
-        match = _SHAPE.fullmatch(text)
-        if match is None or match[1] in shapes:
-            raise UsageError(
-                f"--input-shape: expected NAME=1,3,224,224, once for each input, not {text!r}",
-                remedy="Write the input's name, '=' and its dimensions separated by commas.",
-            )
-        shapes[match[1]] = tuple(int(size) for size in re.split("[,x]", match[2]))
-    return ImportOptions(
-        input_shapes=tuple(shapes.items()),
-        signature=signature,
-        trust_model=trust_model,
-        toolchain_python=toolchain_python,
-    )
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -94,6 +37,21 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
             remedy=f"Write for instance {option} 0.485,0.456,0.406.",
         )
     return tuple(float(number) for number in text.split(","))
+
+
+def image_options(function: F) -> F:
+    """Add the options that say how pictures become arrays."""
+    return apply_options(
+        click.option("--image-size", metavar="HxW", help="Resize pictures to this."),
+        click.option("--image-mean", metavar="M[,M,M]", help="Subtract from scaled pixels."),
+        click.option("--image-std", metavar="S[,S,S]", help="Then divide by."),
+        click.option(
+            "--image-scale", type=float, metavar="X", help="Multiply pixels by [default: 1/255]."
+        ),
+        click.option(
+            "--image-layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of pictures."
+        ),
+    )(function)
 
 
 def pack_options(function: F) -> F:
@@ -138,15 +96,7 @@ def pack_options(function: F) -> F:
         click.option("--eval-data", metavar="SOURCE", help="Evaluate on these data instead."),
         click.option("--labels", type=EXISTING_FILE, help="Class ids of the evaluated samples."),
         click.option("--class-names", type=EXISTING_FILE, help="Class names, one a line."),
-        click.option("--image-size", metavar="HxW", help="Resize pictures to this."),
-        click.option("--image-mean", metavar="M[,M,M]", help="Subtract from scaled pixels."),
-        click.option("--image-std", metavar="S[,S,S]", help="Then divide by."),
-        click.option(
-            "--image-scale", type=float, metavar="X", help="Multiply pixels by [default: 1/255]."
-        ),
-        click.option(
-            "--image-layout", type=click.Choice(["NHWC", "NCHW"]), help="Layout of pictures."
-        ),
+        image_options,
         click.option(
             "--min-sqnr",
             type=click.FloatRange(0, 300),
@@ -164,14 +114,6 @@ def pack_options(function: F) -> F:
         ),
         click.option(
             "--max-drop", metavar="POINTS", help="With labels: percentage points that may be lost."
-        ),
-        click.option(
-            "--allow-parity",
-            type=click.FloatRange(-300, 300),
-            default=60.0,
-            show_default=True,
-            metavar="DB",
-            help="SQNR that the import must reach against its source.",
         ),
         click.option(
             "--remeasure",
@@ -225,21 +167,16 @@ def parse_points(option: str, text: str | None) -> float | None:
     return points
 
 
-def make_images(
-    *,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    scale: float | None,
-    layout: str | None,
-) -> "ImagePreprocessing | None":
-    """Make the preprocessing of pictures; None when no option asks for any.
+def make_images(given: Mapping[str, Any]) -> "ImagePreprocessing | None":
+    """Make the preprocessing of pictures of `image_options`; None when none asks for any.
 
     Raises:
         UsageError: a size that is not HxW, or means that are no numbers.
     """
     from edgepack.data import ImageLayout, ImagePreprocessing
 
+    names = ("image_size", "image_mean", "image_std", "image_scale", "image_layout")
+    size, mean, std, scale, layout = (given[name] for name in names)
     if all(each is None for each in (size, mean, std, scale, layout)):
         return None
     match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", size) if size else None
@@ -270,23 +207,12 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
     profile, origin = find_profile(given["target"], user_directory=user_profile_directory())
     if origin.shadows_built_in:
         warn(f"{origin.path} hides the built-in target {profile.id}")
-    imports = make_import_options(
-        input_shapes=given["input_shapes"],
-        signature=given["signature"],
-        trust_model=given["trust_model"],
-        toolchain_python=given["toolchain_python"],
-    )
+    imports = make_import_options(given)
     data = DataRequest(
         source=given["data"],
         evaluation=given["eval_data"],
         labels=given["labels"],
-        images=make_images(
-            size=given["image_size"],
-            mean=given["image_mean"],
-            std=given["image_std"],
-            scale=given["image_scale"],
-            layout=given["image_layout"],
-        ),
+        images=make_images(given),
     )
     return PackRequest(
         model=model,

@@ -12,8 +12,7 @@ from edgepack.evaluate import Feeds, RunModel
 from edgepack.importers import (
     ImportedModel,
     ParityReport,
-    check_parity,
-    import_model,
+    import_verified,
     model_feeds,
 )
 from edgepack.model import TensorSpec
@@ -54,26 +53,30 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
     """Import the model, read its data, check its parity, and ask it for the reference answers.
 
     Raises:
-        EdgePackError: as `import_model`, `load_samples`, `check_parity` and `run_model`.
+        EdgePackError: as `import_verified`, `load_samples` and `run_model`.
     """
     on_step(f"reading {request.model.name}")
-    imported = import_model(
-        request.model, options=request.imports, cache=cache, on_progress=on_step
-    )
     class_names = _read_class_names(request.class_names)
-    _check_class_names(request, class_names, imported)
-    specs = tuple(binding.source for binding in imported.inputs)
-    calibration, evaluation = _load_data(request, specs, class_names)
-    given = evaluation if request.data.evaluation is not None else None
-    parity = check_parity(
-        imported,
+    loaded: list[tuple[Samples | None, Samples]] = []
+
+    def read_samples(specs: tuple[TensorSpec, ...]) -> Samples | None:
+        # The source's inputs are the same whatever converts it, so data are read once.
+        if not loaded:
+            loaded.append(_load_data(request, specs, class_names))
+        calibration, evaluation = loaded[0]
+        return calibration or (evaluation if request.data.evaluation is not None else None)
+
+    verified = import_verified(
         request.model,
-        samples=calibration or given,
-        minimum_db=request.minimum_parity_db,
         options=request.imports,
+        read_samples=read_samples,
+        minimum_db=request.minimum_parity_db,
         cache=cache,
         on_progress=on_step,
     )
+    imported, parity = verified.imported, verified.parity
+    _check_class_names(request, class_names, imported)
+    calibration, evaluation = loaded[0]
     feeds = model_feeds(imported, evaluation)
     run = keep_answers(cache)
     return Material(
