@@ -1,14 +1,14 @@
 """A child process for native code that may crash, hang or write to the terminal.
 
 Damaged or unusual models make the runtime and the quantizer abort or fault, which no
-exception handler catches. So they run in a child of this very interpreter; arrays and models
-travel in files of a temporary folder, and the child's answer is the file `answer.json`:
-`{"ok": {…}}` or `{"error": {"kind": …, "message": …}}`.
+exception handler catches. So they run in a child of this very interpreter, in the sandbox;
+arrays and models travel in files of a temporary folder, and the child's answer is the file
+`answer.json`: `{"ok": {…}}` or `{"error": {"kind": …, "message": …}}`.
 """
 
 import json
+import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgepack.sandbox import Bounds, Limit, default_memory_bytes, run_bounded
 
 ANSWER_NAME: Final = "answer.json"
 _LOG_NAME: Final = "child.log"
@@ -32,17 +34,19 @@ class ChildExit:
         answer: what it answered with; None when it died before.
         exit_code: its own; negative is the signal that ended it; None when it was stopped.
         log: the last 64 KiB of what it and its libraries wrote.
+        limit: the limit at which it was stopped, in words; None when it ended by itself.
     """
 
     answer: dict[str, Any] | None
     exit_code: int | None
     log: str
+    limit: str | None = None
 
     @property
     def cause(self) -> str:
         """Say how it ended, such as `stopped by SIGSEGV`."""
         if self.exit_code is None:
-            return "ran into its time limit"
+            return f"stopped at its limit of {self.limit}"
         if self.exit_code >= 0:
             return f"ended with exit code {self.exit_code} and no answer"
         try:
@@ -52,37 +56,65 @@ class ChildExit:
 
 
 def run_child(
-    module: str, arguments: Sequence[str], *, folder: Path, timeout_seconds: float
+    module: str,
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    timeout_seconds: float,
+    memory_bytes: int | None = None,
 ) -> ChildExit:
     """Run a module of this package as a program and wait for its answer.
 
     Args:
         module: dotted name of the module, run with `python -m`.
         arguments: its command line.
-        folder: where its log and its answer go; the caller's own temporary folder.
+        folder: where its log and its answer go; the caller's own temporary folder. Where the
+            kernel has Landlock, the child can change files nowhere else.
         timeout_seconds: after which it is killed.
+        memory_bytes: resident memory it may take; None is three quarters of the machine's.
+
+    Raises:
+        OSError: it cannot be started.
     """
+    bounds = Bounds(
+        timeout_seconds=timeout_seconds, memory_bytes=memory_bytes or default_memory_bytes()
+    )
     # -P: a file of the user's folder, such as `json.py`, must not shadow a library.
     argv = [sys.executable, "-P", "-m", module, str(folder), *arguments]
-    log = folder / _LOG_NAME
-    exit_code: int | None
-    with log.open("wb") as sink:
-        try:
-            exit_code = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                timeout=timeout_seconds,
-                check=False,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            exit_code = None
-    return ChildExit(
-        answer=_read_answer(folder / ANSWER_NAME) if exit_code in {0, 1} else None,
-        exit_code=exit_code,
-        log=_read_tail(log),
-    )
+    with (folder / _LOG_NAME).open("w+b") as log:
+        ended = run_bounded(
+            argv,
+            folder=folder,
+            log=log,
+            bounds=bounds,
+            flags=("-I", "-S"),
+            environment={**os.environ, "TMPDIR": str(folder)},
+            directory=Path.cwd(),
+            network=False,
+        )
+        exit_code = None if ended.limit is not None else ended.exit_code
+        return ChildExit(
+            answer=_read_answer(folder / ANSWER_NAME) if exit_code in {0, 1} else None,
+            exit_code=exit_code,
+            log=_read_tail(log),
+            limit=_describe(ended.limit, bounds),
+        )
+
+
+def _describe(limit: Limit | None, bounds: Bounds) -> str | None:
+    match limit:
+        case None:
+            return None
+        case Limit.TIME:
+            return f"{bounds.timeout_seconds:g} s"
+        case Limit.MEMORY:
+            return f"{bounds.memory_bytes >> 20} MiB of memory"
+        case Limit.PROCESSES:
+            return f"{bounds.num_processes} processes"
+        case Limit.LOG:
+            return f"{bounds.log_bytes >> 20} MiB of output"
+        case Limit.ANSWER:
+            return f"{bounds.answer_bytes >> 20} MiB of answer"
 
 
 def write_answer(folder: Path, answer: dict[str, Any]) -> None:
@@ -119,7 +151,6 @@ def _read_answer(path: Path) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _read_tail(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        return file.read().decode("utf-8", errors="replace")
+def _read_tail(log: BinaryIO) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+    return log.read(_TAIL_BYTES).decode("utf-8", errors="replace")

@@ -7,12 +7,14 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edgepack.errors import ConversionError, EdgePackError, ModelError, ToolchainError
-from edgepack.toolchains import Origin, Toolchain, run_worker
+from edgepack.sandbox import Bounds, Usage
+from edgepack.toolchains import Origin, Toolchain, run_worker, worker
 from tests.fixtures.toolchains import WriteWorker
 
 
@@ -23,6 +25,7 @@ class Room:
         self.toolchain = toolchain
         self.folder = folder
         self.write = write
+        self.usages = list[Usage]()
 
     def run(
         self,
@@ -39,6 +42,7 @@ class Room:
             folder=self.folder,
             timeout_seconds=timeout_seconds,
             memory_bytes=memory_bytes,
+            on_usage=self.usages.append,
         )
 
 
@@ -150,7 +154,8 @@ class TestErrors:
         with pytest.raises(ToolchainError) as caught:
             room.run(body, timeout_seconds=1.5)
         found = re.fullmatch(
-            r"the worker probe of the own toolchain did not answer within 1\.5 s:\n  child (\d+)",
+            r"the worker probe of the own toolchain did not answer within 1\.5 s \(its peak was "
+            r"\d+ MiB of memory\):\n  child (\d+)",
             caught.value.message,
         )
         assert found
@@ -187,10 +192,48 @@ class TestErrors:
         thread.join()
         assert not is_alive(int(pid_file.read_text()))
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="macOS ignores RLIMIT_AS")
     def test_memory_is_bounded(self, room: Room) -> None:
-        with pytest.raises(ToolchainError, match="MemoryError"):
-            room.run("bytearray(1 << 30)", memory_bytes=512 << 20)
+        body = "held = [bytearray(64 << 20) for _ in range(6)]; signal.pause()"
+        with pytest.raises(ToolchainError) as caught:
+            room.run(body, memory_bytes=200 << 20)
+        found = re.fullmatch(
+            r"the worker probe of the own toolchain was stopped after \d+ s, with a peak of "
+            r"(\d+) MiB of memory: its limit is 200 MiB",
+            caught.value.message,
+        )
+        assert found
+        assert 200 < int(found[1]) < 600
+        assert re.fullmatch(
+            r"Allow more with --memory-limit \(this machine has \d+ MiB\), or take a smaller "
+            r"model or smaller shapes with --input-shape\.",
+            caught.value.remedy,
+        )
+
+    def test_a_worker_that_prints_without_end_is_stopped(
+        self, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "Bounds", partial(Bounds, log_bytes=1 << 20))
+        with pytest.raises(ToolchainError, match=r"it printed more than 1 MiB:\n  y{4000}\.\.\."):
+            room.run("while True: print('y' * 9999)")
+
+    def test_a_worker_that_breeds_is_stopped(
+        self, room: Room, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "Bounds", partial(Bounds, num_processes=4))
+        body = "for _ in range(6): os.fork() or signal.pause()\nsignal.pause()"
+        with pytest.raises(ToolchainError, match="it started more than 4 processes\n"):
+            room.run(body)
+
+    def test_what_a_worker_took_is_told(self, room: Room) -> None:
+        body = "held = bytearray(100 << 20); answer({'ok': {}})"
+        room.run(body)
+        assert [100 << 20 < usage.peak_bytes < 300 << 20 for usage in room.usages] == [True]
+        assert 0 < room.usages[0].seconds < 20
+
+    def test_what_a_failed_worker_took_is_told_too(self, room: Room) -> None:
+        with pytest.raises(ToolchainError):
+            room.run("held = bytearray(100 << 20); os.abort()")
+        assert [usage.peak_bytes > 100 << 20 for usage in room.usages] == [True]
 
     def test_a_python_that_is_gone(self, room: Room, tmp_path: Path) -> None:
         room.toolchain = Toolchain(

@@ -92,7 +92,7 @@ def quantize(
             if ended.answer is not None and "ok" in ended.answer:
                 quantized = (folder / "quantized.tflite").read_bytes()
                 break
-        float_ops = _leave_one_more(ended, recipe, float_ops, timeout_seconds)
+        float_ops = _leave_one_more(ended, recipe, float_ops)
     result = read_model(_restore_interface(quantized, model))
     _check_quantized(result, model, recipe)
     _check_contract(result, model, recipe)
@@ -134,7 +134,7 @@ def _tensor_map(schema: Any, name: str, index: int) -> Any:  # noqa: ANN401 - th
 
 
 def _leave_one_more(
-    ended: ChildExit, recipe: Recipe, float_ops: tuple[str, ...], timeout_seconds: float
+    ended: ChildExit, recipe: Recipe, float_ops: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Add the op that the quantizer failed at to those left in float, or raise.
 
@@ -142,9 +142,9 @@ def _leave_one_more(
     forms of known ones that it does not: a MAXIMUM with a scalar, for one.
     """
     remedy = "Choose another recipe; the model stays usable as float32 or float16."
-    if ended.exit_code is None:
+    if ended.limit is not None:
         raise OptimizeError(
-            f"recipe {recipe.name!r}: expected the quantizer to end within {timeout_seconds:g} s, "
+            f"recipe {recipe.name!r}: expected the quantizer to end within {ended.limit}, "
             "but it did not",
             remedy="Give fewer calibration samples, or choose another recipe.",
         )

@@ -1,37 +1,38 @@
 """Run one worker script in a toolchain and take its JSON answer.
 
 Workers run foreign code over foreign model files: they segfault, abort, hang and print.
-So each is a process group of its own with a scrubbed environment, a time limit and, if
-asked, a memory limit; it answers on a pipe of its own (fd 3) and everything it prints
-goes to a log file.
+So each runs in the sandbox with a scrubbed environment; it answers on a pipe of its own
+(fd 3) and everything it prints goes to a log file.
 """
 
 import contextlib
 import json
 import os
 import re
-import selectors
 import signal
 import site
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final
 
 from edgepack.errors import EdgePackError, ToolchainError
+from edgepack.sandbox import (
+    Bounds,
+    Ended,
+    Limit,
+    Usage,
+    default_memory_bytes,
+    machine_memory_bytes,
+    run_bounded,
+)
 from edgepack.toolchains.catalog import Origin, Toolchain
 
 LOG_NAME: Final = "worker.log"
-MAXIMUM_ANSWER_BYTES: Final = 16 << 20
-_LAUNCH: Final = Path(__file__).with_name("launch.py")
-_CHUNK_BYTES: Final = 1 << 16
+TIMEOUT_SECONDS: Final = 3600.0
 _TAIL_BYTES: Final = 1 << 14
 _TAIL_LINES: Final = 12
 _MAXIMUM_TEXT: Final = 4000
-# How often a process that holds the pipe open without writing is looked at.
-_POLL_SECONDS: Final = 0.1
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
@@ -51,15 +52,18 @@ def run_worker(
     request: Mapping[str, object],
     *,
     folder: Path,
-    timeout_seconds: float,
+    timeout_seconds: float = TIMEOUT_SECONDS,
     memory_bytes: int | None = None,
+    network: bool = False,
+    on_usage: Callable[[Usage], None] = lambda _usage: None,
 ) -> dict[str, object]:
     """Run a worker script and give the object it answered under `ok`.
 
     The script reads `request` as JSON from stdin and writes `{"ok": {...}}` or
     `{"error": {"kind", "message", "remedy"}}` to fd 3. Its working directory, HOME and
-    TMPDIR are `folder`; what it prints is in `folder`/worker.log. Nothing of the user's
-    environment but the search path, the language and the time zone reaches it.
+    TMPDIR are `folder`, outside which it can change nothing where the kernel has Landlock;
+    what it prints is in `folder`/worker.log. Nothing of the user's environment but the search
+    path, the language and the time zone reaches it. No process of it outlives this call.
 
     Args:
         toolchain: whose Python runs the script.
@@ -67,120 +71,44 @@ def run_worker(
         request: JSON values.
         folder: an existing folder of the caller's for files in both directions.
         timeout_seconds: wall-clock limit for the whole run.
-        memory_bytes: limit of the worker's address space; it sees MemoryError beyond.
+        memory_bytes: resident memory the worker and its children may take together; None is
+            three quarters of the machine's.
+        network: whether it may connect anywhere, where the kernel can tell.
+        on_usage: called once with what the run took, also when it fails.
 
     Raises:
         EdgePackError: of the class whose `kind` the worker's error names.
-        ToolchainError: the worker died, hung, or answered something else.
+        ToolchainError: the worker died, ran into a limit, or answered something else.
     """
-    folder = folder.resolve()
-    log = folder / LOG_NAME
-    with _Answer() as answer:
-        process = _start(
-            toolchain,
-            script,
-            request,
-            folder=folder,
-            descriptor=answer.descriptor,
-            memory_bytes=memory_bytes,
-        )
-        try:
-            text = answer.read(process, deadline=time.monotonic() + timeout_seconds)
-        except TimeoutError as error:
-            raise ToolchainError(
-                f"{_title(toolchain, script)} did not answer within {timeout_seconds:g} s"
-                f"{_tail(log)}",
-                remedy="Try again on an idle machine, or with a smaller model.",
-            ) from error
-        finally:
-            _kill_group(process)
-    return _judge(text, process.returncode, title=_title(toolchain, script), log=log)
-
-
-class _Answer:
-    """The reading end of a worker's fd 3, bounded in size and time."""
-
-    def __init__(self) -> None:
-        self._reading, self.descriptor = os.pipe()
-        self._is_open = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close_writing()
-        os.close(self._reading)
-
-    def close_writing(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            os.close(self.descriptor)
-
-    def read(self, process: subprocess.Popen[bytes], *, deadline: float) -> bytes:
-        """Read until every holder has closed the pipe, or the worker is gone, or it is too much.
-
-        Raises:
-            TimeoutError: the deadline has passed.
-        """
-        self.close_writing()
-        os.set_blocking(self._reading, False)
-        data = bytearray()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._reading, selectors.EVENT_READ)
-            while len(data) <= MAXIMUM_ANSWER_BYTES:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise TimeoutError
-                # A grandchild may hold the pipe open for ever, so the worker's own end counts too.
-                is_gone = process.poll() is not None
-                if selector.select(0 if is_gone else min(remaining, _POLL_SECONDS)):
-                    chunk = os.read(self._reading, _CHUNK_BYTES)
-                    if not chunk:
-                        break
-                    data += chunk
-                elif is_gone:
-                    break
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if len(data) <= MAXIMUM_ANSWER_BYTES:
-                process.wait(max(0.0, deadline - time.monotonic()))
-        return bytes(data)
-
-
-def _start(
-    toolchain: Toolchain,
-    script: Path,
-    request: Mapping[str, object],
-    *,
-    folder: Path,
-    descriptor: int,
-    memory_bytes: int | None,
-) -> subprocess.Popen[bytes]:
+    bounds = Bounds(
+        timeout_seconds=timeout_seconds, memory_bytes=memory_bytes or default_memory_bytes()
+    )
+    python = _check_python(toolchain)
     # -P: the script's folder, whose modules are named after formats (onnx.py), would
     # shadow the frameworks themselves.
     flags = ["-P"] if toolchain.origin is not Origin.ISOLATED else ["-P", "-s"]
-    launch = [str(_LAUNCH), str(os.getpid()), str(descriptor), str(memory_bytes or 0)]
-    python = str(toolchain.python)
-    # A file as stdin cannot block, however large the request and slow the reader.
-    with tempfile.TemporaryFile() as stdin, (folder / LOG_NAME).open("wb") as log:
-        stdin.write(json.dumps(request).encode())
-        stdin.seek(0)
+    # Kept open: the worker could put a link in the file's place.
+    with (folder / LOG_NAME).open("w+b") as log:
         try:
-            return subprocess.Popen(
-                [python, *flags, *launch, python, *flags, str(script.resolve())],
-                stdin=stdin,
-                stdout=log,
-                stderr=log,
-                pass_fds=(descriptor,),
-                cwd=folder,
-                env=_environment(toolchain, folder),
-                start_new_session=True,
+            ended = run_bounded(
+                [python, *flags, str(script.resolve())],
+                folder=folder,
+                log=log,
+                bounds=bounds,
+                # The one interpreter that is known to run: a toolchain's may be damaged.
+                python=sys.executable,
+                flags=["-I", "-S"],
+                environment=_environment(toolchain, folder.resolve()),
+                request=json.dumps(request).encode(),
+                network=network,
             )
         except OSError as error:
             raise ToolchainError(
-                f"{python} of the {toolchain.name} toolchain cannot be started: "
-                f"{error.strerror or error}",
-                remedy=f"Run `edgepack toolchain remove {toolchain.name}` and try again.",
+                f"the {toolchain.name} toolchain cannot be started: {error.strerror or error}",
+                remedy="Free some memory or disk space and try again.",
             ) from error
+        on_usage(ended.usage)
+        return _judge(ended, bounds, title=_title(toolchain, script), log=log)
 
 
 def _environment(toolchain: Toolchain, folder: Path) -> dict[str, str]:
@@ -194,28 +122,23 @@ def _environment(toolchain: Toolchain, folder: Path) -> dict[str, str]:
     return environment | _SET | {"HOME": str(folder), "TMPDIR": str(folder)}
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    # The group, not the process alone: it may have children, which outlive it.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _check_python(toolchain: Toolchain) -> str:
+    try:
+        toolchain.python.stat()
+    except OSError as error:
+        raise ToolchainError(
+            f"{toolchain.python} of the {toolchain.name} toolchain cannot be started: "
+            f"{error.strerror or error}",
+            remedy=f"Run `edgepack toolchain remove {toolchain.name}` and try again.",
+        ) from error
+    return str(toolchain.python)
 
 
-def _judge(text: bytes, returncode: int, *, title: str, log: Path) -> dict[str, object]:
-    if len(text) > MAXIMUM_ANSWER_BYTES:
-        raise ToolchainError(
-            f"{title} answered with more than {MAXIMUM_ANSWER_BYTES >> 20} MiB{_tail(log)}",
-            remedy="Report this as a bug of EdgePack, with the model if you can.",
-        )
-    if not text:
-        raise ToolchainError(
-            f"{title} {_describe_end(returncode)} before it answered{_tail(log)}",
-            remedy=_remedy(returncode),
-        )
+def _judge(ended: Ended, bounds: Bounds, *, title: str, log: BinaryIO) -> dict[str, object]:
     # A whole answer counts even when the process died afterwards: frameworks abort while
     # they are unloaded, and a worker answers last.
     try:
-        answer = json.loads(text)
+        answer = None if ended.limit is Limit.ANSWER else json.loads(ended.answer)
     except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deep
         answer = None
     match answer:
@@ -226,13 +149,61 @@ def _judge(text: bytes, returncode: int, *, title: str, log: Path) -> dict[str, 
             raise _error_class(kind)(
                 _clean(message), remedy=_clean(remedy) if isinstance(remedy, str) else ""
             )
-        case _:
-            raise ToolchainError(
-                f"expected a JSON object with `ok` or `error` from {title}, which "
-                f"{_describe_end(returncode)}, but {_clean(text[:80].decode(errors='replace'))!r} "
-                f"came{_tail(log)}",
+    if ended.limit is not None:
+        raise _limit_error(ended.limit, ended.usage, bounds, title=title, tail=_tail(log))
+    if not ended.answer:
+        raise ToolchainError(
+            f"{title} {_describe_end(ended.exit_code)} before it answered{_tail(log)}",
+            remedy=_remedy(ended.exit_code),
+        )
+    shown = _clean(ended.answer[:80].decode(errors="replace"))
+    raise ToolchainError(
+        f"expected a JSON object with `ok` or `error` from {title}, which "
+        f"{_describe_end(ended.exit_code)}, but {shown!r} came{_tail(log)}",
+        remedy="Report this as a bug of EdgePack, with the model if you can.",
+    )
+
+
+def _limit_error(
+    limit: Limit, usage: Usage, bounds: Bounds, *, title: str, tail: str
+) -> ToolchainError:
+    took = f"after {usage.seconds:.0f} s, with a peak of {_mib(usage.peak_bytes)} MiB of memory"
+    match limit:
+        case Limit.TIME:
+            return ToolchainError(
+                f"{title} did not answer within {bounds.timeout_seconds:g} s (its peak was "
+                f"{_mib(usage.peak_bytes)} MiB of memory){tail}",
+                remedy="Allow more with --time-limit, try again on an idle machine, or take a "
+                "smaller model.",
+            )
+        case Limit.MEMORY:
+            return ToolchainError(
+                f"{title} was stopped {took}: its limit is {_mib(bounds.memory_bytes)} MiB{tail}",
+                remedy="Allow more with --memory-limit (this machine has "
+                f"{_mib(machine_memory_bytes())} MiB), or take a smaller model or smaller "
+                "shapes with --input-shape.",
+            )
+        case Limit.PROCESSES:
+            return ToolchainError(
+                f"{title} was stopped {took}: it started more than {bounds.num_processes} "
+                f"processes{tail}",
+                remedy="Look for code in the model that starts processes.",
+            )
+        case Limit.LOG:
+            return ToolchainError(
+                f"{title} was stopped {took}: it printed more than "
+                f"{_mib(bounds.log_bytes)} MiB{tail}",
                 remedy="Report this as a bug of EdgePack, with the model if you can.",
             )
+        case Limit.ANSWER:
+            return ToolchainError(
+                f"{title} answered with more than {_mib(bounds.answer_bytes)} MiB{tail}",
+                remedy="Report this as a bug of EdgePack, with the model if you can.",
+            )
+
+
+def _mib(num_bytes: int) -> int:
+    return -(-num_bytes // 2**20)
 
 
 def _title(toolchain: Toolchain, script: Path) -> str:
@@ -272,14 +243,10 @@ def _clean(text: str) -> str:
     return text if len(text) <= _MAXIMUM_TEXT else f"{text[:_MAXIMUM_TEXT]}..."
 
 
-def _tail(log: Path) -> str:
+def _tail(log: BinaryIO) -> str:
     """Give the last lines of a log, indented, to append to a message."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:  # the worker may have removed it
-        return ""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+    text = log.read(_TAIL_BYTES).decode(errors="replace")
     lines = [line.rstrip() for line in _clean_lines(text) if line.strip()][-_TAIL_LINES:]
     return ":\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
