@@ -26,6 +26,10 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "Pack a model, push it, measure it and write a report.",
     ),
     "pack": ("edgepack.commands.pack:pack", "Turn a model into one verifiable bundle."),
+    "convert": (
+        "edgepack.commands.convert:convert",
+        "Turn a model into a float .tflite that computes the same.",
+    ),
     "push": ("edgepack.commands.push:push", "Put a bundle on devices."),
     "inspect": ("edgepack.commands.inspect:inspect", "Show what a model or bundle holds."),
     "verify": ("edgepack.commands.verify:verify", "Check a bundle bit by bit."),

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgepack.errors import OutputError, UsageError
+from edgepack.flatbuffer import FILE_IDENTIFIER
 
 if TYPE_CHECKING:
     from edgepack.report.summary import DeployReport
 
 _JSON_START: Final = (b"{", b"[")
 _HTML_START: Final = (b"<!doctype html",)
+_IDENTIFIER_OFFSET: Final = 4  # a flatbuffer begins with the offset of its root
 _WRITE_REMEDY: Final = "Give a path in a folder you may write to, on a disk with room."
 
 
@@ -21,16 +23,26 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, replacing one of the same name only when the new one reads as written.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or the disk is full or broken.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+            dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = Path(file.name)
             try:
-                file.write(text)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+                _check_written(temporary, data, path)
                 # A temporary file is private; a result is as readable as any new file.
                 mask = os.umask(0)
                 os.umask(mask)
@@ -43,6 +55,11 @@ def write_text(path: Path, text: str) -> None:
         raise _cannot_write(path, error) from error
 
 
+def _check_written(temporary: Path, data: bytes, path: Path) -> None:
+    if temporary.read_bytes() != data:
+        raise OutputError(f"{path}: what was written reads otherwise", remedy=_WRITE_REMEDY)
+
+
 def write_report(path: Path, report: "DeployReport") -> None:
     """Write a report as one HTML file."""
     from edgepack.report.html import render_page
@@ -51,7 +68,11 @@ def write_report(path: Path, report: "DeployReport") -> None:
 
 
 def check_outputs(
-    *, bundle: Path | None = None, results: Path | None = None, report: Path | None = None
+    *,
+    bundle: Path | None = None,
+    model: Path | None = None,
+    results: Path | None = None,
+    report: Path | None = None,
 ) -> None:
     """Refuse output paths that cannot work, before any work is done.
 
@@ -62,7 +83,9 @@ def check_outputs(
     """
     # A bundle may be given as the folder to write it to.
     folder = bundle if bundle is not None and bundle.is_dir() else None
-    files = [path for path in (bundle, results, report) if path is not None and path != folder]
+    files = [
+        path for path in (bundle, model, results, report) if path is not None and path != folder
+    ]
     resolved = [path.resolve() for path in files]
     for path in files:
         if path.is_dir() or resolved.count(path.resolve()) > 1:
@@ -73,9 +96,13 @@ def check_outputs(
         _check_writable(path.resolve().parent, path)
     if folder is not None:
         _check_writable(folder, folder)
-    for output, starts in ((results, _JSON_START), (report, _HTML_START)):
+    for output, starts, offset in (
+        (model, (FILE_IDENTIFIER.lower(),), _IDENTIFIER_OFFSET),
+        (results, _JSON_START, 0),
+        (report, _HTML_START, 0),
+    ):
         if output is not None:
-            _check_replaceable(output, starts)
+            _check_replaceable(output, starts, offset=offset)
 
 
 def _check_writable(folder: Path, path: Path) -> None:
@@ -91,15 +118,15 @@ def _check_writable(folder: Path, path: Path) -> None:
         )
 
 
-def _check_replaceable(path: Path, starts: tuple[bytes, ...]) -> None:
+def _check_replaceable(path: Path, starts: tuple[bytes, ...], *, offset: int) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(64).lstrip().lower()
+            head = file.read(64)
     except FileNotFoundError:
         return
     except OSError as error:
         raise _cannot_write(path, error) from error
-    if start and not start.startswith(starts):
+    if head.strip() and not head[offset:].lstrip().lower().startswith(starts):
         raise OutputError(
             f"{path}: expected a free name or an earlier output, but another file is there",
             remedy="Give another output path, or move that file away.",
