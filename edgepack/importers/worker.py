@@ -1,7 +1,7 @@
 """Asking a source model's own framework to convert it or to run it."""
 
 import hashlib
-import shutil
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import cache_directory
-from edgepack.errors import ConversionError, ModelError, ToolchainError
+from edgepack.errors import EdgePackError, ModelError, ToolchainError
 from edgepack.importers.source import Converter, ImportOptions, SourceFormat
 from edgepack.toolchains import Toolchain, ensure_toolchain, run_worker
 from edgepack.toolchains.catalog import Origin
 from edgepack.toolchains.worker import LOG_NAME
 
+# Of a log, so much is kept of its beginning and of its end.
+_KEPT_BYTES: Final = 4 << 20
+_TRACEBACK: Final = b"Traceback (most recent call last)"
 _WORKERS: Final = Path(__file__).parent / "workers"
 _PREPARED: Final = "prepared.onnx"
 
@@ -257,21 +260,40 @@ def _ask(
             folder=folder,
             timeout_seconds=options.timeout_seconds,
             memory_bytes=options.memory_bytes,
+            # The user's own code may fetch its weights; a model file of unknown origin may not.
+            network=options.trust_model or request["format"] == SourceFormat.FUNCTION.value,
         )
-    except (ToolchainError, ConversionError) as error:
-        log = _keep_log(folder / LOG_NAME, f"{request['operation']}-{path.name}.log")
+    except EdgePackError as error:
+        log = _keep_log(folder / LOG_NAME, f"{request['operation']}-{path.name}.log", error)
         if log is None:
             raise
-        remedy = f"{error.remedy} The framework's whole log: {log}"
+        remedy = f"{error.remedy} Full log: {log}".lstrip()
         raise type(error)(error.message, remedy=remedy) from error
 
 
-def _keep_log(log: Path, name: str) -> Path | None:
-    """Move a log to the cache directory, over an older one of the same model."""
-    kept = cache_directory() / "logs" / name
+def _keep_log(log: Path, name: str, error: EdgePackError) -> Path | None:
+    """Keep a log in the cache directory, over an older one of the same model.
+
+    That a model is refused says all there is, unless the framework itself raised: then its
+    traceback is in the log.
+
+    Returns:
+        where it is; None when there is nothing to read, or it cannot be kept.
+    """
+    kept = cache_directory() / "logs" / Path(name).name
     try:
+        with log.open("rb") as file:
+            text = file.read(_KEPT_BYTES)
+            end = file.seek(0, os.SEEK_END)
+            if end > 2 * _KEPT_BYTES:
+                text += f"\n[{end - 2 * _KEPT_BYTES} bytes left out]\n".encode()
+            file.seek(max(_KEPT_BYTES, end - _KEPT_BYTES))
+            text += file.read(_KEPT_BYTES)
+        is_explained = isinstance(error, ModelError) and _TRACEBACK not in text
+        if is_explained or not text.strip():
+            return None
         kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(log, kept)
+        kept.write_bytes(text)
     except OSError:  # the failure itself is what the user must hear of
         return None
     return kept

@@ -173,13 +173,13 @@ def _limit_error(
             return ToolchainError(
                 f"{title} did not answer within {bounds.timeout_seconds:g} s (its peak was "
                 f"{_mib(usage.peak_bytes)} MiB of memory){tail}",
-                remedy="Allow more with --time-limit, try again on an idle machine, or take a "
+                remedy="Allow more with --convert-timeout, try again on an idle machine, or take a "
                 "smaller model.",
             )
         case Limit.MEMORY:
             return ToolchainError(
                 f"{title} was stopped {took}: its limit is {_mib(bounds.memory_bytes)} MiB{tail}",
-                remedy="Allow more with --memory-limit (this machine has "
+                remedy="Allow more with --convert-memory (this machine has "
                 f"{_mib(machine_memory_bytes())} MiB), or take a smaller model or smaller "
                 "shapes with --input-shape.",
             )

@@ -6,6 +6,7 @@ Runs inside a toolchain on its own interpreter: only the standard library is imp
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ def serve(operations: Mapping[str, Callable[[Request], dict[str, Any]]]) -> None
         answer = {"ok": operations[request["operation"]](request)}
     except RefusedError as refusal:
         answer = {"error": refusal.answer}
+        if refusal.__cause__ is not None:  # into the log, where the whole story belongs
+            traceback.print_exception(refusal.__cause__)
     with os.fdopen(ANSWER_FD, "w", encoding="utf-8") as pipe:
         json.dump(answer, pipe)
 
