@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edgepack._fields import Fields, join_faults
+from edgepack.data import InputHint, InputRole
 from edgepack.errors import ConversionError
 from edgepack.importers.binding import ImportedModel, TensorBinding, candidate_permutations
 from edgepack.importers.interface import rename_interface
 from edgepack.importers.layout import settle_layouts
+from edgepack.importers.limits import integer_maxima
 from edgepack.importers.source import Converter, ImportOptions, SourceFormat, SourceInfo
 from edgepack.importers.worker import SourceWorker, convert_source
 from edgepack.model import Model, TensorSpec, load_model, read_model
@@ -68,6 +70,7 @@ def convert(conversion: Conversion, *, expose: Sequence[str] | None = None) -> I
         expose=expose,
     ) as (answer, folder):
         inputs = _read_specs(answer, "inputs")
+        told = _read_hints(answer)
         outputs = _read_specs(answer, "outputs")
         converted = load_model(folder / _MODEL)
     _check_ops(path, converted)
@@ -80,6 +83,10 @@ def convert(conversion: Conversion, *, expose: Sequence[str] | None = None) -> I
         versions=_versions(conversion),
         converter=str(answer.get("converter")),
     )
+    hints = [
+        hint if hint.maximum is not None else replace(hint, maximum=maximum)
+        for hint, maximum in zip(told, integer_maxima(named), strict=True)
+    ]
     sides = (inputs, named.signature.inputs), (outputs, named.signature.outputs)
     input_orders, output_orders = (
         [candidate_permutations(s.shape, m.shape) for s, m in zip(sources, specs, strict=True)]
@@ -90,8 +97,8 @@ def convert(conversion: Conversion, *, expose: Sequence[str] | None = None) -> I
             model=named,
             source=info,
             inputs=tuple(
-                TensorBinding(source=s, permutation=o[0])
-                for s, o in zip(inputs, input_orders, strict=True)
+                TensorBinding(source=s, permutation=o[0], hint=h)
+                for s, o, h in zip(inputs, input_orders, hints, strict=True)
             ),
             outputs=tuple(
                 TensorBinding(source=s, permutation=o[0])
@@ -200,6 +207,25 @@ def _read_specs(answer: Mapping[str, object], key: str) -> tuple[TensorSpec, ...
             remedy="Run the command again; if it stays so, remove and reinstall the toolchain.",
         )
     return specs
+
+
+def _read_hints(answer: Mapping[str, object]) -> tuple[InputHint, ...]:
+    fields = Fields(answer)
+    hints = tuple(read_hint(table) for table in fields.tables("inputs"))
+    if fields.faults:
+        raise ConversionError(
+            join_faults("the converter's answer", fields.faults),
+            remedy="Report this as a bug of EdgePack, with the model if you can.",
+        )
+    return hints
+
+
+def read_hint(fields: Fields) -> InputHint:
+    """Read what a worker's answer or a kept import tells of an input."""
+    return InputHint(
+        maximum=fields.optional_integer("maximum", minimum=0),
+        role=fields.choice("role", InputRole, InputRole.DATA),
+    )
 
 
 def read_spec(fields: Fields) -> TensorSpec:

@@ -13,13 +13,15 @@ from edgepack import model as model_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.data import generate as generate_module
+from edgepack.data import noise as noise_module
 from edgepack.errors import ConversionError, ModelError
 from edgepack.importers import binding as binding_module
 from edgepack.importers import conversion as conversion_module
 from edgepack.importers import interface as interface_module
 from edgepack.importers import layout as layout_module
+from edgepack.importers import limits as limits_module
 from edgepack.importers.binding import ImportedModel, TensorBinding
-from edgepack.importers.conversion import Conversion, convert, read_spec
+from edgepack.importers.conversion import Conversion, convert, read_hint, read_spec
 from edgepack.importers.detection import detect_format
 from edgepack.importers.source import (
     CONVERTERS,
@@ -116,6 +118,8 @@ def _digest(conversion: Conversion) -> str:
             fidelity,
             flatbuffer,
             generate_module,
+            noise_module,
+            limits_module,
             interface_module,
             layout_module,
             model_module,
@@ -210,6 +214,9 @@ def _binding_table(binding: TensorBinding) -> dict[str, Any]:
     }
     if binding.permutation is not None:
         table["permutation"] = list(binding.permutation)
+    if binding.hint.maximum is not None:
+        table["maximum"] = binding.hint.maximum
+    table["role"] = binding.hint.role.value
     return table
 
 
@@ -244,4 +251,5 @@ def _read_binding(fields: Fields) -> TensorBinding:
     return TensorBinding(
         source=read_spec(fields),
         permutation=fields.integers("permutation", minimum=0) if has_order else None,
+        hint=read_hint(fields),
     )

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from edgepack.data import generate_samples
+from edgepack.data import Range, generate_samples
 from edgepack.errors import ConversionError
 from edgepack.evaluate import run_model
 from edgepack.fidelity import sqnr_db
-from edgepack.importers.binding import ImportedModel, TensorBinding, model_feeds
+from edgepack.importers.binding import ImportedModel, TensorBinding, input_hints, model_feeds
 from edgepack.importers.source import ImportOptions
 from edgepack.importers.worker import SourceWorker, run_source
 
@@ -51,7 +51,13 @@ def settle_layouts(
             remedy="Export the model with fewer inputs of equal dimensions.",
         )
     specs = tuple(binding.source for binding in imported.inputs)
-    samples = generate_samples(specs, num_samples=_NUM_SAMPLES, seed=_SEED)
+    samples = generate_samples(
+        specs,
+        num_samples=_NUM_SAMPLES,
+        seed=_SEED,
+        hints=input_hints(imported),
+        value_range=Range.CENTERED,  # states that are zero look the same in every layout
+    )
     arrays = dict(samples.arrays)
     reference = run_source(
         worker,
