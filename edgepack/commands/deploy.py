@@ -10,6 +10,7 @@ import click
 
 from edgepack.commands.bench import Subject, bench_on, bench_report, warn_of_limits
 from edgepack.commands.console import note, print_json, print_table, warn
+from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
 from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.options import (
@@ -44,10 +45,11 @@ class Deployed:
 @click.argument("model", type=source_model)
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @pack_options
+@contract_options
 @import_options
 @device_options
 @plan_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option("--results", type=OUTPUT_FILE, help="Write the measurements, raw samples and all.")
 @click.option(
     "--report",

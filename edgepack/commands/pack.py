@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.commands.console import print_json, print_table, show_work, warn
+from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import ready_device
 from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.options import (
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=source_model)
 @pack_options
+@contract_options
 @import_options
 @click.option("--device", metavar="DEVICE", help="Choose by what this device measures.")
 @device_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
 @json_option
 def pack(
     *, model: Path, device: str | None, output: Path | None, as_json: bool, **given: Any

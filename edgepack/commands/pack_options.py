@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from edgepack.commands.console import warn
+from edgepack.commands.contract_options import make_contract_request
 from edgepack.commands.import_options import make_import_options
 from edgepack.commands.options import EXISTING_FILE, apply_options
 from edgepack.errors import UsageError
@@ -195,7 +196,7 @@ def make_images(given: Mapping[str, Any]) -> "ImagePreprocessing | None":
 
 
 def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> "PackRequest":
-    """Make the request from the options of `import_options` and `pack_options`.
+    """Make the request from the options of `import_options`, `contract_options`, `pack_options`.
 
     Raises:
         UsageError, ProfileError, RecipeError: an option is not right, or names nothing known.
@@ -227,6 +228,7 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
         ),
         data=data,
         imports=imports,
+        contract=make_contract_request(given),
         minimum_parity_db=given["allow_parity"],
         name=given["name"],
         version=given["version"],

@@ -1,6 +1,6 @@
 """A model's inputs and outputs as the user wants them: raw pixels in, classes out."""
 
-from edgepack.contract.plan import ContractPlan, InputPlan, OutputPlan, make_plan
+from edgepack.contract.plan import ContractPlan, InputPlan, OutputPlan, make_plan, plan_source
 from edgepack.contract.preprocessing import Head, Preprocessing
 from edgepack.contract.proof import prove_shape
 from edgepack.contract.request import ContractRequest, InputWish, OutputWish
@@ -16,6 +16,7 @@ __all__ = [
     "OutputWish",
     "Preprocessing",
     "make_plan",
+    "plan_source",
     "prove_shape",
     "shape_model",
 ]

@@ -66,7 +66,12 @@ class InputPlan:
     @property
     def is_raw(self) -> bool:
         """Whether data for it are raw values."""
-        return self.preprocessing is not None or self.dtype != self.spec.dtype
+        return self.preprocessing is not None or self.takes_pixels
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether it takes bytes where the model before took real numbers."""
+        return self.dtype == "uint8" and self.spec.dtype != "uint8"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,14 +137,29 @@ class ContractPlan:
         ) and not any(each.is_changed for each in self.outputs)
 
 
+def plan_source(
+    specs: tuple[TensorSpec, ...], source_format: SourceFormat, request: ContractRequest
+) -> ContractPlan:
+    """Bring what was asked to a source's own inputs, so that data for it can be read.
+
+    Raises:
+        ContractError: something does not fit the inputs; all faults are listed.
+    """
+    faults: list[str] = []
+    bindings = tuple(TensorBinding(source=spec) for spec in specs)
+    inputs = _plan_inputs(specs, bindings, source_format, request, faults)
+    _raise(faults, "the model")
+    return ContractPlan(inputs=inputs, outputs=())
+
+
 def make_plan(imported: ImportedModel, request: ContractRequest) -> ContractPlan:
-    """Bring what was asked to a model's inputs and outputs.
+    """Bring what was asked to an imported model's inputs and outputs.
 
     Raises:
         ContractError: something does not fit the model; all faults are listed.
     """
     faults: list[str] = []
-    signature = imported.model.signature
+    signature, source_format = imported.model.signature, imported.source.format
     if not request.is_empty and imported.model.is_quantized:
         raise ContractError(
             f"{imported.source.file_name}: the model is quantized already, and its inputs and "
@@ -147,30 +167,28 @@ def make_plan(imported: ImportedModel, request: ContractRequest) -> ContractPlan
             remedy="Give the float model it was made from, or leave out --input-mean, --input-std, "
             "--input-scale, --input-dtype, --input-layout, --output-layout and --output.",
         )
-    wished_in = _match(request.inputs, signature.inputs, "input", faults)
-    wished_out = _match(request.outputs, signature.outputs, "output", faults)
-    writers = _writers(imported)
-    source_format = imported.source.format
-    inputs = tuple(
-        _plan_input(spec, binding, wished_in.get(i), source_format, faults)
-        for i, (spec, binding) in enumerate(zip(signature.inputs, imported.inputs, strict=True))
+    inputs = _plan_inputs(signature.inputs, imported.inputs, source_format, request, faults)
+    # Frameworks give images out as they take them in.
+    custom = next(
+        (_source_layout(each) for each in inputs if each.layout is not None),
+        _conventional_layout(source_format),
     )
+    wished = _match(request.outputs, signature.outputs, "output", faults)
+    writers = _writers(imported)
     outputs = tuple(
-        _plan_output(
-            spec,
-            wished_out.get(i),
-            _conventional_layout(binding.permutation, source_format),
-            writers[i],
-            faults,
-        )
+        _plan_output(spec, wished.get(i), _model_layout(custom, binding), writers[i], faults)
         for i, (spec, binding) in enumerate(zip(signature.outputs, imported.outputs, strict=True))
     )
+    _raise(faults, imported.source.file_name)
+    return ContractPlan(inputs=inputs, outputs=outputs)
+
+
+def _raise(faults: list[str], title: str) -> None:
     if faults:
         raise ContractError(
-            join_faults(imported.source.file_name, faults),
-            remedy="Change these options; `edgepack inspect` shows a bundle's inputs and outputs.",
+            join_faults(title, faults),
+            remedy="Change or leave out these options for inputs and outputs.",
         )
-    return ContractPlan(inputs=inputs, outputs=outputs)
 
 
 def channel_axis(layout: ImageLayout | None, rank: int) -> int:
@@ -214,6 +232,20 @@ def _match(
     return found
 
 
+def _plan_inputs(
+    specs: tuple[TensorSpec, ...],
+    bindings: tuple[TensorBinding, ...],
+    source_format: SourceFormat,
+    request: ContractRequest,
+    faults: list[str],
+) -> tuple[InputPlan, ...]:
+    wished = _match(request.inputs, specs, "input", faults)
+    return tuple(
+        _plan_input(spec, binding, wished.get(i), source_format, faults)
+        for i, (spec, binding) in enumerate(zip(specs, bindings, strict=True))
+    )
+
+
 def _plan_input(
     spec: TensorSpec,
     binding: TensorBinding,
@@ -221,7 +253,8 @@ def _plan_input(
     source_format: SourceFormat,
     faults: list[str],
 ) -> InputPlan:
-    layout = _input_layout(spec.shape, binding.permutation, source_format)
+    source_layout = _input_layout(binding.source.shape, source_format)
+    layout = None if source_layout is None else _model_layout(source_layout, binding)
     axis = channel_axis(layout, len(spec.shape))
     wish = wish or InputWish(name=None)
     known = len(faults)
@@ -236,10 +269,10 @@ def _plan_input(
     return InputPlan(
         spec=spec,
         layout=layout,
-        wanted_layout=wish.layout or layout,
+        wanted_layout=(wish.layout or layout) if layout is not None else None,
         dtype=wish.dtype if wish.dtype is not None and len(faults) == known else spec.dtype,
         preprocessing=preprocessing,
-        source_channel_axis=axis if permutation is None else permutation[axis],
+        source_channel_axis=axis if permutation is None or not permutation else permutation[axis],
     )
 
 
@@ -255,7 +288,7 @@ def _read_preprocessing(
     if not named:
         return None
     where = f"input {spec.name!r}"
-    if spec.dtype != "float32":
+    if not spec.dtype.startswith("float"):
         kind = "ids or counts" if spec.dtype.startswith(("int", "uint")) else "no real numbers"
         faults.append(f"{where}: {', '.join(named)}: it takes {spec.dtype}, which are {kind}")
         return None
@@ -289,7 +322,7 @@ def _dtype_faults(spec: TensorSpec, wish: InputWish, layout: ImageLayout | None)
         return []
     if wish.dtype not in _DTYPES:
         return [f"{where}: --input-dtype: expected uint8 or float32, not {wish.dtype!r}"]
-    if spec.dtype != "float32":
+    if not spec.dtype.startswith("float"):
         return [f"{where}: --input-dtype {wish.dtype}: it takes {spec.dtype}, which stays"]
     if layout is None and len(spec.shape) != _GRAY_RANK:
         text = f"--input-dtype uint8 is for the pixels of images, but its shape is {spec.shape}"
@@ -343,26 +376,30 @@ def _head_fault(plan: OutputPlan, wish: OutputWish) -> str | None:
     return None
 
 
-def _input_layout(
-    shape: tuple[int, ...], permutation: tuple[int, ...] | None, source_format: SourceFormat
-) -> ImageLayout | None:
-    """Tell an image's order of axes by its number of channels, else by the source's custom."""
+def _input_layout(shape: tuple[int, ...], source_format: SourceFormat) -> ImageLayout | None:
+    """Tell an image's order of axes by its number of channels, else by the format's custom."""
     if len(shape) != _IMAGE_RANK:
         return None
     first, last = shape[1] in _IMAGE_CHANNELS, shape[3] in _IMAGE_CHANNELS
     if first != last:
         return ImageLayout.NCHW if first else ImageLayout.NHWC
-    return _conventional_layout(permutation, source_format)
+    return _conventional_layout(source_format)
 
 
-def _conventional_layout(
-    permutation: tuple[int, ...] | None, source_format: SourceFormat
-) -> ImageLayout:
-    if permutation == _TO_LAST:
-        return ImageLayout.NHWC
-    if permutation == _TO_FIRST:
-        return ImageLayout.NCHW
+def _conventional_layout(source_format: SourceFormat) -> ImageLayout:
     return ImageLayout.NCHW if source_format in _CHANNELS_FIRST else ImageLayout.NHWC
+
+
+def _source_layout(plan: InputPlan) -> ImageLayout:
+    return ImageLayout.NCHW if plan.source_channel_axis == 1 else ImageLayout.NHWC
+
+
+def _model_layout(source: ImageLayout, binding: TensorBinding) -> ImageLayout:
+    """Give the order that the source's order became in the converted model."""
+    if binding.permutation is None or len(binding.permutation) != _IMAGE_RANK:
+        return source
+    axis = binding.permutation.index(1 if source is ImageLayout.NCHW else _IMAGE_RANK - 1)
+    return ImageLayout.NCHW if axis == 1 else ImageLayout.NHWC
 
 
 def _writers(imported: ImportedModel) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.contract.plan import ContractPlan
+from edgepack.contract.plan import ContractPlan, InputPlan
 from edgepack.data import Samples, generate_samples, make_samples
 from edgepack.errors import DataError
 from edgepack.evaluate import Feeds
-from edgepack.importers.binding import ImportedModel, input_hints
+from edgepack.importers.binding import ImportedModel, input_hints, model_feeds
 from edgepack.model import Quantization, TensorSpec
 
 _LARGEST_PIXEL: Final = 255
@@ -65,27 +65,31 @@ def source_samples(samples: Samples, plan: ContractPlan) -> Samples:
     """Give what raw samples are to the source, which takes preprocessed values."""
     arrays: list[tuple[str, NDArray[Any]]] = []
     for (name, array), each in zip(samples.arrays, plan.inputs, strict=True):
+        values = array
         if each.preprocessing is not None:
             # Behind the samples' own axis.
             axis = each.source_channel_axis + 1
-            arrays.append((name, each.preprocessing.apply(array, channel_axis=axis)))
-        else:
-            arrays.append((name, array))
+            values = each.preprocessing.apply(array, channel_axis=axis)
+        arrays.append((name, values.astype(each.spec.dtype) if each.is_raw else values))
     return make_samples(arrays, labels=samples.labels)
 
 
 def shaped_feeds(imported: ImportedModel, plan: ContractPlan, samples: Samples) -> Feeds:
-    """Carry raw samples to the shaped model's layout and element types, one tuple a sample."""
-    columns: list[list[NDArray[Any]]] = []
-    for (_, array), binding, each in zip(samples.arrays, imported.inputs, plan.inputs, strict=True):
-        column: list[NDArray[Any]] = []
-        for sample in array:
-            carried = binding.to_model(sample, each.dtype)
-            if each.permutation is not None:
-                carried = np.ascontiguousarray(carried.transpose(each.permutation))
-            column.append(carried)
-        columns.append(column)
-    return tuple(zip(*columns, strict=True))
+    """Carry raw samples to the shaped model's layout and element types, one tuple a sample.
+
+    Raises:
+        DataError: as `model_feeds`.
+    """
+    return tuple(
+        tuple(_shape_array(array, each) for array, each in zip(feed, plan.inputs, strict=True))
+        for feed in model_feeds(imported, samples)
+    )
+
+
+def _shape_array(array: NDArray[Any], plan: InputPlan) -> NDArray[Any]:
+    if plan.permutation is not None:
+        array = array.transpose(plan.permutation)
+    return np.ascontiguousarray(array.astype(plan.dtype, copy=False))
 
 
 def generate_raw(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import Parity
+from edgepack.contract import ContractRequest
 from edgepack.data import ImagePreprocessing
 from edgepack.importers import ImportOptions, SourceInfo
 from edgepack.measure.validity import VerdictName
@@ -49,6 +50,7 @@ class PackRequest:
         floors: what a variant must keep of the float model.
         data: calibration and evaluation data.
         imports: how the source is read.
+        contract: what is asked of the model's inputs and outputs.
         minimum_parity_db: SQNR every output of the import must reach.
         name: the bundle's name; None is the source's stem.
         version: the bundle's version; None is the start of the source's digest.
@@ -66,6 +68,7 @@ class PackRequest:
     floors: Floors
     data: DataRequest
     imports: ImportOptions
+    contract: ContractRequest = ContractRequest()  # noqa: RUF009 - frozen, so one serves all
     minimum_parity_db: float = 60.0
     name: str | None = None
     version: str | None = None
