@@ -23,6 +23,7 @@ def test_the_models_are_listed_one_a_line(repository: Path) -> None:
     assert [line.split()[0] for line in out.splitlines()] == [
         *("ppocr-angle-classifier", "ppocr-detector", "ppocr-recognizer"),
         *("magika", "wake-words", "efficientnet-lite0"),
+        *("efficientnet-lite0-pytorch", "hed", "crepe"),
     ]
 
 
@@ -31,7 +32,7 @@ def test_an_unknown_name_is_a_usage_error(repository: Path) -> None:
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].endswith(
         "expected names among ppocr-angle-classifier, ppocr-detector, ppocr-recognizer, magika, "
-        "wake-words, efficientnet-lite0, but got lenet"
+        "wake-words, efficientnet-lite0, efficientnet-lite0-pytorch, hed, crepe, but got lenet"
     )
 
 
