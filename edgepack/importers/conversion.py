@@ -47,17 +47,71 @@ class Conversion:
     options: ImportOptions
 
 
-def convert(conversion: Conversion, *, expose: Sequence[str] | None = None) -> ImportedModel:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Translation:
+    """What a converter wrote, under the source's names and in its order.
+
+    Attributes:
+        model: the TFLite model.
+        inputs: as they are in the source.
+        outputs: likewise.
+        hints: what else is known of each input.
+        source: where it came from.
+    """
+
+    model: Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    hints: tuple[InputHint, ...]
+    source: SourceInfo
+
+
+def convert(conversion: Conversion) -> ImportedModel:
     """Convert a source and bind the result's inputs and outputs to the source's.
+
+    Raises:
+        ModelError: the source is unreadable, unsafe, of open shapes, or not supported.
+        ConversionError: the converter failed, or wrote what no runtime can run.
+        ToolchainError: the worker died.
+    """
+    translation = translate(conversion)
+    inputs, outputs = translation.inputs, translation.outputs
+    signature = translation.model.signature
+    sides = (inputs, signature.inputs), (outputs, signature.outputs)
+    input_orders, output_orders = (
+        [candidate_permutations(s.shape, m.shape) for s, m in zip(sources, specs, strict=True)]
+        for sources, specs in sides
+    )
+    return settle_layouts(
+        ImportedModel(
+            model=translation.model,
+            source=translation.source,
+            inputs=tuple(
+                TensorBinding(source=s, permutation=o[0], hint=h)
+                for s, o, h in zip(inputs, input_orders, translation.hints, strict=True)
+            ),
+            outputs=tuple(
+                TensorBinding(source=s, permutation=o[0])
+                for s, o in zip(outputs, output_orders, strict=True)
+            ),
+        ),
+        conversion.path,
+        worker=conversion.reference,
+        options=conversion.options,
+        input_orders=input_orders,
+        output_orders=output_orders,
+    )
+
+
+def translate(conversion: Conversion, *, expose: Sequence[str] | None = None) -> Translation:
+    """Convert a source and give the result the source's names.
 
     Args:
         conversion: what is to be done.
         expose: intermediate tensors of the source that take its outputs' place.
 
     Raises:
-        ModelError: the source is unreadable, unsafe, of open shapes, or not supported.
-        ConversionError: the converter failed, or wrote what no runtime can run.
-        ToolchainError: the worker died.
+        ModelError, ConversionError, ToolchainError: as `convert`.
     """
     path, source_format = conversion.path, conversion.source_format
     with convert_source(
@@ -76,41 +130,21 @@ def convert(conversion: Conversion, *, expose: Sequence[str] | None = None) -> I
     _check_ops(path, converted)
     named = _name(converted, answer, inputs, outputs)
     _check_types(named, inputs)
-    info = SourceInfo(
-        file_name=path.name,
-        format=source_format,
-        sha256=conversion.sha256 or _read_digest(answer),
-        versions=_versions(conversion),
-        converter=str(answer.get("converter")),
-    )
-    hints = [
-        hint if hint.maximum is not None else replace(hint, maximum=maximum)
-        for hint, maximum in zip(told, integer_maxima(named), strict=True)
-    ]
-    sides = (inputs, named.signature.inputs), (outputs, named.signature.outputs)
-    input_orders, output_orders = (
-        [candidate_permutations(s.shape, m.shape) for s, m in zip(sources, specs, strict=True)]
-        for sources, specs in sides
-    )
-    return settle_layouts(
-        ImportedModel(
-            model=named,
-            source=info,
-            inputs=tuple(
-                TensorBinding(source=s, permutation=o[0], hint=h)
-                for s, o, h in zip(inputs, input_orders, hints, strict=True)
-            ),
-            outputs=tuple(
-                TensorBinding(source=s, permutation=o[0])
-                for s, o in zip(outputs, output_orders, strict=True)
-            ),
+    return Translation(
+        model=named,
+        inputs=inputs,
+        outputs=outputs,
+        hints=tuple(
+            hint if hint.maximum is not None else replace(hint, maximum=maximum)
+            for hint, maximum in zip(told, integer_maxima(named), strict=True)
         ),
-        path,
-        worker=conversion.reference,
-        options=conversion.options,
-        expose=expose,
-        input_orders=input_orders,
-        output_orders=output_orders,
+        source=SourceInfo(
+            file_name=path.name,
+            format=source_format,
+            sha256=conversion.sha256 or _read_digest(answer),
+            versions=_versions(conversion),
+            converter=str(answer.get("converter")),
+        ),
     )
 
 

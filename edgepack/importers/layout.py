@@ -30,7 +30,6 @@ def settle_layouts(
     *,
     worker: SourceWorker,
     options: ImportOptions,
-    expose: Sequence[str] | None = None,
     input_orders: Orders,
     output_orders: Orders,
 ) -> ImportedModel:
@@ -66,7 +65,6 @@ def settle_layouts(
         options,
         inputs=[arrays[spec.name] for spec in specs],
         num_outputs=len(imported.outputs),
-        expose=expose,
     )
     best: tuple[float, ImportedModel] | None = None
     for orders in trials:

@@ -1,5 +1,6 @@
 """Parity: does the converted model compute what its source computes."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgepack import child as child_module
@@ -61,6 +61,18 @@ class ParityReport:
     seeds: tuple[int, ...] = ()
 
 
+class DifferenceError(ParityError):
+    """A converted model differs from its source by more than a conversion may.
+
+    Attributes:
+        seed: of the generated samples on which it differs most; None for the user's.
+    """
+
+    def __init__(self, message: str, *, remedy: str, seed: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.seed = seed
+
+
 def check_parity(
     imported: ImportedModel,
     path: Path,
@@ -79,7 +91,7 @@ def check_parity(
     while others remain.
 
     Raises:
-        ParityError: an output is too far off; the message has all figures.
+        DifferenceError: an output is too far off; the message has all figures.
         DataError: the samples do not fit the model's inputs.
         ModelError: the source or the model cannot run on them.
         ToolchainError: the source's framework died or cannot be made.
@@ -213,19 +225,21 @@ def _judge(figures: Figures, path: Path, *, reference: str, minimum_db: float) -
     ]
     num_samples = sum(count for _, count, _ in sets)
     seeds = tuple(seed for seed, _, _ in sets if seed is not None)
-    missed = [limit for _, limit in judged if limit is not None]
+    missed = [(limit, output) for output, limit in judged if limit is not None]
     if missed:
         lines = [
             describe_output(output, missed=limit, minimum_db=minimum_db) for output, limit in judged
         ]
+        limit_db, worst = min(missed, key=lambda entry: entry[0])
         kind = "generated samples" if seeds else "samples"
         data = "Give real samples with --data, fix" if seeds else "Fix"
-        raise ParityError(
+        raise DifferenceError(
             f"{path}: expected at least {minimum_db:g} dB between {reference} and the "
             f"converted model on every output, but on {num_samples} {kind} it has\n"
             + "\n".join(f"  {line}" for line in lines),
             remedy=f"{data} the source model, or accept the difference with "
-            f"`--allow-parity {int(np.floor(min(missed)))}`, which is recorded.",
+            f"`--allow-parity {math.floor(limit_db)}`, which is recorded.",
+            seed=worst.seed,
         )
     return ParityReport(
         outputs=tuple(output for output, _ in judged),

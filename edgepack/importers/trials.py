@@ -59,6 +59,22 @@ def draw_trials(
     )
 
 
+def pick_trial(
+    inputs: tuple[TensorSpec, ...],
+    hints: Mapping[str, InputHint],
+    *,
+    samples: Samples | None,
+    seed: int | None,
+    most: int,
+) -> Trial:
+    """Give a few samples of the set that differed most: of the user's, or of a seed."""
+    if samples is not None:
+        return Trial(seed=None, samples=spread(samples, most))
+    trials = draw_trials(inputs, hints)
+    trial = next((each for each in trials if each.seed == seed), trials[0])
+    return Trial(seed=trial.seed, samples=spread(trial.samples, most))
+
+
 def spread(samples: Samples, most: int) -> Samples:
     """Give at most so many of the samples, evenly spread."""
     if samples.num_samples <= most:
