@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,20 @@ _MAXIMUM_MEMBERS: Final = 100_000
 # Fields of onnx.ModelProto (onnx/onnx.proto, IR version 13) with their wire types.
 _ONNX_FIELDS: Final = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _ONNX_GRAPH: Final = 7
+# Fields of GraphDef and of SavedModel (tensorflow/core/framework/graph.proto, 2.21, and
+# protobuf/saved_model.proto) likewise; a node begins with its name.
+_GRAPH_FIELDS: Final = {1: 2, 2: 2, 3: 0, 4: 2, 5: 2}
+_GRAPH_NODE: Final = 1
+_SAVED_MODEL_FIELDS: Final = {1: 0, 2: 2}
+_META_GRAPH: Final = 2
+_NODE_NAME_TAG: Final = 0x0A
 _VARINT: Final = 0
 _LONGEST_VARINT: Final = 10
 _TITLES: Final = {
     SourceFormat.KERAS: "a Keras archive",
     SourceFormat.KERAS_H5: "an HDF5 file",
     SourceFormat.SAVED_MODEL: "a SavedModel directory",
+    SourceFormat.FROZEN_GRAPH: "a TensorFlow graph",
     SourceFormat.ONNX: "an ONNX model",
     SourceFormat.TFLITE: "a TFLite model",
 }
@@ -29,10 +38,11 @@ _SUFFIXES: Final = {
     ".keras": SourceFormat.KERAS,
     ".h5": SourceFormat.KERAS_H5,
     ".hdf5": SourceFormat.KERAS_H5,
+    ".pb": SourceFormat.FROZEN_GRAPH,
     ".onnx": SourceFormat.ONNX,
     ".tflite": SourceFormat.TFLITE,
 }
-_FORMATS: Final = ".keras, .h5, .onnx, .tflite or a SavedModel directory"
+_FORMATS: Final = ".keras, .h5, .pb, .onnx, .tflite or a SavedModel directory"
 
 
 def detect_format(path: Path) -> SourceFormat:
@@ -99,9 +109,22 @@ def _detect_content(path: Path, num_bytes: int) -> SourceFormat:
     if head.startswith(_ZIP_SIGNATURE):
         _check_keras_archive(path)
         return SourceFormat.KERAS
-    fault = _onnx_fault(path, num_bytes)
+    fault = _message_fault(path, num_bytes, _ONNX_FIELDS, _ONNX_GRAPH, "an ONNX model")
     if fault is None:
         return SourceFormat.ONNX
+    graph_fault = _message_fault(path, num_bytes, _GRAPH_FIELDS, _GRAPH_NODE, "a TensorFlow graph")
+    if graph_fault is None and _begins_with_node(head):
+        return SourceFormat.FROZEN_GRAPH
+    if _message_fault(path, num_bytes, _SAVED_MODEL_FIELDS, _META_GRAPH, "a SavedModel") is None:
+        raise ModelError(
+            f"{path}: it is the graph of a SavedModel, which is a whole directory",
+            remedy=f"Give the folder instead: {path.parent}",
+        )
+    if path.suffix.lower() == ".pb":
+        raise ModelError(
+            f"{path}: expected a TensorFlow graph, but {graph_fault or 'it has no named node'}",
+            remedy="Copy or freeze the model again and compare its checksum.",
+        )
     if path.suffix.lower() == ".onnx":
         raise ModelError(
             f"{path}: expected an ONNX model, but {fault}",
@@ -163,13 +186,28 @@ def _check_keras_archive(path: Path) -> None:
     )
 
 
-def _onnx_fault(path: Path, num_bytes: int) -> str | None:
-    """Walk the top level of a protobuf message; give what makes it no ONNX model, or None.
+def _begins_with_node(head: bytes) -> bool:
+    """Tell whether the first field of a message is a node with a name."""
+    _, used = _read_varint(head, 1)
+    return head[1 + used : 2 + used] == bytes([_NODE_NAME_TAG])
 
-    ONNX files have no magic number. Only tags and lengths are read, so the walk is quick on
+
+def _message_fault(
+    path: Path, num_bytes: int, fields: Mapping[int, int], needed: int, title: str
+) -> str | None:
+    """Walk the top level of a protobuf message; give what makes it no such message, or None.
+
+    They have no magic number. Only tags and lengths are read, so the walk is quick on
     gigabytes.
+
+    Args:
+        path: the file.
+        num_bytes: its size.
+        fields: wire type of each field.
+        needed: the field it must have.
+        title: what it is called.
     """
-    has_graph = False
+    has_needed = False
     offset = 0
     with path.open("rb") as file:
         while offset < num_bytes:
@@ -177,16 +215,16 @@ def _onnx_fault(path: Path, num_bytes: int) -> str | None:
             head = file.read(2 * _LONGEST_VARINT)
             tag, used = _read_varint(head, 0)
             field, wire_type = tag >> 3, tag & 7
-            if not used or _ONNX_FIELDS.get(field) != wire_type:
-                return f"byte {offset} starts no field of an ONNX model: it is damaged"
+            if not used or fields.get(field) != wire_type:
+                return f"byte {offset} starts no field of {title}: it is damaged"
             value, value_bytes = _read_varint(head, used)
             if not value_bytes:
                 return "its last field is cut off: it is truncated"
             offset += used + value_bytes + (0 if wire_type == _VARINT else value)
-            has_graph |= field == _ONNX_GRAPH
+            has_needed |= field == needed
     if offset > num_bytes:
         return f"its last field ends at byte {offset} of {num_bytes}: it is truncated"
-    return None if has_graph else "it has no graph: it is truncated or something else"
+    return None if has_needed else "it has no graph: it is truncated or something else"
 
 
 def _read_varint(data: bytes, start: int) -> tuple[int, int]:

@@ -5,11 +5,11 @@ import importlib
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
     RefusedError,
     first_line,
@@ -19,17 +19,31 @@ from flat_source import (  # type: ignore[import-not-found]
     MOST_SHOWN,
     TRUST,
     Source,
+    reason,
 )
+from hdf5_files import refuse_outside  # type: ignore[import-not-found]
+from keras_models import flatten_keras  # type: ignore[import-not-found]
 
 _OWN_CODE = (
-    "Give the Python that has this code with --toolchain-python PATH, and allow running it "
-    "with --trust-model."
+    "Give the Python file that defines it with --with FILE.py; or the Python that has it "
+    "installed with --toolchain-python PATH, and allow running it with --trust-model."
 )
 _MAXIMUM_CONFIG_BYTES = 256 * 2**20
+_CONFIG_ERRORS = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError,
+    NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _MISSING_CLASS = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown (?:layer|function|object)):? "
     r"'?(?P<name>[\w>.]+)"
 )
+# keras.utils.get_file, keras.saving.load_model and the like fetch, read and write.
+_COMPUTING = frozenset(
+    {
+        "activations", "backend", "constraints", "initializers", "losses", "metrics", "ops",
+        "random", "regularizers",
+    }
+)  # fmt: skip
 _KERAS_ROOTS = ("keras", "tf_keras", "builtins", "tensorflow.keras")
 # tf-keras writes calls of TensorFlow functions as layers with the function's name.
 _TENSOR_FUNCTION = re.compile(
@@ -38,22 +52,32 @@ _TENSOR_FUNCTION = re.compile(
 )
 
 
-def load_keras(path: Path, *, trust: bool) -> Source:
-    """Load a `.keras` or `.h5` file with Keras 3, else with tf-keras."""
+def load_keras(path: Path, *, trust: bool, objects: Mapping[str, object]) -> Source:
+    """Load a `.keras` or `.h5` file with Keras 3, else with tf-keras.
+
+    Args:
+        path: the file.
+        trust: run code that the file brings along, or names in other modules.
+        objects: the user's own classes and functions by name, which the file may use.
+    """
     config, version = read_config(path)
+    refuse_outside(path)
     if trust:
-        import_modules(config)
+        import_modules(config, objects)
     else:
-        refuse_code(path, config)
+        refuse_code(path, config, objects)
     legacy = version.startswith(("1.", "2."))
     errors: list[Exception] = []
     for name in ("keras", "tf_keras"):
         try:
             package = importlib.import_module(name)
-            model = package.saving.load_model(str(path), compile=False, safe_mode=not trust)
-            return flatten_keras(path, model)
+            model = package.saving.load_model(
+                str(path), custom_objects=dict(objects), compile=False, safe_mode=not trust
+            )
         except LOAD_ERRORS as error:
             errors.append(error)
+        else:
+            return flatten_keras(path, model)
     cause = errors[1] if legacy else errors[0]
     missing = _MISSING_CLASS.search(str(cause))
     if missing:
@@ -65,51 +89,10 @@ def load_keras(path: Path, *, trust: bool) -> Source:
     raise RefusedError(
         "model",
         f"{path.name}: neither Keras nor tf-keras can load it (saved by Keras "
-        f"{version or 'of an unknown version'}): {first_line(cause)}",
+        f"{version or 'of an unknown version'}): {reason(cause)}",
         "Save it again as .keras, or export it as a SavedModel with model.export(), with the "
         "Keras that made it.",
     ) from cause
-
-
-def flatten_keras(path: Path, model: Any) -> Source:  # noqa: ANN401 - Keras is untyped
-    """Make one flat function of a Keras model with whatever nesting of inputs and outputs."""
-    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
-        raise RefusedError(
-            "model",
-            f"{path.name}: {type(model).__name__} has no inputs of known shape: it was never "
-            "built, or is subclassed",
-            "Export it as a SavedModel with model.export(), and import that folder.",
-        )
-    # A loaded Sequential model (Keras 3.15) has `inputs`, always one, but no `input`.
-    structure = getattr(model, "input", None)
-    structure = model.inputs[0] if structure is None else structure
-    # Layer names, as Keras itself names outputs; a Sequential model has no list of its own.
-    names = getattr(model, "output_names", None) or [model.layers[-1].name]
-
-    def call(*tensors: Any) -> list[Any]:  # noqa: ANN401 - TensorFlow is untyped
-        packed = tf.nest.pack_sequence_as(structure, tensors)
-        return list(tf.nest.flatten(model(packed, training=False)))
-
-    return Source(
-        call=call,
-        inputs=[
-            (each.name.split(":")[0], tuple(each.shape), tf.as_dtype(each.dtype))
-            for each in model.inputs
-        ],
-        output_names=distinct(list(names), len(model.outputs)),
-        held=model,
-    )
-
-
-def distinct(names: list[str], count: int) -> list[str]:
-    """Give `count` names without a double: a layer with several outputs lends its name to all."""
-    names = names if len(names) == count else [f"output_{index}" for index in range(count)]
-    seen: dict[str, int] = {}
-    result: list[str] = []
-    for name in names:
-        seen[name] = seen.get(name, -1) + 1
-        result.append(f"{name}_{seen[name]}" if seen[name] else name)
-    return result
 
 
 def read_config(path: Path) -> tuple[Any, str]:
@@ -127,12 +110,8 @@ def read_config(path: Path) -> tuple[Any, str]:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
             version = file.attrs.get("keras_version", "")
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise RefusedError(
-            "model",
-            f"{path.name}: its configuration cannot be read: {first_line(error)}",
-            "Copy or save the model again and compare its checksum.",
-        ) from error
+    except _CONFIG_ERRORS as error:
+        raise _unreadable(path, error) from error
     if config is None:
         raise RefusedError(
             "model",
@@ -140,8 +119,19 @@ def read_config(path: Path) -> tuple[Any, str]:
             "configuration: it holds weights only, or is no Keras file",
             "Save the model with model.save('model.keras') instead of save_weights().",
         )
-    text = config.decode() if isinstance(config, bytes) else str(config)
-    return json.loads(text), version.decode() if isinstance(version, bytes) else str(version)
+    try:
+        parsed = json.loads(config)
+    except _CONFIG_ERRORS as error:
+        raise _unreadable(path, error) from error
+    return parsed, version.decode() if isinstance(version, bytes) else str(version)
+
+
+def _unreadable(path: Path, error: Exception) -> RefusedError:
+    return RefusedError(
+        "model",
+        f"{path.name}: its configuration cannot be read: {first_line(error)}",
+        "Copy or save the model again and compare its checksum.",
+    )
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -164,10 +154,11 @@ def objects_of(config: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - parse
             waiting.extend(each)
 
 
-def refuse_code(path: Path, config: Any) -> None:  # noqa: ANN401 - parsed JSON
+def refuse_code(path: Path, config: Any, objects: Mapping[str, object]) -> None:  # noqa: ANN401 - parsed JSON
     """Refuse Lambda layers and code outside Keras, which loading would run.
 
-    Keras 3 refuses Lambda layers itself; tf-keras runs those of `.h5` files.
+    Keras 3 refuses Lambda layers itself; tf-keras runs those of `.h5` files, and takes
+    functions from any module. What the user's own files define may be used.
     """
     lambdas: list[str] = []
     foreign: list[str] = []
@@ -177,8 +168,12 @@ def refuse_code(path: Path, config: Any) -> None:  # noqa: ANN401 - parsed JSON
         if kind in {"Lambda", "__lambda__"} or each.get("registered_name") == "Lambda":
             name = inner.get("name", kind) if isinstance(inner, dict) else kind
             lambdas.append(str(name))
+        elif kind in objects or (kind == "function" and str(inner) in objects):
+            continue
         elif isinstance(module, str) and not is_keras(module):
             foreign.append(f"{kind} of module {module}")
+        elif kind == "function" and isinstance(module, str) and not is_computing(module):
+            foreign.append(f"the function {str(inner)[:100]} of module {module}")
         elif kind in {"TFOpLambda", "ClassMethod"} and not is_tensor_function(inner):
             foreign.append(f"a {kind} layer with {str(inner)[:100]}")
         elif module == "builtins" and kind == "function" and str(inner) in vars(builtins):
@@ -205,15 +200,22 @@ def is_tensor_function(config: object) -> bool:
     return isinstance(name, str) and _TENSOR_FUNCTION.fullmatch(name) is not None
 
 
+def is_computing(module: str) -> bool:
+    """Tell whether the functions of one of Keras' own modules only compute."""
+    return module == "builtins" or bool(_COMPUTING.intersection(module.split(".")))
+
+
 def is_keras(module: str) -> bool:
     """Tell whether a module is Keras' own."""
     return any(module == root or module.startswith(f"{root}.") for root in _KERAS_ROOTS)
 
 
-def import_modules(config: Any) -> None:  # noqa: ANN401 - parsed JSON
+def import_modules(config: Any, objects: Mapping[str, object]) -> None:  # noqa: ANN401 - parsed JSON
     """Import the user's modules a trusted model names, so that its classes are registered."""
     for each in objects_of(config):
         module = each.get("module")
+        if each["class_name"] in objects or each.get("config") in list(objects):
+            continue
         if isinstance(module, str) and not is_keras(module):
             try:
                 importlib.import_module(module)

@@ -1,6 +1,6 @@
 """Load one signature of a SavedModel, refusing graphs that reach outside."""
 
-import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +9,19 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
     first_line,
 )
-from flat_source import (  # type: ignore[import-not-found]
-    LOAD_ERRORS,
-    MOST_SHOWN,
-    TRUST,
-    Source,
-)
+from flat_source import LOAD_ERRORS, Source  # type: ignore[import-not-found]
+from unsafe_ops import dangerous_meta_ops, refuse_graph  # type: ignore[import-not-found]
 
-# Ops that run Python, or reach files, other processes or the network.
-_DANGEROUS_OP = re.compile(
-    r"(?:Eager)?PyFunc(?:Stateless)?|\w*(?:ReadFile|WriteFile|FixedLengthRecord\w*|TFRecord\w*|"
-    r"TextLine\w*|MatchingFiles\w*|WholeFileReader\w*|LMDB\w*|SqlDataset|FromTextFile\w*|"
-    r"Summary(?:File)?Writer\w*|DebugIdentity\w*|SaveDataset\w*|LoadDataset\w*|Snapshot\w*|"
-    r"Rpc(?:Call)?|TryRpc|RemoteCall)"
-)
-# Every SavedModel has these for its own variables, in functions that only its saver calls.
-_CHECKPOINT_OP = re.compile(r"(?:Save|Restore)(?:V2|Slices?)?|MergeV2Checkpoints")
+_MODEL_TAG = "serve"
 
 
 def load_saved_model(path: Path, key: str | None, *, trust: bool) -> Source:
     """Load one signature of a SavedModel."""
+    proto = read_proto(path)
     if not trust:
-        refuse_ops(path)
+        refuse_graph(
+            path.name, (op for meta in proto.meta_graphs for op in dangerous_meta_ops(meta))
+        )
     try:
         loaded = tf.saved_model.load(str(path))
     except LOAD_ERRORS as error:
@@ -40,46 +31,84 @@ def load_saved_model(path: Path, key: str | None, *, trust: bool) -> Source:
             "Copy or export it again, with its variables folder.",
         ) from error
     signatures = dict(loaded.signatures)
-    if key is None:
-        key = "serving_default" if "serving_default" in signatures or not signatures else None
-        key = key or (next(iter(signatures)) if len(signatures) == 1 else None)
-    if key is None or key not in signatures:
-        known = ", ".join(sorted(signatures)) or "none"
-        raise RefusedError(
-            "model",
-            f"{path.name}: expected the signature {key!r}, but it has {known}"
-            if key
-            else f"{path.name}: it has several signatures: {known}",
-            "Choose one with --signature NAME."
-            if signatures
-            else "Export the model with model.export(), which adds one.",
-        )
+    key = choose_signature(path, signatures, key)
     function = signatures[key]
-    inputs = sorted(function.structured_input_signature[1].items())
+    specs = dict(function.structured_input_signature[1])
+    refuse_composites(path, loaded, specs)
+    # Left out, an input with a default is what its exporter said.
+    defaults = read_defaults(proto, key)
+    inputs = sorted((name, spec) for name, spec in specs.items() if name not in defaults)
     names = sorted(function.structured_outputs)
 
     def call(*tensors: Any) -> list[Any]:  # noqa: ANN401 - TensorFlow is untyped
         arguments = {name: value for (name, _), value in zip(inputs, tensors, strict=True)}
-        results = function(**arguments)
+        results = function(**defaults, **arguments)
         return [results[name] for name in names]
 
-    for name, spec in inputs:
-        if spec.shape.rank is None:
-            raise RefusedError(
-                "model",
-                f"{path.name}: input {name!r} has no shape, not even a number of dimensions",
-                "Export the model with the shapes of its inputs.",
-            )
     return Source(
         call=call,
-        inputs=[(name, tuple(spec.shape.as_list()), spec.dtype) for name, spec in inputs],
+        inputs=[
+            (name, None if spec.shape.rank is None else tuple(spec.shape.as_list()), spec.dtype)
+            for name, spec in inputs
+        ],
         output_names=names,
         held=loaded,
     )
 
 
-def refuse_ops(path: Path) -> None:
-    """Refuse a graph with ops that run Python or reach files, processes or the network."""
+def choose_signature(path: Path, signatures: Mapping[str, Any], key: str | None) -> str:
+    """Give the signature asked for, or the only one, or the one for serving."""
+    if key is None and "serving_default" in signatures:
+        return "serving_default"
+    if key is None and len(signatures) == 1:
+        return next(iter(signatures))
+    if key is None or key not in signatures:
+        known = ", ".join(sorted(signatures)) or "none"
+        message = f"expected the signature {key!r}, but it has {known}"
+        if key is None:
+            message = f"it has {'several signatures: ' + known if signatures else 'no signature'}"
+        raise RefusedError(
+            "model",
+            f"{path.name}: {message}",
+            "Choose one with --signature NAME."
+            if signatures
+            else "Export the model with model.export(), which adds one.",
+        )
+    return key
+
+
+def refuse_composites(path: Path, loaded: Any, inputs: Mapping[str, Any]) -> None:  # noqa: ANN401 - TensorFlow is untyped
+    """Refuse ragged and sparse inputs, which a signature takes apart into `x`, `x_1` and so on."""
+    found = sorted(
+        {
+            f"{name!r} ({kind})"
+            for name, kind in _composite_arguments(loaded)
+            if name in inputs and f"{name}_1" in inputs
+        }
+    )
+    if found:
+        raise RefusedError(
+            "model",
+            f"{path.name}: expected inputs of whole tensors, but these are not: {', '.join(found)}",
+            "Export the model with padded inputs of fixed shape, such as x.to_tensor() gives.",
+        )
+
+
+def _composite_arguments(loaded: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    kinds = {tf.RaggedTensorSpec: "ragged", tf.SparseTensorSpec: "sparse"}
+    for value in vars(loaded).values():
+        for concrete in getattr(value, "concrete_functions", None) or ():
+            for name, parameter in concrete.function_type.parameters.items():
+                for spec in tf.nest.flatten(parameter.type_constraint):
+                    kind = next(
+                        (text for cls, text in kinds.items() if isinstance(spec, cls)), None
+                    )
+                    if kind is not None:
+                        yield name, kind
+
+
+def read_proto(path: Path) -> Any:  # noqa: ANN401 - TensorFlow is untyped
+    """Read a SavedModel's graphs without running any of them."""
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - only for SavedModels
     from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415
 
@@ -93,47 +122,14 @@ def refuse_ops(path: Path) -> None:
             f"failed: {first_line(error)}",
             "Copy or export the model again and compare its checksum.",
         ) from error
-    found = sorted({op for meta in proto.meta_graphs for op in dangerous_ops(meta)})
-    if found:
-        raise RefusedError(
-            "model",
-            f"{path.name}: its graph holds operations that run Python or reach files or the "
-            f"network: {', '.join(found[:MOST_SHOWN])}",
-            f"Move them out of the model, or {TRUST}.",
-        )
+    return proto
 
 
-def dangerous_ops(meta: Any) -> set[str]:  # noqa: ANN401 - TensorFlow is untyped
-    """Give the ops of a MetaGraphDef that reach outside the model."""
-    functions = meta.graph_def.library.function
-    saver = meta.saver_def
-    own = {saver.save_tensor_name.split(":")[0], saver.restore_op_name.split(":")[0]}
-    callers: dict[str, set[str]] = {}
-    for place, nodes in [
-        ("", meta.graph_def.node),
-        *((f.signature.name, f.node_def) for f in functions),
-    ]:
-        for node in nodes:
-            for value in node.attr.values():
-                for function in (value.func, *value.list.func):
-                    # Inside a function no name is the saver's.
-                    callers.setdefault(function.name, set()).add(
-                        f"{place}/{node.name}" if place else node.name
-                    )
-    exported = set(meta.object_graph_def.concrete_functions)
-    found = {node.op for node in meta.graph_def.node if is_dangerous(node)}
-    found |= {n.op for n in meta.graph_def.node if _CHECKPOINT_OP.fullmatch(n.op)}
-    for function in functions:
-        name = function.signature.name
-        is_saver = name not in exported and callers.get(name, set()) <= own
-        for node in function.node_def:
-            if is_dangerous(node) or (_CHECKPOINT_OP.fullmatch(node.op) and not is_saver):
-                found.add(node.op)
-    return found
-
-
-def is_dangerous(node: Any) -> bool:  # noqa: ANN401 - TensorFlow is untyped
-    """Tell whether a node runs Python or reaches files, processes or the network."""
-    if node.op == "PrintV2":
-        return bool(node.attr["output_stream"].s.startswith(b"file:"))
-    return _DANGEROUS_OP.fullmatch(node.op) is not None
+def read_defaults(proto: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - TensorFlow is untyped
+    """Give the default values of a signature's inputs, where it has any."""
+    return {
+        name: tf.constant(tf.make_ndarray(value))
+        for meta in proto.meta_graphs
+        if _MODEL_TAG in meta.meta_info_def.tags
+        for name, value in meta.signature_def[key].defaults.items()
+    }
