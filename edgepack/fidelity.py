@@ -12,10 +12,13 @@ the candidate, in float64:
 - Cosine = sum(r*c) / sqrt(sum(r**2) sum(c**2)); 1 when both are all zero, 0 when one is.
 - Top-1 agreement: share of rows whose largest class is the same, for float outputs of rank 2
   with two classes or more; intervals are Wilson's, 95%.
+- An output of whole numbers (32 or 64 bits, in both) holds ids, such as the classes of an
+  argmax: id 7 is no nearer to 8 than to 900. Its agreement is the share of equal ids, and its
+  SQNR counts one unit of signal an id and one of noise a wrong id: 20 dB is 1% wrong.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +31,7 @@ from edgepack.shares import paired_drop_interval, wilson_interval
 
 _CLASS_RANK: Final = 2
 _MINIMUM_CLASSES: Final = 2
+_ID_BYTES: Final = 4
 
 __all__ = [
     "LIMIT_DB",
@@ -59,6 +63,7 @@ class OutputFidelity:
         worst_channel_sqnr_db: its SQNR.
         top1_agreement: share of rows with the same largest class; None for other outputs.
         num_non_finite: candidate's NaNs and infinities where the reference has another value.
+        is_index: whether it holds ids, which are the same or not.
     """
 
     output: str
@@ -69,6 +74,7 @@ class OutputFidelity:
     worst_channel_sqnr_db: float | None = None
     top1_agreement: float | None = None
     num_non_finite: int = 0
+    is_index: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,24 +132,23 @@ def compare_outputs(
     """
     _check_alike(reference, candidate, names)
     outputs: list[OutputFidelity] = []
-    picks: list[tuple[NDArray[np.intp], NDArray[np.intp], int]] = []
+    picks: list[_Picks] = []
     for index, name in enumerate(names):
         ours = [sample[index] for sample in reference]
         theirs = [sample[index] for sample in candidate]
-        agreement = None
-        if _is_class_output(ours):
-            first = np.concatenate([np.argmax(array, axis=1) for array in ours])
-            second = np.concatenate([np.argmax(array, axis=1) for array in theirs])
-            picks.append((first, second, ours[0].shape[1]))
-            agreement = float(np.mean(first == second))
-        outputs.append(_compare_output(name, ours, theirs, agreement))
+        chosen = _pick_classes(ours, theirs)
+        if chosen is not None and chosen.first.size:
+            picks.append(chosen)
+        agreement = None if chosen is None else chosen.agreement
+        if chosen is not None and chosen.num_classes is None:
+            outputs.append(_compare_ids(name, chosen, ours, theirs))
+        else:
+            outputs.append(_compare_output(name, ours, theirs, agreement))
     agreement, interval = None, None
     if picks:
-        successes, trials = min(
-            ((int(np.sum(first == second)), first.size) for first, second, _ in picks),
-            key=lambda counts: counts[0] / counts[1],
-        )
-        agreement, interval = successes / trials, wilson_interval(successes, trials)
+        worst = min(picks, key=lambda each: each.agreement)
+        agreement = worst.agreement
+        interval = wilson_interval(worst.num_equal, worst.first.size)
     task: dict[str, Any] = {}
     if labels is not None:
         task = _judge_labels(picks, labels, len(reference))
@@ -232,6 +237,70 @@ def _check_alike(reference: Outputs, candidate: Outputs, names: tuple[str, ...])
             )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Picks:
+    """The classes that two models chose, or the ids they gave.
+
+    Attributes:
+        first: the reference's, one after another.
+        second: the candidate's.
+        num_classes: how many there are to choose from; None for ids.
+        is_single: whether there is one a sample and row, as for a classifier.
+    """
+
+    first: NDArray[Any]
+    second: NDArray[Any]
+    num_classes: int | None
+    is_single: bool
+
+    @property
+    def num_equal(self) -> int:
+        return int(np.sum(self.first == self.second))
+
+    @property
+    def agreement(self) -> float:
+        return self.num_equal / self.first.size if self.first.size else 1.0
+
+
+def _pick_classes(
+    reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]]
+) -> _Picks | None:
+    """Give what both chose; None for an output that chooses nothing."""
+    if _is_class_output(reference):
+        return _Picks(
+            first=np.concatenate([np.argmax(array, axis=1) for array in reference]),
+            second=np.concatenate([np.argmax(array, axis=1) for array in candidate]),
+            num_classes=reference[0].shape[1],
+            is_single=True,
+        )
+    arrays = (*reference, *candidate)
+    if reference and all(each.dtype.kind in "iu" and each.itemsize >= _ID_BYTES for each in arrays):
+        return _Picks(
+            first=np.concatenate([array.reshape(-1) for array in reference]),
+            second=np.concatenate([array.reshape(-1) for array in candidate]),
+            num_classes=None,
+            is_single=all(array.ndim == 1 for array in reference),
+        )
+    return None
+
+
+def _compare_ids(
+    name: str,
+    picks: _Picks,
+    reference: Sequence[NDArray[Any]],
+    candidate: Sequence[NDArray[Any]],
+) -> OutputFidelity:
+    plain = _compare_output(name, reference, candidate, picks.agreement)
+    num_ids = picks.first.size
+    return replace(
+        plain,
+        sqnr_db=ratio_db(float(num_ids), float(num_ids - picks.num_equal)),
+        worst_channel=None,
+        worst_channel_sqnr_db=None,
+        is_index=True,
+    )
+
+
 def _is_class_output(arrays: Sequence[NDArray[Any]]) -> bool:
     return bool(arrays) and all(
         array.ndim == _CLASS_RANK
@@ -275,24 +344,23 @@ def _compare_output(
 
 
 def _judge_labels(
-    picks: Sequence[tuple[NDArray[np.intp], NDArray[np.intp], int]],
-    labels: NDArray[Any],
-    num_samples: int,
+    picks: Sequence[_Picks], labels: NDArray[Any], num_samples: int
 ) -> dict[str, Any]:
+    picks = [each for each in picks if each.is_single]
     if not picks:
         raise DataError(
             "labels were given, but no output has the shape (batch, classes) they could be "
-            "compared with",
+            "compared with, or gives class ids",
             remedy="Leave the labels out; fidelity is judged by SQNR then.",
         )
-    first, second, num_classes = picks[0]
+    first, second, num_classes = picks[0].first, picks[0].second, picks[0].num_classes
     if labels.shape != (num_samples,) or first.size != num_samples:
         raise DataError(
             f"expected one label for each of {first.size} rows of output, but got labels of "
             f"shape {labels.shape}",
             remedy="Give one class id for each sample.",
         )
-    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+    if labels.size and num_classes and (labels.min() < 0 or labels.max() >= num_classes):
         raise DataError(
             f"expected labels from 0 to {num_classes - 1}, as the model has {num_classes} "
             f"classes, but they reach from {labels.min()} to {labels.max()}",
@@ -321,6 +389,7 @@ def _read_output(fields: Fields) -> OutputFidelity:
         worst_channel_sqnr_db=_optional(fields, "worst_channel_sqnr_db", -LIMIT_DB, LIMIT_DB),
         top1_agreement=_optional_share(fields, "top1_agreement"),
         num_non_finite=fields.integer("num_non_finite", 0, minimum=0),
+        is_index=fields.boolean("is_index", default=False),
     )
     fields.close()
     return output

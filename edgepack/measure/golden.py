@@ -5,7 +5,8 @@ float additions otherwise, and that is all they may differ by. A quantized varia
 by roundings too (the same int8 file under XNNPACK and under the plain kernels agreed to
 28.5 dB), so it passes when it is about as near to the float model as on the host (no more
 than 3 dB farther), and within 20 dB of the host. A NaN or an infinity that the host does not
-have fails either.
+have fails either. An output of ids passes when 99% of them are the host's, and half for a
+quantized variant: where two classes are near, a rounding decides.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from edgepack.model import Signature, TensorSpec
 FLOAT_FLOOR_DB: Final = 60.0
 QUANTIZED_FLOOR_DB: Final = 20.0
 FLOAT_DISTANCE_DB: Final = 3.0
+# Of outputs of ids, whose decibels count wrong ones (see `edgepack.fidelity`).
+_FLOAT_INDEX_FLOOR_DB: Final = 20.0
+_QUANTIZED_INDEX_FLOOR_DB: Final = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +41,7 @@ class GoldenOutput:
         host_to_float_db: packed model on the host against the float model there.
         max_abs_error: largest absolute difference to the host's answers.
         num_non_finite: NaNs and infinities the host does not have.
+        is_index: whether it holds ids.
     """
 
     output: str
@@ -45,6 +50,7 @@ class GoldenOutput:
     host_to_float_db: float
     max_abs_error: float
     num_non_finite: int
+    is_index: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +133,7 @@ def _output(
         host_to_float_db=before.sqnr_db,
         max_abs_error=to_host.max_abs_error,
         num_non_finite=to_host.num_non_finite,
+        is_index=to_host.is_index,
     )
 
 
@@ -134,6 +141,8 @@ def _faults(output: GoldenOutput, is_quantized: bool) -> list[str]:  # noqa: FBT
     name = f"output {output.output!r}"
     if output.num_non_finite:
         return [f"{name}: {output.num_non_finite} values are NaN or infinite on the device only"]
+    if output.is_index:
+        return _index_faults(output, name, is_quantized)
     if output.sqnr_to_host_db == -LIMIT_DB and output.max_abs_error == 0:
         return [f"{name}: no finite value to compare"]
     floor = QUANTIZED_FLOOR_DB if is_quantized else FLOAT_FLOOR_DB
@@ -152,6 +161,14 @@ def _faults(output: GoldenOutput, is_quantized: bool) -> list[str]:  # noqa: FBT
             f"({output.host_to_float_db:.1f} dB on the host less {FLOAT_DISTANCE_DB:g})"
         )
     return faults
+
+
+def _index_faults(output: GoldenOutput, name: str, is_quantized: bool) -> list[str]:  # noqa: FBT001 - private
+    floor = _QUANTIZED_INDEX_FLOOR_DB if is_quantized else _FLOAT_INDEX_FLOOR_DB
+    if output.sqnr_to_host_db >= floor:
+        return []
+    wrong, allowed = (100 * 10 ** (-each / 10) for each in (output.sqnr_to_host_db, floor))
+    return [f"{name}: {wrong:.1f}% of its ids are not the host's, at most {allowed:.0f}% may be"]
 
 
 def to_json(verdict: GoldenVerdict | None) -> dict[str, object]:
@@ -196,6 +213,7 @@ def _read_output(fields: Fields) -> GoldenOutput:
         host_to_float_db=fields.number("host_to_float_db", minimum=-LIMIT_DB, maximum=LIMIT_DB),
         max_abs_error=fields.number("max_abs_error", minimum=0),
         num_non_finite=fields.integer("num_non_finite", minimum=0),
+        is_index=fields.boolean("is_index", default=False),
     )
     fields.close()
     return output

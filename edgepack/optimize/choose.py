@@ -115,7 +115,8 @@ def judge(fidelity: Fidelity, floors: Floors) -> tuple[str, ...]:
             )
         return tuple(reasons)
     for output in fidelity.outputs:
-        if output.sqnr_db < floors.min_sqnr_db and not output.num_non_finite:
+        is_judged = not output.num_non_finite and not output.is_index
+        if is_judged and output.sqnr_db < floors.min_sqnr_db:
             reasons.append(
                 f"output {output.output!r}: SQNR {output.sqnr_db:.1f} dB is below "
                 f"{floors.min_sqnr_db:g} dB"
