@@ -1,0 +1,130 @@
+"""Converting a prepared ONNX model with onnx2tf, by either of its backends.
+
+Runs inside a toolchain on its own interpreter.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import onnx
+from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
+    RefusedError,
+    first_line,
+)
+from onnx_graph import has_channels_first  # type: ignore[import-not-found]
+from onnx_runtime import AGAIN  # type: ignore[import-not-found]
+
+DIRECT = "flatbuffer_direct"
+TENSORFLOW = "tf_converter"
+# flatbuffer_direct splits models of more than 1 GB unless told that a flatbuffer holds 2.
+_LARGEST_BYTES = (2 << 30) - (1 << 20)
+_VALIDATION = re.compile(r"op=(?P<op>\S+) node=(?P<name>.*?) reason_code=\S+ message=(?P<why>.*)")
+_FAILED = re.compile(r"onnx_op_name: (?P<name>[^\n]*)")
+# What onnx2tf raises on nodes it was not made for.
+_FAULTS = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError,
+    AssertionError, RuntimeError, OSError, ImportError, ArithmeticError,
+)  # fmt: skip
+_OTHER = "Try another --converter, or replace the operation in the source model."
+
+
+def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
+    """Convert a prepared model; refuse what the backend has no lowering for, by node.
+
+    Raises:
+        RefusedError: onnx2tf failed.
+    """
+    import onnx2tf  # noqa: PLC0415 - other operations do without
+
+    written = folder / "onnx2tf"
+    graph = onnx.load(str(path)).graph
+    # Left to itself, onnx2tf moves the second axis of every input to the end, in models of text
+    # and sound as well.
+    kept = [each.name for each in graph.input if not has_channels_first(graph, each.name)]
+    # Left to itself, onnx2tf 2.6.9 writes an operation it cannot lower as a custom one, which
+    # no runtime has. With an allowlist that allows none, it says which node and why.
+    options = (
+        {
+            "flatbuffer_direct_allow_custom_ops": True,
+            "flatbuffer_direct_custom_op_allowlist": ["none"],
+            "tflite_split_max_bytes": _LARGEST_BYTES,
+            "tflite_split_target_bytes": _LARGEST_BYTES - 1,
+        }
+        if backend == DIRECT
+        else {"output_signaturedefs": True, "copy_onnx_input_output_names_to_tflite": True}
+    )
+    watched = _Watched(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(watched):
+            onnx2tf.convert(
+                input_onnx_file_path=str(path),
+                output_folder_path=str(written),
+                tflite_backend=backend,
+                not_use_onnxsim=True,  # done, with fixed shapes
+                non_verbose=True,
+                keep_shape_absolutely_input_names=kept or None,
+                **options,
+            )
+    except SystemExit as error:  # onnx2tf ends the process on a node it cannot lower
+        raise _refusal(error, graph, watched.node) from error
+    except Exception as error:
+        # TensorFlow's errors derive from Exception alone.
+        if not isinstance(error, _FAULTS) and "tensorflow" not in type(error).__module__:
+            raise
+        raise _refusal(error, graph, watched.node) from error
+    found = sorted(written.glob("*_float32.tflite"))
+    if len(found) != 1:
+        raise RefusedError(
+            "conversion",
+            f"expected one float32 model of onnx2tf, but it wrote {len(found)}",
+            "Make the model smaller: a flatbuffer holds less than 2 GB.",
+        )
+    return found[0]
+
+
+class _Watched(io.TextIOBase):
+    """What onnx2tf prints, handed on; remembers the node it says it failed at."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+        self.node = ""
+
+    def write(self, text: str) -> int:
+        match = _FAILED.search(text)
+        if match:
+            self.node = match["name"].strip()
+        return self._target.write(text)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
+def _refusal(error: BaseException, graph: onnx.GraphProto, name: str) -> RefusedError:
+    """Tell which node onnx2tf could not lower, and why, in the words of the first cause."""
+    for each in _causes(error):
+        match = _VALIDATION.search(str(each))
+        if match:
+            return RefusedError(
+                "conversion",
+                f"onnx2tf cannot convert {match['op']} {match['name']!r}: {match['why']}",
+                _OTHER,
+            )
+    *_, cause = _causes(error)
+    why = "it gave no reason" if isinstance(cause, SystemExit) else first_line(cause)
+    node = next((each for each in graph.node if name and each.name == name), None)
+    if node is None:
+        return RefusedError("conversion", f"onnx2tf could not convert the model: {why}", AGAIN)
+    return RefusedError(
+        "conversion", f"onnx2tf could not convert {node.op_type} {name!r}: {why}", _OTHER
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
