@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.commands.console import print_json, print_table, show_work, warn
-from edgepack.commands.import_options import import_options, source_model, make_import_options
+from edgepack.commands.import_options import import_options, make_import_options, source_model
 from edgepack.commands.options import OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_bytes
 from edgepack.commands.pack_options import image_options, make_images

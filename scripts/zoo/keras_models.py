@@ -119,7 +119,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.list:
         for name, case in CASES.items():
-            print(json.dumps({"name": name, "files": case.files}))
+            print(json.dumps({"name": name, "toolchain": "tensorflow", "files": case.files}))
         return 0
     for name in given.names:
         write_case(CASES[name], given.folder / name)

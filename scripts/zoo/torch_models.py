@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch_networks
-
 SEED = 20
 SIDE = 64
 BATCH = 8
@@ -28,6 +26,8 @@ PT2 = ("model.pt2",)
 BOTH = ("model.pt2", "model.onnx")
 ALL = ("model.pt2", "model.pt", "model.onnx", "dynamo.onnx")
 
+# Libraries of operators live as long as something refers to them.
+LIBRARIES: list[Any] = []
 # Architecture of torchvision, side of its input, files.
 ARCHITECTURES = {
     "mobilenet_v2": (SIDE, ALL),
@@ -60,6 +60,27 @@ ARCHITECTURES = {
     "video.r3d_18": (SIDE, PT2),
 }
 
+# Function of torch_networks.py, files.
+FUNCTION = "{zoo}/torch_networks.py:"
+NETWORKS = {
+    "lstm": ALL,
+    "gru": ALL,
+    "bidirectional": BOTH,
+    "stateful-lstm": BOTH,
+    "transformer": ALL,
+    "unet": ALL,
+    "detector": ALL,
+    "depthwise-separable": ALL,
+    "convolution-1d": BOTH,
+    "convolution-3d": BOTH,
+    "embeddings": BOTH,
+    "autoencoder": BOTH,
+    "squeeze-excite": ALL,
+    "pixel-shuffle": BOTH,
+    "several-inputs": ALL,
+    "normalizations": BOTH,
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
@@ -80,6 +101,7 @@ def architecture(name: str) -> Case:
 
     def build() -> tuple[Any, tuple[Any, ...]]:
         import torch  # noqa: PLC0415 - of the toolchain
+        import torch_networks  # noqa: PLC0415 - needs torch
 
         models = import_torchvision().models
         options: dict[str, Any] = {"weights": None, "num_classes": NUM_CLASSES}
@@ -97,6 +119,20 @@ def architecture(name: str) -> Case:
         return net, (torch.rand(shape),)
 
     return Case(build=build, files=files)
+
+
+def network(name: str) -> Case:
+    """Give one of the networks written here; it is also converted from its function."""
+    function = name.replace("-", "_")
+
+    def build() -> tuple[Any, tuple[Any, ...]]:
+        import torch_networks  # noqa: PLC0415 - needs torch
+
+        made: tuple[Any, tuple[Any, ...]] = getattr(torch_networks, function)()
+        return made
+
+    files = NETWORKS[name]
+    return Case(build=build, files=(*files, f"{FUNCTION}{function}") if files is ALL else files)
 
 
 def import_torchvision() -> Any:  # noqa: ANN401 - a module without types
@@ -132,16 +168,13 @@ def declare_operators(torch: Any) -> None:  # noqa: ANN401 - a module without ty
         f"ps_roi_pool({box}) -> (Tensor, Tensor)",
     ):
         library.define(schema)
-    torch_networks.KEPT.append(library)
+    LIBRARIES.append(library)
 
 
 CASES = {
     f"torch-{name.rpartition('.')[2].replace('_', '-')}": architecture(name)
     for name in ARCHITECTURES
-} | {
-    f"torch-{name}": Case(build=build, files=files)
-    for name, build, files in torch_networks.NETWORKS
-}
+} | {f"torch-{name}": network(name) for name in NETWORKS}
 
 
 def main() -> int:
@@ -153,7 +186,11 @@ def main() -> int:
     given = parser.parse_args()
     if given.list:
         for name, case in CASES.items():
-            print(json.dumps({"name": name, "files": dict.fromkeys(case.files, ())}))
+            print(
+                json.dumps(
+                    {"name": name, "toolchain": "pytorch", "files": dict.fromkeys(case.files, ())}
+                )
+            )
         return 0
     warnings.simplefilter("ignore")  # of exporters; what they write is judged by parity
     for name in given.names:
@@ -170,12 +207,12 @@ def write_case(case: Case, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     net, example = case.build()
     settle(net, example)
-    for name in case.files:
+    for name in (each for each in case.files if ":" not in each):
         path = folder / name
         if path.suffix == ".pt2":
             torch.export.save(torch.export.export(net, example), path)
         elif path.suffix == ".pt":
-            torch.jit.trace(net, example).save(path)
+            torch.jit.trace(net, example, check_trace=False).save(path)
         else:
             names = [f"x{index}" for index in range(len(example))]
             # The exporter of old writes one file of the opset asked for; the new one chooses.

@@ -3,18 +3,11 @@
 `edgepack convert scripts/zoo/torch_networks.py:unet` takes one as it is.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 VOCABULARY = 50
-BOTH = ("model.pt2", "model.onnx")
-ALL = ("model.pt2", "model.pt", "model.onnx", "dynamo.onnx")
-KEPT: list[Any] = []
-"""Libraries of operators, which live as long as something refers to them."""
 
 Made = tuple[nn.Module, tuple[Tensor, ...]]
 
@@ -150,14 +143,14 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(block(3, 8, stride=2), block(8, 16, stride=2), block(16, 24))
-        self.extra = block(24, 32, stride=2)
+        self.coarse = block(24, 32, stride=2)
         self.boxes = nn.ModuleList([nn.Conv2d(24, 12, 3, 1, 1), nn.Conv2d(32, 12, 3, 1, 1)])
         self.scores = nn.ModuleList([nn.Conv2d(24, 18, 3, 1, 1), nn.Conv2d(32, 18, 3, 1, 1)])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Give boxes (batch, anchors, 4) and scores (batch, anchors, 6)."""
         near = self.body(x)
-        maps = [near, self.extra(near)]
+        maps = [near, self.coarse(near)]
         boxes = [flat(head(each), 4) for head, each in zip(self.boxes, maps, strict=True)]
         scores = [flat(head(each), 6) for head, each in zip(self.scores, maps, strict=True)]
         return torch.cat(boxes, 1), torch.cat(scores, 1).sigmoid()
@@ -323,23 +316,3 @@ def normalizations() -> Made:
         nn.Softplus(),
     )
     return net, (torch.rand(1, 3, 20, 20),)
-
-
-NETWORKS: tuple[tuple[str, Callable[[], Made], tuple[str, ...]], ...] = (
-    ("lstm", lstm, ALL),
-    ("gru", gru, ALL),
-    ("bidirectional", bidirectional, BOTH),
-    ("stateful-lstm", stateful_lstm, BOTH),
-    ("transformer", transformer, ALL),
-    ("unet", unet, ALL),
-    ("detector", detector, ALL),
-    ("depthwise-separable", depthwise_separable, ALL),
-    ("convolution-1d", convolution_1d, BOTH),
-    ("convolution-3d", convolution_3d, BOTH),
-    ("embeddings", embeddings, BOTH),
-    ("autoencoder", autoencoder, BOTH),
-    ("squeeze-excite", squeeze_excite, ALL),
-    ("pixel-shuffle", pixel_shuffle, BOTH),
-    ("several-inputs", several_inputs, ALL),
-    ("normalizations", normalizations, BOTH),
-)
