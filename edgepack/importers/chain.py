@@ -1,18 +1,24 @@
 """The chain of converters: the first whose model computes what its source computes wins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgepack.cache import Cache
 from edgepack.data import Samples
 from edgepack.errors import ConversionError, EdgePackError, ParityError, ToolchainError
-from edgepack.importers.binding import ImportedModel
-from edgepack.importers.convert import import_model
+from edgepack.importers.binding import ImportedModel, input_hints
+from edgepack.importers.convert import import_model, open_conversion
+from edgepack.importers.departure import find_departure
 from edgepack.importers.detection import detect_format
-from edgepack.importers.parity import ParityReport, check_parity
+from edgepack.importers.parity import DifferenceError, ParityReport, check_parity
 from edgepack.importers.source import CONVERTERS, Converter, ImportOptions
+from edgepack.importers.trials import pick_trial
 from edgepack.model import TensorSpec
+
+# Samples on which intermediate outputs are compared: each of them is kept whole.
+_MOST_SAMPLES: Final = 2
 
 ReadSamples = Callable[[tuple[TensorSpec, ...]], Samples | None]
 """Gives the samples for the source's inputs; None to generate some."""
@@ -73,17 +79,20 @@ def import_verified(
     """
     known = CONVERTERS[detect_format(path)]
     chosen: tuple[Converter | None, ...] = (options.converter,) if options.converter else known
-    failures: list[tuple[Converter, EdgePackError]] = []
+    failures: list[_Failure] = []
     # A model that is converted already takes one turn without a converter.
     for converter in chosen or (None,):
+        imported: ImportedModel | None = None
+        samples: Samples | None = None
         try:
             imported = import_model(
                 path, options=options, cache=cache, on_progress=on_progress, converter=converter
             )
+            samples = read_samples(tuple(binding.source for binding in imported.inputs))
             parity = check_parity(
                 imported,
                 path,
-                samples=read_samples(tuple(binding.source for binding in imported.inputs)),
+                samples=samples,
                 minimum_db=minimum_db,
                 options=options,
                 cache=cache,
@@ -92,25 +101,75 @@ def import_verified(
         except (ConversionError, ParityError, ToolchainError) as error:
             if converter is None:
                 raise
-            failures.append((converter, error))
+            failures.append(
+                _Failure(converter=converter, error=error, imported=imported, samples=samples)
+            )
             on_progress(f"{converter.value} fell: {error.message.splitlines()[0]}")
             continue
-        attempts = [Attempt(converter=each, fault=error.message) for each, error in failures]
+        attempts = [
+            Attempt(converter=each.converter, fault=each.error.message) for each in failures
+        ]
         if converter is not None:
             attempts.append(Attempt(converter=converter, fault=None))
         return VerifiedImport(imported=imported, parity=parity, attempts=tuple(attempts))
-    raise _failure(path, failures)
+    departure = _find_departure(
+        path, failures, options=options, minimum_db=minimum_db, on_progress=on_progress
+    )
+    raise _conclude(path, failures, departure)
 
 
-def _failure(path: Path, failures: list[tuple[Converter, EdgePackError]]) -> EdgePackError:
-    """Give the only failure itself, or one error that has the reason of each."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failure:
+    converter: Converter
+    error: EdgePackError
+    imported: ImportedModel | None
+    samples: Samples | None
+
+
+def _find_departure(
+    path: Path,
+    failures: Sequence[_Failure],
+    *,
+    options: ImportOptions,
+    minimum_db: float,
+    on_progress: Callable[[str], None],
+) -> str | None:
+    """Say where the first converter that wrote a wrong model departs; None when none did."""
+    for failure in failures:
+        if failure.imported is None or not isinstance(failure.error, DifferenceError):
+            continue
+        conversion = open_conversion(
+            path, options=options, on_progress=on_progress, converter=failure.converter
+        )
+        trial = pick_trial(
+            tuple(binding.source for binding in failure.imported.inputs),
+            input_hints(failure.imported),
+            samples=failure.samples,
+            seed=failure.error.seed,
+            most=_MOST_SAMPLES,
+        )
+        found = find_departure(
+            conversion,
+            failure.imported,
+            trial=trial,
+            minimum_db=minimum_db,
+            on_progress=on_progress,
+        )
+        return f"{failure.converter.value}: {found.describe()}"
+    return None
+
+
+def _conclude(path: Path, failures: Sequence[_Failure], departure: str | None) -> EdgePackError:
+    """Give the only failure, or one error that has the reason of each, with the departure."""
+    ending = f"\n{departure}" if departure else ""
     if len(failures) == 1:
-        return failures[0][1]
-    reasons = "\n".join(f"  {converter.value}: {error.message}" for converter, error in failures)
-    is_wrong = any(isinstance(error, ParityError) for _, error in failures)
-    remedies = dict.fromkeys(error.remedy for _, error in failures if error.remedy)
+        error = failures[0].error
+        return type(error)(f"{error.message}{ending}", remedy=error.remedy)
+    reasons = "\n".join(f"  {each.converter.value}: {each.error.message}" for each in failures)
+    is_wrong = any(isinstance(each.error, ParityError) for each in failures)
+    remedies = dict.fromkeys(each.error.remedy for each in failures if each.error.remedy)
     return (ParityError if is_wrong else ConversionError)(
         f"{path}: expected one of {len(failures)} converters to give a model that computes what "
-        f"its source computes, but none did\n{reasons}",
+        f"its source computes, but none did\n{reasons}{ending}",
         remedy=" ".join(remedies),
     )

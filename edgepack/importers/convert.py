@@ -67,23 +67,13 @@ def import_model(
     """
     source_format = detect_format(path)
     check_options(path, source_format, options)
-    is_code = source_format is SourceFormat.FUNCTION
-    sha256 = "" if is_code else digest_source(path)
     if source_format is SourceFormat.TFLITE:
-        return _import_tflite(path, sha256)
-    converter = converter or options.converter or CONVERTERS[source_format][0]
-    reference = open_worker(source_format, options=options, on_progress=on_progress)
-    worker = open_converter(converter, options=options, on_progress=on_progress)
-    conversion = Conversion(
-        path=path,
-        source_format=source_format,
-        sha256=sha256,
-        converter=converter,
-        worker=worker,
-        reference=reference,
-        options=options,
+        return _import_tflite(path, digest_source(path))
+    conversion = open_conversion(
+        path, options=options, on_progress=on_progress, converter=converter
     )
-    title = path if is_code else path.name
+    worker = conversion.worker
+    title = path if source_format is SourceFormat.FUNCTION else path.name
     if runs_user_code(worker, source_format, options):
         on_progress(f"converting {title} with {worker.title}")
         with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
@@ -96,6 +86,33 @@ def import_model(
         on_progress(f"converting {title} with {worker.title}")
         folder = cache.store(key, _convert_files(conversion))
     return _read_entry(folder, path.name)
+
+
+def open_conversion(
+    path: Path,
+    *,
+    options: ImportOptions,
+    on_progress: Callable[[str], None],
+    converter: Converter | None,
+) -> Conversion:
+    """Give what a conversion needs; its toolchains are made on first use.
+
+    Raises:
+        ModelError: the source cannot be read, or is converted already.
+        ToolchainError: a toolchain cannot be made or found.
+    """
+    source_format = detect_format(path)
+    is_code = source_format is SourceFormat.FUNCTION
+    converter = converter or options.converter or CONVERTERS[source_format][0]
+    return Conversion(
+        path=path,
+        source_format=source_format,
+        sha256="" if is_code else digest_source(path),
+        converter=converter,
+        worker=open_converter(converter, options=options, on_progress=on_progress),
+        reference=open_worker(source_format, options=options, on_progress=on_progress),
+        options=options,
+    )
 
 
 def _digest(conversion: Conversion) -> str:
