@@ -44,8 +44,9 @@ def run_model(
     """Run a model on feeds and give each sample's outputs, in the model's order.
 
     All samples run in one child process, so a model that crashes the runtime is an error
-    here, and so is one that takes three quarters of the machine's memory. Variables are reset
-    before each sample.
+    here, and so is one that takes three quarters of the machine's memory. The samples of a
+    model that keeps state are one stream, in order; one that keeps it within a sequence only
+    is reset before each sample.
 
     Raises:
         DataError: a feed does not fit the model's inputs in count, shape or element type.
@@ -61,7 +62,7 @@ def run_model(
         write_arrays(folder / "feeds", chain.from_iterable(feeds))
         ended = run_child(
             "edgepack.evaluate_worker",
-            [str(num_threads)],
+            [str(num_threads), *(["stream"] if model.is_stream else [])],
             folder=folder,
             timeout_seconds=timeout_seconds,
         )

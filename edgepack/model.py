@@ -17,8 +17,8 @@ from edgepack.flatbuffer import (
     op_name,
     read_flatbuffer,
 )
+from edgepack.traits import Numerics, StateKind, Traits, read_traits
 
-_STATE_OPS: Final = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"})
 _ITEM_BYTES: Final = {
     "float32": 4, "float64": 8, "float16": 2, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2,
     "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "bool": 1,
@@ -87,15 +87,28 @@ class Model:
         data: the whole flatbuffer.
         signature: the I/O contract.
         op_counts: how often each op stands in all subgraphs, sorted by name.
-        is_quantized: whether any weight or activation is below 32-bit float.
-        has_state: whether it keeps variables between invocations.
+        traits: how it stores numbers, and what it keeps between invocations.
     """
 
     data: bytes = field(repr=False)
     signature: Signature
     op_counts: tuple[tuple[str, int], ...]
-    is_quantized: bool
-    has_state: bool
+    traits: Traits = field(default_factory=Traits)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether any weight or activation is below 32-bit float."""
+        return self.traits.numerics is not Numerics.FLOAT32
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it keeps variables between invocations."""
+        return self.traits.state is not StateKind.NONE
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its samples are one stream: each answer depends on the samples before."""
+        return self.traits.state is StateKind.STREAM
 
     @cached_property
     def sha256(self) -> str:
@@ -118,7 +131,7 @@ def read_model(data: bytes) -> Model:
     try:
         signature = _read_signature(tree)
         counts = Counter(op_name(tree, op) for graph in tree.subgraphs for op in graph.operators)
-        is_quantized = any(_is_quantized(tensor) for g in tree.subgraphs for tensor in g.tensors)
+        traits = read_traits(tree)
     except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:
         raise ModelError(
             f"expected consistent tables in the TFLite flatbuffer, but reading them failed "
@@ -129,8 +142,7 @@ def read_model(data: bytes) -> Model:
         data=data,
         signature=signature,
         op_counts=tuple(sorted(counts.items())),
-        is_quantized=is_quantized,
-        has_state=not _STATE_OPS.isdisjoint(counts),
+        traits=traits,
     )
 
 
@@ -224,11 +236,6 @@ def _read_spec(fields: Fields) -> TensorSpec:
         table.close()
     fields.close()
     return TensorSpec(name=name, shape=shape, dtype=dtype, quantization=quantization)
-
-
-def _is_quantized(tensor: Any) -> bool:  # noqa: ANN401 - the generated classes are untyped
-    scales = tensor.quantization.scale if tensor.quantization is not None else None
-    return (scales is not None and len(scales) > 0) or dtype_name(tensor.type) == "float16"
 
 
 def _read_signature(tree: Any) -> Signature:  # noqa: ANN401 - the generated classes are untyped

@@ -52,6 +52,7 @@ class Scheme(StrEnum):
     WEIGHT_ONLY_INT8 = "weight_only_int8"
     INT8 = "int8"
     INT16X8 = "int16x8"
+    AS_IS = "as_is"
 
 
 class EngineName(StrEnum):

@@ -26,8 +26,6 @@ def _imported(binding: TensorBinding, spec: TensorSpec) -> ImportedModel:
         data=b"",
         signature=Signature(inputs=(spec,), outputs=()),
         op_counts=(),
-        is_quantized=False,
-        has_state=False,
     )
     return ImportedModel(model=model, source=_SOURCE, inputs=(binding,), outputs=())
 

@@ -82,7 +82,7 @@ def test_a_model_without_a_signature_takes_the_tensors_names() -> None:
 
 def test_variables_make_a_model_stateful() -> None:
     def add_state(tree: Any) -> None:  # noqa: ANN401 - untyped
-        tree.operatorCodes[0].builtinCode = schema.BuiltinOperator.READ_VARIABLE
+        tree.operatorCodes[0].builtinCode = schema.BuiltinOperator.ASSIGN_VARIABLE
         tree.operatorCodes[0].deprecatedBuiltinCode = 127
 
     assert read_model(changed(add_state)).has_state

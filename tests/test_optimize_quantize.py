@@ -8,9 +8,17 @@ from edgepack.model import Model, read_model
 from edgepack.optimize.quantize import quantize
 from edgepack.optimize.recipe import InterfaceType, stock_recipe
 from edgepack.profile import Scheme
-from tests.fixtures.models import NAMES, make_feeds, small_model, with_custom_op, without_signature
+from tests.fixtures.models import (
+    NAMES,
+    came_as,
+    make_feeds,
+    small_model,
+    with_custom_op,
+    without_signature,
+)
 
 _FLOORS_DB = {
+    Scheme.AS_IS: 300.0,
     Scheme.FLOAT32: 300.0,
     Scheme.FLOAT16: 55.0,
     Scheme.DYNAMIC_RANGE: 25.0,
@@ -35,7 +43,7 @@ def test_each_scheme_keeps_the_interface_and_stays_near_the_float_model(scheme: 
     assert quantized.signature == model.signature
     assert _sqnr_db(model, quantized) >= _FLOORS_DB[scheme]
     assert float_ops == ()
-    assert quantized.is_quantized == (scheme is not Scheme.FLOAT32)
+    assert quantized.is_quantized == (scheme not in {Scheme.FLOAT32, Scheme.AS_IS})
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cnn"])
@@ -98,13 +106,39 @@ def test_static_schemes_refuse_to_guess_ranges() -> None:
 
 
 def test_a_quantized_model_is_refused_except_as_it_is() -> None:
-    quantized, _ = quantize(small_model("cnn"), stock_recipe(Scheme.FLOAT16))
-    assert quantize(quantized, stock_recipe(Scheme.FLOAT32)) == (quantized, ())
+    model = came_as("dynamic_range")
+    assert quantize(model, stock_recipe(Scheme.AS_IS)) == (model, ())
     with pytest.raises(OptimizeError) as caught:
-        quantize(quantized, stock_recipe(Scheme.DYNAMIC_RANGE))
-    assert caught.value.message == (
-        "recipe 'dynamic_range' needs a float32 model, but this one is quantized already"
+        quantize(model, stock_recipe(Scheme.FLOAT16))
+    assert str(caught.value) == (
+        "recipe 'float16' cannot be carried out on this model: its weights are int8 already: "
+        "quantizing them again would add one rounding to another\n"
+        "Give the float model it was made from, or pack it with --recipe as_is."
     )
+
+
+@pytest.mark.parametrize("scheme", [Scheme.FLOAT32, Scheme.DYNAMIC_RANGE, Scheme.INT8])
+def test_float16_weights_are_quantized_as_the_float32_model_is(scheme: Scheme) -> None:
+    model = came_as("float16")
+    quantized, float_ops = quantize(model, stock_recipe(scheme), make_feeds(model))
+    assert quantized.signature == model.signature
+    assert float_ops == ()
+    assert _sqnr_db(model, quantized) >= _FLOORS_DB[scheme]
+    assert quantized.traits.weight_dtypes == (
+        ("float32",)
+        if scheme is Scheme.FLOAT32
+        else ("int8",)
+        if scheme is Scheme.INT8
+        else ("float32", "int8")
+    )
+
+
+@pytest.mark.parametrize("scheme", [Scheme.FLOAT16, Scheme.DYNAMIC_RANGE, Scheme.INT8])
+def test_a_stream_is_quantized_and_stays_near_over_its_whole_length(scheme: Scheme) -> None:
+    model = came_as("stream")
+    quantized, _ = quantize(model, stock_recipe(scheme), make_feeds(model))
+    assert quantized.is_stream
+    assert _sqnr_db(model, quantized) >= _FLOORS_DB[scheme]
 
 
 def test_a_model_the_runtime_cannot_run_cannot_be_calibrated() -> None:

@@ -9,13 +9,10 @@ from edgepack.errors import OptimizeError
 from edgepack.optimize import variant as variant_module
 from edgepack.optimize.recipe import InterfaceType, Recipe, stock_recipe
 from edgepack.optimize.variant import (
-    SkippedVariant,
     build_variant,
     digest_feeds,
     make_evaluation,
-    parse_skipped,
     parse_variant,
-    skipped_to_json,
     variant_to_json,
 )
 from edgepack.profile import Scheme
@@ -102,8 +99,6 @@ def test_json_gives_the_same_variant_back(cache: Cache) -> None:
     variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.25), cache)
     table = json.loads(json.dumps(variant_to_json(variant), allow_nan=False))
     assert parse_variant(table, model=variant.model) == variant
-    skipped = SkippedVariant(recipe=variant.recipe, reason="no calibration data was given")
-    assert parse_skipped(json.loads(json.dumps(skipped_to_json(skipped)))) == skipped
 
 
 def test_facts_of_another_model_are_refused(cache: Cache) -> None:

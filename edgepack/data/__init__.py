@@ -3,7 +3,7 @@
 from edgepack.data.generate import InputHint, InputRole, Range, generate_samples
 from edgepack.data.images import ColorOrder, ImageLayout, ImagePreprocessing, ResizeRule
 from edgepack.data.load import load_samples
-from edgepack.data.samples import Samples, make_samples, split_samples
+from edgepack.data.samples import Samples, halve_samples, make_samples, split_samples
 
 __all__ = [
     "ColorOrder",
@@ -15,6 +15,7 @@ __all__ = [
     "ResizeRule",
     "Samples",
     "generate_samples",
+    "halve_samples",
     "load_samples",
     "make_samples",
     "split_samples",

@@ -59,20 +59,32 @@ def split_samples(samples: Samples) -> tuple[Samples, Samples]:
     Raises:
         DataError: there are fewer than two.
     """
+    return _take(samples, slice(0, None, 2)), _take(samples, slice(1, None, 2))
+
+
+def halve_samples(samples: Samples) -> tuple[Samples, Samples]:
+    """Split the samples of a stream: its first half calibrates, its second half evaluates.
+
+    Every other step of a stream would be another stream.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    middle = samples.num_samples // 2
+    return _take(samples, slice(middle)), _take(samples, slice(middle, None))
+
+
+def _take(samples: Samples, part: slice) -> Samples:
     if samples.num_samples < _MINIMUM_TO_SPLIT:
         raise DataError(
-            "expected at least 2 samples, as every other one calibrates and the rest "
-            f"evaluates, but got {samples.num_samples}",
+            "expected at least 2 samples, as one half calibrates and the other evaluates, but "
+            f"got {samples.num_samples}",
             remedy="Give more samples, or evaluation data of their own with --eval-data.",
         )
-    halves = [
-        make_samples(
-            [(name, array[start::2]) for name, array in samples.arrays],
-            labels=None if samples.labels is None else samples.labels[start::2],
-        )
-        for start in (0, 1)
-    ]
-    return halves[0], halves[1]
+    return make_samples(
+        [(name, array[part]) for name, array in samples.arrays],
+        labels=None if samples.labels is None else samples.labels[part],
+    )
 
 
 def check_samples(

@@ -41,6 +41,7 @@ class TimedModel:
         identity: what it is, for the record.
         signature: its I/O contract.
         is_quantized: whether its answers may differ by roundings (decides the golden floors).
+        is_stream: whether its samples are one stream, so that state is kept between them.
         golden: samples with the answers that must come out; None when there are none.
         inputs: raw samples to run on when there is no golden, one entry for each input;
             empty: the runner makes values up.
@@ -50,6 +51,7 @@ class TimedModel:
     identity: ModelIdentity
     signature: Signature
     is_quantized: bool
+    is_stream: bool = False
     golden: Golden | None = None
     inputs: tuple[bytes, ...] = field(default=(), repr=False)
 
@@ -188,6 +190,7 @@ def measure_on_host(
             ),
             signature=model.signature,
             is_quantized=model.is_quantized,
+            is_stream=model.is_stream,
             inputs=inputs,
         )
         bench = _Bench(
@@ -247,7 +250,12 @@ def _check_answers(
     name = bench.device.name
     # Without golden samples the first one is run twice, to learn how long a run takes.
     num_samples = golden.num_samples if golden is not None else 2
-    request = {"mode": "outputs", "samples": num_samples, "emit": golden is not None}
+    request = {
+        "mode": "outputs",
+        "samples": num_samples,
+        "emit": golden is not None,
+        "stream": bench.model.is_stream,
+    }
     num_outputs = channel.num_output_events(signature, num_samples=num_samples)
     events = channel.talk(
         bench.device,

@@ -16,7 +16,9 @@ from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import decode_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, TensorSpec, read_model
+from edgepack.optimize.eligibility import check_eligible
 from edgepack.optimize.recipe import InterfaceType, Recipe
+from edgepack.optimize.restore import restore_float32
 from edgepack.profile import Scheme
 
 _TIMEOUT_SECONDS: Final = 3600.0
@@ -36,7 +38,7 @@ def quantize(
     of op that the quantizer fails at are left in float, one after another.
 
     Args:
-        model: float32 weights and activations.
+        model: float32 weights and activations, or float16 weights, which are restored.
         recipe: what to do; its pruning is not done here.
         calibration: real inputs of the model; needed by static schemes, unused by others.
         timeout_seconds: after which the quantizer is stopped.
@@ -46,17 +48,16 @@ def quantize(
 
     Raises:
         RecipeError: a static scheme without calibration samples.
-        OptimizeError: the model is quantized already, nothing in it can be quantized, the
-            quantizer fails, or the inputs and outputs could not be kept.
+        OptimizeError: the recipe cannot be carried out on what the model is, nothing in it can
+            be quantized, the quantizer fails, or the inputs and outputs could not be kept.
     """
-    if recipe.scheme is Scheme.FLOAT32:
+    check_eligible(model.traits, recipe)
+    if recipe.scheme is Scheme.AS_IS:
         return model, ()
     if model.is_quantized:
-        raise OptimizeError(
-            f"recipe {recipe.name!r} needs a float32 model, but this one is quantized already",
-            remedy="Give the float model it was made from, or pack it as it is with "
-            "--recipe float32.",
-        )
+        model = restore_float32(model)
+    if recipe.scheme is Scheme.FLOAT32:
+        return model, ()
     if recipe.is_static and not calibration:
         raise RecipeError(
             f"recipe {recipe.name!r} quantizes activations by ranges seen on real inputs, but "
@@ -71,6 +72,7 @@ def quantize(
         "interface": recipe.interface,
         "signature": key,
         "inputs": names if recipe.is_static else None,
+        "stream": model.is_stream,
     }
     data = model.data if model.signature.key is not None else _add_signature(model, key, names)
     float_ops: tuple[str, ...] = ()

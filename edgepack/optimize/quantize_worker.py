@@ -93,9 +93,11 @@ def _calibrate(data: bytes, tool: Any, request: dict[str, Any], feeds: Path) -> 
         mode=calibrator.CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS,
         qsv_update_func=qsv_utils.min_max_update,
     )
-    # One call a sample: variables are reset after each call, and samples are independent.
-    for sample in _named(feeds, request["inputs"]):
-        calibration.calibrate({request["signature"]: [sample]}, manager)
+    # Variable tensors are reset after each call, resource variables never (ai-edge-quantizer
+    # 0.10): one call a sample, or one for a whole stream, as when the model is run.
+    samples = _named(feeds, request["inputs"])
+    for part in [list(samples)] if request["stream"] else ([sample] for sample in samples):
+        calibration.calibrate({request["signature"]: part}, manager)
     return calibration.get_model_qsvs()
 
 

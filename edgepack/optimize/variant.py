@@ -11,7 +11,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack import child, comparison, evaluate, evaluate_worker, fidelity, flatbuffer, shares
+from edgepack import (
+    child,
+    comparison,
+    evaluate,
+    evaluate_worker,
+    fidelity,
+    flatbuffer,
+    shares,
+    traits,
+)
 from edgepack import model as model_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
@@ -27,10 +36,11 @@ from edgepack.evaluate import (
 from edgepack.fidelity import Fidelity, compare_outputs, read_fidelity
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Model, TensorSpec, read_model
+from edgepack.optimize import eligibility, quantize_worker, restore
 from edgepack.optimize import prune as prune_module
 from edgepack.optimize import quantize as quantize_module
-from edgepack.optimize import quantize_worker
 from edgepack.optimize import recipe as recipe_module
+from edgepack.optimize.eligibility import check_eligible
 from edgepack.optimize.prune import (
     PruneFacts,
     compressed_size,
@@ -40,9 +50,13 @@ from edgepack.optimize.prune import (
 )
 from edgepack.optimize.quantize import quantize
 from edgepack.optimize.recipe import Recipe, read_recipe, recipe_to_json
+from edgepack.optimize.restore import restore_float32
+from edgepack.profile import Scheme
 
 # What decides the bytes of a variant and its figures, besides our own source.
 _LIBRARIES: Final = ("ai-edge-litert", "ai-edge-quantizer", "flatbuffers", "numpy")
+# Two runs of the same numbers, which kernels may add in another order.
+_RESTORED_FLOOR_DB: Final = 80.0
 _MODEL_NAME: Final = "model.tflite"
 _FACTS_NAME: Final = "facts.json"
 
@@ -83,14 +97,6 @@ class Variant:
     compressed_bytes: int
     float_ops: tuple[str, ...] = ()
     prune_facts: PruneFacts | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SkippedVariant:
-    """A recipe that could not be carried out, and why."""
-
-    recipe: Recipe
-    reason: str
 
 
 def make_evaluation(
@@ -142,8 +148,9 @@ def build_variant(
 ) -> Variant:
     """Carry out a recipe on a float model and compare the result with it; cached.
 
-    Pruning comes before quantization. Feeds of a variant with integer inputs are quantized,
-    and its outputs dequantized, before they are compared.
+    Float16 weights are made float32 first, and pruning comes before quantization. Feeds of a
+    variant with integer inputs are quantized, and its outputs dequantized, before they are
+    compared.
 
     Args:
         model: the float model.
@@ -163,7 +170,12 @@ def build_variant(
     folder = cache.load(key)
     if folder is not None:
         return _read_entry(folder)
-    pruned, facts = prune(model, recipe.prune) if recipe.prune else (model, None)
+    check_eligible(model.traits, recipe)
+    base = model
+    if model.is_quantized and recipe.scheme is not Scheme.AS_IS:
+        base = restore_float32(model)
+        _prove_restored(base, recipe, evaluation)
+    pruned, facts = prune(base, recipe.prune) if recipe.prune else (base, None)
     candidate, float_ops = quantize(pruned, recipe, calibration)
     variant = Variant(
         recipe=recipe,
@@ -181,6 +193,17 @@ def build_variant(
     record = json.dumps(variant_to_json(variant), sort_keys=True)
     cache.store(key, {_MODEL_NAME: candidate.data, _FACTS_NAME: record.encode()})
     return variant
+
+
+def _prove_restored(base: Model, recipe: Recipe, evaluation: EvaluationSet) -> None:
+    """Refuse a model made float32 again that does not answer as the one with float16 weights."""
+    proof = evaluate_candidate(base, recipe, evaluation)
+    if proof.sqnr_db < _RESTORED_FLOOR_DB:
+        raise OptimizeError(
+            f"recipe {recipe.name!r}: expected the answers of the float16 weights from the same "
+            f"weights in float32, but they are {proof.sqnr_db:.1f} dB apart",
+            remedy="Give the float32 model it was made from, or pack it with --recipe as_is.",
+        )
 
 
 def evaluate_candidate(candidate: Model, recipe: Recipe, evaluation: EvaluationSet) -> Fidelity:
@@ -250,30 +273,6 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
     return variant
 
 
-def skipped_to_json(skipped: SkippedVariant) -> dict[str, object]:
-    """Give a skipped variant as JSON values."""
-    return {"recipe": recipe_to_json(skipped.recipe), "skipped_reason": skipped.reason}
-
-
-def parse_skipped(table: Mapping[str, object]) -> SkippedVariant:
-    """Read a skipped variant from JSON values.
-
-    Raises:
-        OptimizeError: it breaks the schema; all faults are listed.
-    """
-    fields = Fields(table)
-    skipped = SkippedVariant(
-        recipe=read_recipe(fields.table("recipe", required=True)),
-        reason=fields.text("skipped_reason"),
-    )
-    fields.close()
-    if fields.faults:
-        raise OptimizeError(
-            join_faults("skipped variant", fields.faults), remedy="Build the variant again."
-        )
-    return skipped
-
-
 def _convert(
     change: Any,  # noqa: ANN401 - quantize_array or dequantize_array
     arrays: Sequence[NDArray[Any]],
@@ -293,6 +292,7 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
         source=source_digest(
             child,
             comparison,
+            eligibility,
             evaluate,
             evaluate_worker,
             fidelity,
@@ -302,7 +302,9 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             quantize_module,
             quantize_worker,
             recipe_module,
+            restore,
             shares,
+            traits,
         ),
         libraries=json.dumps({name: version(name) for name in _LIBRARIES}),
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgepack.measure.record import Measurement
     from edgepack.measure.stats import LatencySummary
     from edgepack.optimize.choose import Choice, Floors
-    from edgepack.optimize.variant import SkippedVariant, Variant
+    from edgepack.optimize.variant import Variant
 
 # What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
 _USED_FEATURES: Final = (
@@ -270,11 +270,6 @@ def summarize_variant(
         else None,
         sha256=variant.model.sha256,
     )
-
-
-def summarize_skipped(skipped: "SkippedVariant") -> VariantRow:
-    """Give the row of a variant that could not be built."""
-    return VariantRow(recipe=skipped.recipe.name, skipped_reason=skipped.reason)
 
 
 def summarize_pack(

@@ -7,7 +7,8 @@ tflite_runtime, which FOLDER may hold. One process is one launch.
 A request has `mode`, `model` (a path), `threads`, optionally `module` (the runtime's), and
 `inputs`: for each input in the runtime's order a file of raw little-endian samples, one after
 another; an empty list asks for made-up inputs. Mode `outputs` has `samples` (how many) and
-`emit` (false: run the first one so often, and send no outputs); mode `latency` has `plan`.
+`emit` (false: run the first one so often, and send no outputs), and optionally `stream` (true:
+the samples are one stream, so that variables are not reset); mode `latency` has `plan`.
 Every line on standard output is an object with `event`: `engine`, then `sample` and `output`,
 or `init`, `first` and `launch`; at last `done`, or `error` with `kind` and `message` and exit
 code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
@@ -232,8 +233,10 @@ def _invoke(interpreter: Any) -> int:
 def _emit_outputs(interpreter: Any, request: Request, emit: Emit) -> None:
     for sample in range(int(request["samples"])):
         _feed(interpreter, request, sample if request["emit"] else 0)
-        # A model with variables starts afresh with each sample: samples are independent.
-        interpreter.reset_all_variables()
+        # Variable tensors start afresh with each sample unless the samples are a stream.
+        # Resource variables are never reset by this call (LiteRT 2.3).
+        if not request.get("stream"):
+            interpreter.reset_all_variables()
         run_ns = _invoke(interpreter)
         emit({"event": "sample", "sample": sample, "run_ns": run_ns})
         if not request["emit"]:

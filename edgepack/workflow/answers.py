@@ -13,6 +13,7 @@ import numpy as np
 import edgepack.child as child_module
 import edgepack.evaluate as evaluate_module
 import edgepack.evaluate_worker as worker_module
+import edgepack.traits as traits_module
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.errors import CacheError
 from edgepack.evaluate import Answers, Feeds, RunModel, run_model
@@ -33,7 +34,11 @@ def keep_answers(cache: Cache) -> RunModel:
             model=model.sha256,
             feeds=digest_feeds(feeds),
             source=source_digest(
-                child_module, evaluate_module, worker_module, sys.modules[__name__]
+                child_module,
+                evaluate_module,
+                traits_module,
+                worker_module,
+                sys.modules[__name__],
             ),
             engine=version("ai-edge-litert"),
             machine=platform.machine(),

@@ -56,6 +56,7 @@ def bench_bundle(
         ),
         signature=manifest.signature,
         is_quantized=model.is_quantized,
+        is_stream=model.is_stream,
         golden=bundle.golden(),
     )
     measurement = measure(
@@ -108,6 +109,7 @@ def bench_model(
         ),
         signature=model.signature,
         is_quantized=model.is_quantized,
+        is_stream=model.is_stream,
         golden=golden,
     )
     return measure(

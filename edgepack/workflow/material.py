@@ -1,21 +1,38 @@
 """What variants are built from and judged by: the imported model, its data and its parity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edgepack.bundle.manifest import Parity, ParityRecord
 from edgepack.cache import Cache
-from edgepack.data import Samples, generate_samples, load_samples, split_samples
+from edgepack.contract import ContractPlan, make_plan, plan_source, prove_shape, shape_model
+from edgepack.contract.describe import describe_contract
+from edgepack.contract.record import IOContract
+from edgepack.contract.samples import (
+    check_raw,
+    generate_raw,
+    raw_specs,
+    shaped_feeds,
+    source_samples,
+)
+from edgepack.data import (
+    ImagePreprocessing,
+    Samples,
+    halve_samples,
+    load_samples,
+    split_samples,
+)
 from edgepack.errors import DataError
 from edgepack.evaluate import Feeds, RunModel
 from edgepack.importers import (
+    Attempt,
     ImportedModel,
     ParityReport,
+    detect_format,
     import_verified,
-    model_feeds,
 )
-from edgepack.model import TensorSpec
+from edgepack.model import Model, TensorSpec
 from edgepack.optimize.variant import EvaluationSet, make_evaluation
 from edgepack.workflow.answers import keep_answers
 from edgepack.workflow.request import PackRequest, StepCallback
@@ -31,8 +48,11 @@ class Material:
     """Everything the variants of one model are built and judged with.
 
     Attributes:
-        imported: the float model and its source.
+        imported: the float model as it was converted, and its source.
+        attempts: the converters that were tried.
         parity: how near they are; None when the source is TFLite itself.
+        model: the float model with the inputs and outputs that were asked for.
+        contract: what its inputs want and its outputs mean.
         calibration: the user's samples for static schemes.
         evaluation: the samples fidelity is judged on; generated for want of real ones.
         calibration_feeds: the calibration samples in the model's layout.
@@ -41,7 +61,10 @@ class Material:
     """
 
     imported: ImportedModel
+    attempts: tuple[Attempt, ...]
     parity: Parity | None
+    model: Model
+    contract: IOContract
     calibration: Samples | None
     evaluation: Samples
     calibration_feeds: Feeds | None
@@ -53,18 +76,22 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
     """Import the model, read its data, check its parity, and ask it for the reference answers.
 
     Raises:
-        EdgePackError: as `import_verified`, `load_samples` and `run_model`.
+        EdgePackError: as `import_verified`, `load_samples`, `make_plan`, `prove_shape` and
+            `run_model`.
     """
     on_step(f"reading {request.model.name}")
     class_names = _read_class_names(request.class_names)
-    loaded: list[tuple[Samples | None, Samples]] = []
+    source_format = detect_format(request.model)
+    loaded: list[_Loaded] = []
 
     def read_samples(specs: tuple[TensorSpec, ...]) -> Samples | None:
+        plan = plan_source(specs, source_format, request.contract)
         # The source's inputs are the same whatever converts it, so data are read once.
         if not loaded:
-            loaded.append(_load_data(request, specs, class_names))
-        calibration, evaluation = loaded[0]
-        return calibration or (evaluation if request.data.evaluation is not None else None)
+            loaded.append(_load_data(request, specs, plan, class_names))
+        calibration, evaluation = loaded[0].split(is_stream=False)
+        first = calibration or evaluation
+        return None if first is None else source_samples(first, plan)
 
     verified = import_verified(
         request.model,
@@ -74,58 +101,112 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
         cache=cache,
         on_progress=on_step,
     )
-    imported, parity = verified.imported, verified.parity
+    imported = verified.imported
     _check_class_names(request, class_names, imported)
-    calibration, evaluation = loaded[0]
-    feeds = model_feeds(imported, evaluation)
+    plan = make_plan(imported, request.contract)
+    model = shape_model(imported.model, plan)
+    calibration, given = loaded[0].split(is_stream=imported.model.is_stream)
+    evaluation = given or generate_raw(imported, plan, num_samples=_NUM_GENERATED, seed=_SEED)
     run = keep_answers(cache)
+    if not plan.is_empty:
+        on_step("proving the shaped inputs and outputs")
+        prove_shape(imported, plan, model, evaluation, run=run)
     return Material(
         imported=imported,
-        parity=_record_parity(parity),
+        attempts=verified.attempts,
+        parity=_record_parity(verified.parity),
+        model=model,
+        contract=describe_contract(
+            imported,
+            plan,
+            images=_stated_images(request, plan),
+            samples=calibration or given,
+            num_class_names=len(class_names),
+        ),
         calibration=calibration,
         evaluation=evaluation,
-        calibration_feeds=model_feeds(imported, calibration) if calibration else None,
-        evaluation_set=make_evaluation(imported.model, feeds, labels=evaluation.labels, run=run),
+        calibration_feeds=shaped_feeds(imported, plan, calibration) if calibration else None,
+        evaluation_set=make_evaluation(
+            model, shaped_feeds(imported, plan, evaluation), labels=evaluation.labels, run=run
+        ),
         run=run,
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """The user's data as they were read: raw values where the model preprocesses them.
+
+    Attributes:
+        calibration: for static schemes; None when none were given for them.
+        evaluation: None when the calibration samples are to be shared, or none were given.
+    """
+
+    calibration: Samples | None
+    evaluation: Samples | None
+
+    def split(self, *, is_stream: bool) -> tuple[Samples | None, Samples | None]:
+        """Give the samples to calibrate and to evaluate on."""
+        if self.evaluation is not None or self.calibration is None:
+            return self.calibration, self.evaluation
+        return (halve_samples if is_stream else split_samples)(self.calibration)
+
+
 def _load_data(
-    request: PackRequest, specs: tuple[TensorSpec, ...], class_names: tuple[str, ...]
-) -> tuple[Samples | None, Samples]:
+    request: PackRequest,
+    specs: tuple[TensorSpec, ...],
+    plan: ContractPlan,
+    class_names: tuple[str, ...],
+) -> _Loaded:
     data = request.data
-    if data.source is None:
-        if data.evaluation is None:
-            if data.labels is not None:
-                raise DataError(
-                    "--labels: there are no samples for these labels",
-                    remedy="Give the samples too: --data or --eval-data.",
-                )
-            return None, generate_samples(specs, num_samples=_NUM_GENERATED, seed=_SEED)
-        samples = None
-    else:
+    if data.source is None and data.evaluation is None:
+        if data.labels is not None:
+            raise DataError(
+                "--labels: there are no samples for these labels",
+                remedy="Give the samples too: --data or --eval-data.",
+            )
+        return _Loaded(calibration=None, evaluation=None)
+
+    def load(source: str, labels: Path | None) -> Samples:
         samples = load_samples(
-            data.source,
-            inputs=specs,
-            images=data.images,
-            labels=None if data.evaluation else data.labels,
+            source,
+            inputs=raw_specs(specs, plan),
+            images=_images(request, plan),
+            labels=labels,
             class_names=class_names,
         )
+        check_raw(samples, plan)
+        return samples
+
     if data.evaluation is not None:
-        evaluation = load_samples(
-            data.evaluation,
-            inputs=specs,
-            images=data.images,
-            labels=data.labels,
-            class_names=class_names,
+        return _Loaded(
+            calibration=None if data.source is None else load(data.source, None),
+            evaluation=load(data.evaluation, data.labels),
         )
-        return samples, evaluation
-    if samples is None or samples.num_samples < 2:  # noqa: PLR2004 - one to calibrate, one to evaluate
+    samples = load(str(data.source), data.labels)
+    if samples.num_samples < 2:  # noqa: PLR2004 - one to calibrate, one to evaluate
         raise DataError(
             f"{data.source}: expected at least two samples, one to calibrate and one to evaluate",
             remedy="Give more samples, or evaluation samples of their own with --eval-data.",
         )
-    return split_samples(samples)
+    return _Loaded(calibration=samples, evaluation=None)
+
+
+def _images(request: PackRequest, plan: ContractPlan) -> ImagePreprocessing | None:
+    """Give how pictures become samples: as they are where the model takes raw values."""
+    images = request.data.images
+    if any(each.is_raw for each in plan.inputs):
+        return replace(images or ImagePreprocessing(), scale=1.0)
+    return images
+
+
+def _stated_images(request: PackRequest, plan: ContractPlan) -> ImagePreprocessing | None:
+    """Give how pictures become an input, when the options or a folder of them tell."""
+    data = request.data
+    folders = [each for each in (data.source, data.evaluation) if each and Path(each).is_dir()]
+    if folders or data.images is not None:
+        return _images(request, plan) or ImagePreprocessing()
+    return None
 
 
 def _record_parity(report: ParityReport) -> Parity | None:

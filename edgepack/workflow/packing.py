@@ -26,9 +26,12 @@ from edgepack.errors import (
     OutputError,
 )
 from edgepack.measure.validity import VerdictName
+from edgepack.model import Model
 from edgepack.optimize.choose import Candidate, Choice, choose, judge
+from edgepack.optimize.eligibility import describe, find_refusal, fit_recipes
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant, build_variant
+from edgepack.profile import Scheme
 from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import Outcome, PackRequest, PackResult, StepCallback
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
@@ -54,8 +57,10 @@ def pack_model(
         check_identity(request.name or "model", request.version or "0")
     extra_files = _read_extra_files(request)
     material = prepare_material(request, cache=cache, on_step=on_step)
+    traits = material.model.traits
+    recipes = request.recipes if request.explicit else fit_recipes(request.recipes, traits)
     outcomes: list[Outcome] = []
-    for recipe in request.recipes:
+    for recipe in recipes:
         outcome = _build(recipe, request, material, cache=cache, on_step=on_step)
         outcomes.append(_measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step))
     measured_on = rig.device.name if rig else HOST if host_is(request.profile) else None
@@ -91,15 +96,16 @@ def _build(
     cache: Cache,
     on_step: StepCallback,
 ) -> Outcome:
-    is_quantized = material.imported.model.is_quantized  # which no data could help
-    if recipe.is_static and not (material.calibration or is_quantized or request.is_forced):
-        return Outcome(
-            recipe=recipe, skipped_reason="needs calibration data: give some with --data"
-        )
+    if not request.is_forced:
+        refusal = find_refusal(material.model.traits, recipe)
+        if refusal is None and recipe.is_static and not material.calibration:
+            refusal = "needs calibration data: give some with --data"
+        if refusal is not None:
+            return Outcome(recipe=recipe, skipped_reason=refusal)
     on_step(f"building {recipe.name}")
     try:
         variant = build_variant(
-            material.imported.model,
+            material.model,
             recipe,
             calibration=material.calibration_feeds,
             evaluation=material.evaluation_set,
@@ -140,7 +146,7 @@ def _measure(
         device = measure_on_rig(
             rig,
             outcome.variant,
-            material.imported.model,
+            material.model,
             feeds,
             profile=request.profile,
             name=request.model.name,
@@ -238,7 +244,7 @@ def _write(
         ),
         model=variant.model,
         golden=make_golden(
-            material.imported.model,
+            material.model,
             variant.model,
             material.evaluation_set.feeds,
             run=material.run,
@@ -300,10 +306,30 @@ def _doubts(outcomes: Sequence[Outcome], choice: Choice, *, is_device: bool) -> 
     return (f"the choice rests on doubtful latencies of {', '.join(doubtful)}: {remedy}",)
 
 
+def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
+    """Say what a model's own nature means for its variants and their figures."""
+    warnings: list[str] = []
+    if chosen.recipe.scheme is Scheme.AS_IS and model.is_quantized:
+        warnings.append(
+            f"the model is packed as it is ({describe(model.traits)}): its fidelity is to itself"
+        )
+    if model.is_stream:
+        warnings.append(
+            "the model keeps state: its samples are run as one stream, in order, from the state "
+            "it starts with"
+        )
+    signatures = model.traits.signatures
+    if len(signatures) > 1:
+        warnings.append(
+            f"the model has {len(signatures)} signatures ({', '.join(signatures)}): "
+            f"{model.signature.key} is judged and measured"
+        )
+    return warnings
+
+
 def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
     warnings: list[str] = []
-    if material.imported.model.is_quantized:
-        warnings.append("the model is quantized already: it is packed as it is")
+    warnings += _source_warnings(material.model, chosen)
     if chosen.outside:
         warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
     if request.data.source is None and request.data.evaluation is None:
