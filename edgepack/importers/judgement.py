@@ -111,8 +111,8 @@ def describe_output(parity: OutputParity, *, missed: float | None, minimum_db: f
             f"{parity.output}: SQNR {parity.sqnr_db:.1f} dB, max abs error "
             f"{parity.max_abs_error:.3g}, cosine {parity.cosine:.6f}"
         )
-    if parity.top1_agreement is not None and parity.top1_agreement < 1:
-        text += f", top-1 {parity.top1_agreement:.1%}"
+        if parity.top1_agreement is not None and parity.top1_agreement < 1:
+            text += f", top-1 {parity.top1_agreement:.1%}"
     part = parity.worst_slice
     if missed is not None and part is not None and parity.sqnr_db >= minimum_db:
         text += f", but index {part.index} of axis {part.axis} has {part.sqnr_db:.1f} dB"

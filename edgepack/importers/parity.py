@@ -16,6 +16,7 @@ from edgepack import evaluate as evaluate_module
 from edgepack import evaluate_worker
 from edgepack import fidelity as fidelity_module
 from edgepack.cache import Cache, digest_parts, source_digest
+from edgepack.comparison import LIMIT_DB
 from edgepack.data import Samples
 from edgepack.errors import ModelError, ParityError
 from edgepack.evaluate import run_model
@@ -232,13 +233,21 @@ def _judge(figures: Figures, path: Path, *, reference: str, minimum_db: float) -
         ]
         limit_db, worst = min(missed, key=lambda entry: entry[0])
         kind = "generated samples" if seeds else "samples"
-        data = "Give real samples with --data, fix" if seeds else "Fix"
+        # Nothing is left to accept where there is no number to compare.
+        accept = (
+            f", or accept the difference with `--allow-parity {math.floor(limit_db)}`, which is "
+            "recorded"
+            if limit_db > -LIMIT_DB
+            else ""
+        )
+        data = "Fix"
+        if seeds:
+            data = f"Give real samples with --data,{'' if accept else ' or'} fix"
         raise DifferenceError(
             f"{path}: expected at least {minimum_db:g} dB between {reference} and the "
             f"converted model on every output, but on {num_samples} {kind} it has\n"
             + "\n".join(f"  {line}" for line in lines),
-            remedy=f"{data} the source model, or accept the difference with "
-            f"`--allow-parity {math.floor(limit_db)}`, which is recorded.",
+            remedy=f"{data} the source model{accept}.",
             seed=worst.seed,
         )
     return ParityReport(
