@@ -5,7 +5,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgepack.data import generate_samples, load_samples, make_samples, split_samples
+from edgepack.data import (
+    generate_samples,
+    halve_samples,
+    load_samples,
+    make_samples,
+    split_samples,
+)
 from edgepack.data.samples import check_samples
 from edgepack.errors import DataError
 from edgepack.model import TensorSpec
@@ -193,3 +199,12 @@ def test_generated_samples_are_plausible_and_the_same_for_a_seed() -> None:
     assert arrays["bytes"].max() > 128
     assert arrays["ids"].min() >= 0
     assert arrays["ids"].max() < 8
+
+
+def test_a_stream_is_cut_in_the_middle() -> None:
+    whole = make_samples([("x", np.arange(5.0))], labels=np.arange(5))
+    first, second = halve_samples(whole)
+    assert first.arrays[0][1].tolist() == [0, 1]
+    assert second.arrays[0][1].tolist() == [2, 3, 4]
+    assert second.labels is not None
+    assert second.labels.tolist() == [2, 3, 4]

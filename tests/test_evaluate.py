@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from edgepack.child import run_child
 from edgepack.errors import DataError, ModelError
 from edgepack.evaluate import dequantize_array, quantize_array, run_model
 from edgepack.model import Quantization, TensorSpec, read_model
-from tests.fixtures.models import NAMES, make_feeds, small_model, with_custom_op
+from tests.fixtures.models import NAMES, came_as, make_feeds, small_model, with_custom_op
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,3 +141,29 @@ def test_integers_survive_the_round_trip(scale: float, point: int, values: list[
     )
     integers = np.array(values, np.int8)
     assert quantize_array(dequantize_array(integers, spec), spec).tolist() == values
+
+
+def test_a_streams_samples_are_run_in_order_from_its_first_state() -> None:
+    model = came_as("stream")
+    (first,), (second,) = make_feeds(model, num_samples=2)
+    interpreter = Interpreter(model_content=model.data)
+    interpreter.allocate_tensors()
+    expected = []
+    for frame in (first, second, first):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame)
+        interpreter.invoke()
+        expected.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    answers = run_model(model, [(first,), (second,), (first,)])
+    np.testing.assert_array_equal(
+        np.concatenate([each for (each,) in answers]), np.concatenate(expected)
+    )
+    assert not np.array_equal(answers[0][0], answers[2][0])
+    # The next run begins with the first state again.
+    np.testing.assert_array_equal(run_model(model, [(first,)])[0][0], answers[0][0])
+
+
+def test_each_sequence_begins_with_no_state() -> None:
+    model = came_as("lstm")
+    (feed,) = make_feeds(model, num_samples=1)
+    (first,), (second,) = run_model(model, [feed, feed])
+    np.testing.assert_array_equal(first, second)

@@ -188,20 +188,35 @@ def test_a_quantized_model_with_state_is_packed_as_it_is(
     run: RunCommand, fetch_model: FetchModel, device_root: Path
 ) -> None:
     alexa = next(path for path in fetch_model("wake-words") if path.stem == "alexa")
-    assert "quantized, keeps state" in run("inspect", alexa).out
+    shown = run("inspect", alexa).out
+    assert "quantized: int8 weights and activations, keeps state" in shown
+    assert "its weights and activations are int8 already: the float values are gone" in shown
+    recipes = run("inspect", alexa, "--json").json()["model"]["recipes"]
+    assert [each["name"] for each in recipes if each["offered"]] == ["as_is"]
     ran = run(
         *("pack", alexa, "--target", "laptop-x86-64", "-o", "alexa.edgepack", "--json"),
     )
     assert ran.code == 0, ran.err
     answer = ran.json()
-    assert answer["chosen"] == "float32"
-    assert "the model is quantized already: it is packed as it is" in answer["warnings"]
+    assert answer["chosen"] == "as_is"
+    assert answer["warnings"][:2] == [
+        (
+            "the model is packed as it is (quantized: int8 weights and activations, keeps state: "
+            "its samples are one stream, in order): its fidelity is to itself"
+        ),
+        (
+            "the model keeps state: its samples are run as one stream, in order, from the state "
+            "it starts with"
+        ),
+    ]
     variants = _by_recipe(answer)
-    assert variants["float32"]["size_bytes"] == alexa.stat().st_size
+    assert variants["as_is"]["size_bytes"] == alexa.stat().st_size
     for name in ("int8", "float16", "dynamic_range"):
         assert variants[name]["skipped_reason"] == (
-            f"recipe {name!r} needs a float32 model, but this one is quantized already"
+            "its weights and activations are int8 already: the float values are gone"
         )
+    pushed = run("push", "alexa.edgepack", "local:", "--root", device_root, "--json")
+    assert pushed.code == 0, pushed.err
     timed = run("bench", "alexa.edgepack", "local:", "--root", device_root, *QUICK, "--json")
     assert timed.code == 0, timed.err
     assert timed.json()["golden"]["passed"]

@@ -17,6 +17,7 @@ from edgepack.measure.drive import RUNNER_PATH
 from edgepack.model import Model, load_model, read_model
 from edgepack.runner import tflite
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
+from tests.fixtures.models import KINDS, came_as, make_feeds
 
 PLAN = {
     "warmup_runs": 3,
@@ -86,6 +87,18 @@ def test_outputs_are_those_of_the_host_bit_for_bit(tmp_path: Path, name: str) ->
     for event, (array,) in zip(outputs, expected, strict=True):
         assert base64.b64decode(event["data"]) == array.tobytes()
         assert (event["dtype"], tuple(event["shape"])) == (array.dtype.name, array.shape)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_state_stays_between_the_samples_of_a_stream_only(tmp_path: Path, *, stream: bool) -> None:
+    model = came_as("lstm")
+    (feed,) = make_feeds(model, num_samples=1)
+    (path,) = write_feeds(tmp_path, [feed, feed])
+    asked = request("outputs", KINDS / "lstm.tflite", [path], stream=stream)
+    code, events, _ = run(asked)
+    assert code == 0
+    first, second = (each["data"] for each in events if each["event"] == "output")
+    assert (first != second) == stream
 
 
 def sample_feeds(model: Model, count: int) -> list[tuple[Any, ...]]:

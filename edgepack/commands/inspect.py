@@ -12,16 +12,22 @@ from edgepack.commands.options import EXISTING_FILE, json_option
 if TYPE_CHECKING:
     from edgepack.bundle.archive import Bundle
     from edgepack.model import Model, TensorSpec
+    from edgepack.traits import Traits
 
 
 @click.command()
 @click.argument("subject", type=EXISTING_FILE, metavar="TFLITE|BUNDLE")
 @json_option
 def inspect(*, subject: Path, as_json: bool) -> None:
-    """Show the inputs, outputs, ops and origin of a .tflite model or a bundle."""
+    """Show what a .tflite model or a bundle holds, and what may still be done to it.
+
+    Listed are inputs, outputs, ops and origin, how the model stores numbers, whether it keeps
+    state, and which recipes it can be packed by or why not.
+    """
     from edgepack.bundle.archive import Bundle
     from edgepack.bundle.manifest import MODEL_PATH, manifest_to_json
     from edgepack.model import read_model, signature_to_json
+    from edgepack.optimize.eligibility import list_offers
 
     content = open_subject(subject).content
     is_bundle = isinstance(content, Bundle)
@@ -35,6 +41,11 @@ def inspect(*, subject: Path, as_json: bool) -> None:
                 "ops": dict(model.op_counts),
                 "is_quantized": model.is_quantized,
                 "has_state": model.has_state,
+                "traits": _traits_json(model.traits),
+                "recipes": [
+                    {"name": offer.name, "offered": offer.refusal is None, "reason": offer.refusal}
+                    for offer in list_offers(model.traits)
+                ],
             }
         }
         if isinstance(content, Bundle):
@@ -76,6 +87,8 @@ def _show_bundle(bundle: "Bundle") -> None:
 def _show_model(model: "Model") -> None:
     from rich.table import Table
 
+    from edgepack.optimize.eligibility import describe, list_offers
+
     table = Table(box=None, pad_edge=False)
     for column in ("", "name", "shape", "dtype", "quantization"):
         table.add_column(column)
@@ -84,12 +97,44 @@ def _show_model(model: "Model") -> None:
             shape = "x".join(str(size) for size in spec.shape) or "scalar"
             table.add_row(side, spec.name, shape, spec.dtype, _quantization(spec))
     print_table(table)
-    kinds = [
-        "quantized" if model.is_quantized else "float32",
-        *(["keeps state"] if model.has_state else []),
-    ]
-    click.echo(f"{model.num_bytes} bytes, {', '.join(kinds)}, sha256 {model.sha256}")
+    click.echo(f"{model.num_bytes} bytes, {describe(model.traits)}, sha256 {model.sha256}")
     click.echo("ops: " + ", ".join(f"{name} {count}" for name, count in model.op_counts))
+    for fact in _facts(model.traits):
+        click.echo(fact)
+    click.echo()
+    offers = Table(box=None, pad_edge=False)
+    offers.add_column("recipe")
+    offers.add_column("")
+    for offer in list_offers(model.traits):
+        offers.add_row(
+            offer.name, "offered" if offer.refusal is None else f"refused: {offer.refusal}"
+        )
+    print_table(offers)
+
+
+def _facts(traits: "Traits") -> list[str]:
+    """Give what else a runner of the model must know, one fact a line."""
+    facts: list[str] = []
+    if len(traits.signatures) > 1:
+        facts.append(f"signatures: {', '.join(traits.signatures)}")
+    if traits.custom_ops:
+        facts.append(f"ops outside TFLite: {', '.join(traits.custom_ops)}")
+    if traits.open_inputs:
+        facts.append(f"inputs with open dimensions: {', '.join(traits.open_inputs)}")
+    return facts
+
+
+def _traits_json(traits: "Traits") -> dict[str, object]:
+    return {
+        "numerics": traits.numerics.value,
+        "weight_dtypes": list(traits.weight_dtypes),
+        "state": traits.state.value,
+        "is_sparse": traits.is_sparse,
+        "has_loop": traits.has_loop,
+        "custom_ops": list(traits.custom_ops),
+        "signatures": list(traits.signatures),
+        "open_inputs": list(traits.open_inputs),
+    }
 
 
 def _quantization(spec: "TensorSpec") -> str:

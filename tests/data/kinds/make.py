@@ -57,7 +57,7 @@ def make_classifier() -> keras.Model:
     )
 
 
-class Stream(tf.Module):  # type: ignore[misc] - TensorFlow has no types
+class Stream(tf.Module):  # type: ignore[misc]
     """Score a window of the last five frames, of which each call brings one."""
 
     def __init__(self) -> None:
