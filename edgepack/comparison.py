@@ -2,12 +2,29 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 LIMIT_DB: Final = 300.0
+
+
+class Judgement(StrEnum):
+    """By what an output of a converted model was found to be its source's.
+
+    `SQNR`: the ratio of signal to difference. `ROUNDING`: it differs by no more than rounding
+    of the size of value it was computed from. `EQUAL`: its integers or truth values are the
+    same. `CONSTANT` and `SATURATED`: it agrees, but is the same on all inputs that were tried,
+    or nothing but 0 and 1, so that a wrong model's might agree as well.
+    """
+
+    SQNR = "sqnr"
+    ROUNDING = "rounding"
+    EQUAL = "equal"
+    CONSTANT = "constant"
+    SATURATED = "saturated"
 
 
 @dataclass(slots=True)

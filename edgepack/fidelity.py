@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack._fields import Fields, describe, join_faults
-from edgepack.comparison import LIMIT_DB, Sums, add_arrays, cosine, ratio_db
+from edgepack.comparison import LIMIT_DB, Judgement, Sums, add_arrays, cosine, ratio_db
 from edgepack.errors import DataError, ModelError
 from edgepack.shares import paired_drop_interval, wilson_interval
 
@@ -36,6 +36,7 @@ _ID_BYTES: Final = 4
 __all__ = [
     "LIMIT_DB",
     "Fidelity",
+    "Judgement",
     "OutputFidelity",
     "compare_outputs",
     "paired_drop_interval",

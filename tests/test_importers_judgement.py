@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgepack.importers.figures import Judgement, find_constant, measure_outputs
+from edgepack.fidelity import Judgement
+from edgepack.importers.figures import find_constant, measure_outputs
 from edgepack.importers.judgement import OutputParity, describe_output, judge_output
 
 Array = NDArray[np.generic]

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 from edgepack.cache import Cache
 from edgepack.data.samples import make_samples
 from edgepack.errors import ConversionError, DataError, ModelError, ParityError
-from edgepack.importers import Judgement, TensorBinding, check_parity, import_model
+from edgepack.fidelity import Judgement
+from edgepack.importers import TensorBinding, check_parity, import_model
 from tests.fixtures.importers import GetOptions, save_onnx, weights_of
 
 pytestmark = pytest.mark.toolchain

@@ -4,7 +4,6 @@ from edgepack.importers.binding import ImportedModel, TensorBinding, model_feeds
 from edgepack.importers.chain import Attempt, VerifiedImport, import_verified
 from edgepack.importers.convert import import_model
 from edgepack.importers.detection import detect_format
-from edgepack.importers.figures import Judgement
 from edgepack.importers.judgement import OutputParity
 from edgepack.importers.parity import ParityReport, check_parity
 from edgepack.importers.source import (
@@ -22,7 +21,6 @@ __all__ = [
     "Converter",
     "ImportOptions",
     "ImportedModel",
-    "Judgement",
     "OutputParity",
     "ParityReport",
     "SourceFormat",

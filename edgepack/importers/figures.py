@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.fidelity import compare_outputs, sqnr_db
+from edgepack.fidelity import Judgement, compare_outputs, sqnr_db
 from edgepack.importers.slices import WorstSlice, find_worst_slice
 
 Outputs = Sequence[Sequence[NDArray[Any]]]
@@ -19,16 +18,6 @@ Outputs = Sequence[Sequence[NDArray[Any]]]
 ROUNDING: Final = 5e-7
 # By how many roundings an output must move before it shows that anything was computed.
 _TOLD_APART: Final = 10.0
-
-
-class Judgement(StrEnum):
-    """By what an output was found near enough, or that nothing can be found."""
-
-    SQNR = "sqnr"
-    ROUNDING = "rounding"
-    EQUAL = "equal"
-    CONSTANT = "constant"
-    SATURATED = "saturated"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgepack.comparison import LIMIT_DB
-from edgepack.importers.figures import ROUNDING, Judgement, OutputFigures
+from edgepack.fidelity import Judgement
+from edgepack.importers.figures import ROUNDING, OutputFigures
 from edgepack.importers.slices import WorstSlice
 
 # How far below the limit a single slice may be: real conversions lose some dB in small values,

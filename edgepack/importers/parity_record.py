@@ -7,7 +7,8 @@ from pathlib import Path
 from edgepack._fields import Fields, join_faults
 from edgepack.comparison import LIMIT_DB
 from edgepack.errors import DataError
-from edgepack.importers.figures import Judgement, OutputFigures
+from edgepack.fidelity import Judgement
+from edgepack.importers.figures import OutputFigures
 from edgepack.importers.slices import WorstSlice
 
 

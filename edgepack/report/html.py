@@ -32,7 +32,15 @@ from edgepack.report.markup import (
     table,
     text_of,
 )
-from edgepack.report.rows import Standing, figure_rows, launch_rows, standing
+from edgepack.report.rows import (
+    Standing,
+    figure_rows,
+    launch_rows,
+    parity_basis,
+    parity_notes,
+    parity_samples,
+    standing,
+)
 from edgepack.report.style import STYLE_SHEET
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -339,13 +347,17 @@ def _parity(parity: ParitySummary) -> str:
     rows = (
         f"<tr>{row_head(row.output)}{cell(decibels(row.sqnr_db))}"
         f"{cell(small_number(row.max_abs_error))}"
-        f"{cell(f'{row.cosine:.6f}' if row.cosine is not None else ABSENT)}</tr>"
+        f"{cell(f'{row.cosine:.6f}' if row.cosine is not None else ABSENT)}"
+        f"{cell(parity_basis(row), number=False)}</tr>"
         for row in parity.rows
     )
-    inputs = "generated sample" if parity.generated else "given sample"
     caption = (
         f"The converted float model against {plain(parity.reference, longest=80)} on "
-        f"{count(parity.num_samples, inputs)}; at least {parity.minimum_db:g} dB was required"
+        f"{parity_samples(parity)}; at least {parity.minimum_db:g} dB was required"
     )
-    columns = (("Output", False), ("SQNR", True), ("Max abs error", True), ("Cosine", True))
+    columns = (
+        *(("Output", False), ("SQNR", True), ("Max abs error", True), ("Cosine", True)),
+        ("Judged by", False),
+    )
+    caption = "; ".join((caption, *parity_notes(parity)))
     return table(caption, columns, rows)

@@ -218,6 +218,9 @@ def summarize_parity(parity: "Parity") -> ParitySummary:
                 sqnr_db=each.sqnr_db,
                 max_abs_error=each.max_abs_error,
                 cosine=each.cosine,
+                judgement=each.judgement,
+                top1_agreement=each.top1_agreement,
+                equal_share=each.equal_share,
             )
             for each in parity.outputs
         ),
@@ -225,6 +228,7 @@ def summarize_parity(parity: "Parity") -> ParitySummary:
         num_samples=parity.num_samples,
         generated=parity.generated,
         minimum_db=parity.minimum_db,
+        num_sets=max(1, len(parity.seeds)),
     )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
+from edgepack.fidelity import Judgement
 from edgepack.report.labels import plain
-from edgepack.report.summary import BenchmarkSummary, VariantRow
+from edgepack.report.summary import BenchmarkSummary, ParityRow, ParitySummary, VariantRow
 from edgepack.report.units import (
     ABSENT,
     count,
@@ -13,7 +14,23 @@ from edgepack.report.units import (
     latency,
     latency_interval,
     memory_size,
+    share,
     small_number,
+)
+
+_BASES = {
+    Judgement.SQNR: "SQNR",
+    Judgement.ROUNDING: "rounding",
+    Judgement.CONSTANT: "constant",
+    Judgement.SATURATED: "saturated",
+}
+_ROUNDING_NOTE = (
+    "rounding: the output is so small that its SQNR is that of rounding errors; it differs by "
+    "no more than these"
+)
+_CONSTANT_NOTE = (
+    "constant, saturated: the output was the same on all inputs that were tried, or nothing but "
+    "0 and 1, which shows little; give real data with --data"
 )
 
 
@@ -34,6 +51,34 @@ def standing(row: VariantRow, *, chosen: str) -> Standing:
     if row.recipe == chosen:
         return Standing.CHOSEN if row.within_budget else Standing.CHOSEN_OUTSIDE
     return Standing.INSIDE if row.within_budget else Standing.OUTSIDE
+
+
+def parity_basis(row: ParityRow) -> str:
+    """Say by what an output was found near enough, with the share of what agrees."""
+    if row.equal_share is not None:
+        return f"{share(row.equal_share)} equal"
+    basis = _BASES[row.judgement]
+    if row.top1_agreement is None:
+        return basis
+    return f"{basis}, top-1 {share(row.top1_agreement)}"
+
+
+def parity_samples(parity: ParitySummary) -> str:
+    """Say on how many samples of which kind the comparison was made."""
+    kind = "generated sample" if parity.generated else "given sample"
+    sets = f" in {count(parity.num_sets, 'set')}" if parity.num_sets > 1 else ""
+    return f"{count(parity.num_samples, kind)}{sets}"
+
+
+def parity_notes(parity: ParitySummary) -> tuple[str, ...]:
+    """Explain the judgements that need it."""
+    kinds = {row.judgement for row in parity.rows}
+    notes = []
+    if Judgement.ROUNDING in kinds:
+        notes.append(_ROUNDING_NOTE)
+    if not kinds.isdisjoint({Judgement.CONSTANT, Judgement.SATURATED}):
+        notes.append(_CONSTANT_NOTE)
+    return tuple(notes)
 
 
 def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from edgepack.fidelity import Judgement
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
@@ -48,12 +50,25 @@ class VariantRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParityRow:
-    """How near one output of the converted model is to the source framework's."""
+    """How near one output of the converted model is to the source framework's.
+
+    Attributes:
+        output: its name.
+        sqnr_db: signal to difference.
+        max_abs_error: largest difference.
+        cosine: of both as vectors.
+        judgement: by what it was found near enough.
+        top1_agreement: share of rows with the same largest class, for class outputs.
+        equal_share: share of equal integers or truth values, for such outputs.
+    """
 
     output: str
     sqnr_db: float
     max_abs_error: float
     cosine: float | None = None
+    judgement: Judgement = Judgement.SQNR
+    top1_agreement: float | None = None
+    equal_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +80,7 @@ class ParitySummary:
     num_samples: int
     generated: bool
     minimum_db: float
+    num_sets: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,15 @@ from rich.text import Text
 
 from edgepack.report.headline import Headline, Level, device_title, model_title, write_headline
 from edgepack.report.labels import device_name, plain
-from edgepack.report.rows import Standing, figure_rows, launch_medians, standing
+from edgepack.report.rows import (
+    Standing,
+    figure_rows,
+    launch_medians,
+    parity_basis,
+    parity_notes,
+    parity_samples,
+    standing,
+)
 from edgepack.report.summary import (
     BenchmarkSummary,
     DeployReport,
@@ -24,7 +32,6 @@ from edgepack.report.summary import (
 )
 from edgepack.report.units import (
     ABSENT,
-    count,
     decibels,
     file_size,
     latency,
@@ -162,17 +169,19 @@ def render_parity(parity: ParitySummary) -> RenderableType:
     table.add_column("output", overflow="fold", min_width=8)
     for name in ("SQNR", "max abs error", "cosine"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("judged by", overflow="fold")
     for row in parity.rows:
         table.add_row(
             Text(plain(row.output, longest=120)),
             decibels(row.sqnr_db),
             small_number(row.max_abs_error),
             f"{row.cosine:.6f}" if row.cosine is not None else ABSENT,
+            parity_basis(row),
         )
-    inputs = "generated" if parity.generated else "given"
     heading = f"Parity with {plain(parity.reference, longest=80)}, "
-    heading += f"{count(parity.num_samples, inputs + ' sample')}, at least {parity.minimum_db:g} dB"
-    return Group(_heading(heading), table)
+    heading += f"{parity_samples(parity)}, at least {parity.minimum_db:g} dB"
+    notes = [Padding(Text(note, style="dim"), (0, 2)) for note in parity_notes(parity)]
+    return Group(_heading(heading), table, *notes)
 
 
 def render_pushes(pushes: Sequence[PushSummary]) -> RenderableType:
