@@ -125,7 +125,9 @@ def test_operations_tflite_lacks_are_named_and_the_log_is_kept(
             cache=import_cache,
             on_progress=_ignore,
         )
-    assert caught.value.message == "TFLite has no kernel for tf.MatrixDeterminant"
+    assert caught.value.message == (
+        "TFLite has no kernel for tf.MatrixDeterminant (in MatrixDeterminant)"
+    )
     log = tmp_path / "edgepack" / "logs" / "convert-unsupported.log"
     assert str(log) in caught.value.remedy
     assert "MatrixDeterminant" in log.read_text()

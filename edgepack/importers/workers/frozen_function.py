@@ -10,6 +10,12 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
 )
 from flat_source import Source  # type: ignore[import-not-found]
+from lowering import lower_pools, widen  # type: ignore[import-not-found]
+from states import (  # type: ignore[import-not-found]
+    State,
+    expose_states,
+    find_states,
+)
 
 # What passes ids on to the table they stand for. Keras 3.15 counts negative ones from the end:
 # SelectV2(Less(ids, 0), AddV2(ids, rows), ids).
@@ -33,12 +39,14 @@ class FrozenFunction:
         graph: the same, loaded: shapes and consumers.
         inputs: the input tensors in the source's order.
         outputs: likewise.
+        states: variables it changes; the last inputs and outputs are theirs.
     """
 
     graph_def: Any
     graph: Any
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    states: tuple[State, ...] = ()
 
     def call(self) -> Callable[..., list[Any]]:
         """Give the graph as a function of its inputs."""
@@ -83,30 +91,83 @@ class FrozenFunction:
         return [tf.cast(tf.fill(each.shape, value), each.dtype) for each in self.inputs]
 
 
-def freeze(source: Source, shapes: Sequence[tuple[int, ...]]) -> FrozenFunction:
-    """Trace a source for fixed shapes, and make constants of its variables.
+def trace(source: Source, shapes: Sequence[tuple[int, ...]]) -> Any:  # noqa: ANN401 - TensorFlow is untyped
+    """Trace a source for fixed shapes."""
+    specs = [
+        tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, source.dtypes, strict=True)
+    ]
+    return tf.function(
+        lambda *tensors: [tf.identity(value) for value in source.call(*tensors)],
+        input_signature=specs,
+    ).get_concrete_function()
+
+
+def freeze(concrete: Any) -> FrozenFunction:  # noqa: ANN401 - TensorFlow is untyped
+    """Make constants of a traced function's variables; those it changes become inputs.
 
     The converter (TensorFlow 2.21) leaves READ_VARIABLE ops in a Keras 3 model otherwise, and
     runtimes have no optimized kernels around them.
     """
-    from tensorflow.python.framework.convert_to_constants import (  # noqa: PLC0415
-        convert_variables_to_constants_v2,
+    # The public convert_variables_to_constants_v2 takes no variables to leave alone.
+    from tensorflow.python.framework import convert_to_constants  # noqa: PLC0415
+
+    def inline(kept: Sequence[str]) -> Any:  # noqa: ANN401 - TensorFlow is untyped
+        return convert_to_constants._FunctionConverterDataInEager(  # noqa: SLF001 - see above
+            func=concrete,
+            lower_control_flow=False,
+            aggressive_inlining=False,
+            variable_names_denylist=list(kept),
+        )
+
+    data = inline(())
+    states = find_states(concrete, data.graph_def)
+    if states:
+        data = inline([state.placeholder for state in states])
+    graph_def, _ = convert_to_constants._replace_variables_by_constants(data)  # noqa: SLF001
+    expose_states(graph_def, states)
+    captured = {id(inner) for _, inner in concrete.graph.captures}
+    inputs = [each.name for each in concrete.inputs if id(each) not in captured]
+    return load_graph(
+        graph_def,
+        inputs=[*inputs, *(f"{state.placeholder}:0" for state in states)],
+        outputs=[
+            *(each.name for each in concrete.outputs),
+            *(f"{state.assignment}:0" for state in states),
+        ],
+        states=states,
     )
 
-    specs = [
-        tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, source.dtypes, strict=True)
-    ]
-    concrete = tf.function(
-        lambda *tensors: [tf.identity(value) for value in source.call(*tensors)],
-        input_signature=specs,
-    ).get_concrete_function()
-    constant = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+
+def load_graph(
+    graph_def: Any,  # noqa: ANN401 - TensorFlow is untyped
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    states: Sequence[State],
+) -> FrozenFunction:
+    """Give a GraphDef between named tensors."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.graph_util.import_graph_def(graph_def, name="")
     return FrozenFunction(
-        graph_def=constant.graph.as_graph_def(),
-        graph=constant.graph,
-        inputs=tuple(constant.inputs),
-        outputs=tuple(constant.outputs),
+        graph_def=graph_def,
+        graph=graph,
+        inputs=tuple(graph.get_tensor_by_name(name) for name in inputs),
+        outputs=tuple(graph.get_tensor_by_name(name) for name in outputs),
+        states=tuple(states),
     )
+
+
+def in_float32(frozen: FrozenFunction) -> FrozenFunction:
+    """Give the same function computed in float32, of operations TFLite has."""
+    wide = load_graph(
+        widen(frozen.graph_def),
+        inputs=[each.name for each in frozen.inputs],
+        outputs=[each.name for each in frozen.outputs],
+        states=frozen.states,
+    )
+    lower_pools(wide.graph_def, wide.graph)
+    return wide
 
 
 def exposing(frozen: FrozenFunction, names: Sequence[str]) -> FrozenFunction:
@@ -129,6 +190,15 @@ def list_nodes(frozen: FrozenFunction, layers: frozenset[str]) -> list[dict[str,
             title = title_of(operation.name, layers)
             nodes.append({"name": title, "op": operation.type, "output": tensor.name})
     return nodes
+
+
+def state_names(frozen: FrozenFunction, layers: frozenset[str]) -> list[str]:
+    """Give a name to each state: that of its layer, or of its variable, and a number."""
+    stems = []
+    for state in frozen.states:
+        *scopes, _ = title_of(state.assignment, layers).split("/")
+        stems.append(scopes[-1] if scopes else state.variable.name.split(":", maxsplit=1)[0])
+    return [f"{stem}_state_{stems[:index].count(stem)}" for index, stem in enumerate(stems)]
 
 
 def title_of(name: str, layers: frozenset[str]) -> str:
