@@ -15,6 +15,7 @@ import pytest
 
 from edgepack.errors import ToolchainError
 from edgepack.toolchains import Origin, Toolchain, environment, run_worker
+from edgepack.toolchains.builds import PLAIN_BUILDS
 from edgepack.toolchains.catalog import ToolchainSpec
 from edgepack.toolchains.environment import (
     ensure_environment,
@@ -22,6 +23,7 @@ from edgepack.toolchains.environment import (
     read_environment,
     remove_environments,
 )
+from edgepack.toolchains.interpreter import probe_interpreter
 from tests.fixtures.toolchains import WriteWorker
 
 # A program of its own that creates the environment of `six_spec`, as another EdgePack would.
@@ -84,7 +86,8 @@ class TestCreation:
         # It works where it now is.
         own = Toolchain(name="six", python=made.python, versions=(), origin=Origin.ISOLATED)
         worker = write_worker("import six; answer({'ok': {'file': six.__file__}})")
-        answer = run_worker(own, worker, {}, folder=tmp_path, timeout_seconds=30)
+        (tmp_path / "work").mkdir()  # what a worker leaves in its folder is removed
+        answer = run_worker(own, worker, {}, folder=tmp_path / "work", timeout_seconds=30)
         assert Path(str(answer["file"])).is_relative_to(made.folder)
 
         lines.clear()
@@ -164,7 +167,13 @@ class TestFailures:
         assert spec.lock
         spec.lock.write_text(lock)
         with pytest.raises(ToolchainError) as caught:
-            environment._install(spec, folder, lambda _line: None)
+            environment._install(
+                spec,
+                folder,
+                probe_interpreter(Path(sys.executable)),
+                PLAIN_BUILDS,
+                lambda _line: None,
+            )
         assert caught.value.message.startswith("installing the six toolchain with pip failed")
         return caught.value
 
@@ -241,7 +250,7 @@ class TestFailures:
         monkeypatch.setattr("platform.machine", lambda: "riscv64")
         assert self.fail(six_spec).message == (
             "expected one of the platforms linux-x86_64, linux-aarch64, darwin-arm64 for an "
-            f"isolated toolchain, not {sys.platform}-riscv64"
+            f"isolated six toolchain, not {sys.platform}-riscv64"
         )
 
 

@@ -53,15 +53,31 @@ def list_command(*, as_json: bool) -> None:
 
 @toolchain.command("install")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--index-url",
+    metavar="URL",
+    help="Package index to take PyTorch itself from.",
+)
+@click.option(
+    "--cuda", is_flag=True, help="Take a build of PyTorch for CUDA if that is what pip finds."
+)
 @json_option
-def install_command(*, names: tuple[str, ...], as_json: bool) -> None:
-    """Make toolchains ready for use."""
-    from edgepack.toolchains import ensure_toolchain
+def install_command(
+    *, names: tuple[str, ...], index_url: str | None, cuda: bool, as_json: bool
+) -> None:
+    """Make toolchains ready for use.
 
+    On Linux, the package index's build of PyTorch is made for CUDA and takes some 9 GB on
+    disk. Nothing is computed on a GPU, so it is refused; take the CPU build (200 MB) with
+    --index-url https://download.pytorch.org/whl/cpu.
+    """
+    from edgepack.toolchains import BuildChoice, ensure_toolchain
+
+    choice = BuildChoice(index_url=index_url, allow_large=cuda)
     ready = []
     for name in names:
         with show_work() as work:
-            ready.append(ensure_toolchain(name, on_progress=work.step))
+            ready.append(ensure_toolchain(name, choice=choice, on_progress=work.step))
     if as_json:
         print_json(
             [{"name": e.name, "python": str(e.python), "versions": dict(e.versions)} for e in ready]

@@ -1,5 +1,6 @@
 """Isolated, locked environments for the heavy frameworks, and workers run in them."""
 
+from edgepack.toolchains.builds import BuildChoice
 from edgepack.toolchains.catalog import Origin, Toolchain
 from edgepack.toolchains.provide import (
     ToolchainState,
@@ -11,6 +12,7 @@ from edgepack.toolchains.provide import (
 from edgepack.toolchains.worker import run_worker
 
 __all__ = [
+    "BuildChoice",
     "Origin",
     "Toolchain",
     "ToolchainState",

@@ -52,11 +52,15 @@ class ToolchainSpec:
         purpose: what it is for, in a few words.
         lock: its lock file; None when only another environment can serve.
         pythons: (lowest, highest) Python version the lock's files exist for.
+        platforms: (`sys.platform`, machine) the lock's files exist for.
         modules: what an environment must be able to import.
         serving: requirements the current environment must satisfy to serve; empty if it
             never does. `a | b` is satisfied by either.
         reported: distributions whose versions decide results.
         pip_args: more options for pip.
+        unhashed: requirements that belong to the lock and stand outside it, since builds of
+            one version differ in file; what they require besides is in the lock.
+        plain_index: the official package index whose builds of them require nothing more.
         installed_mib: free disk space an installation needs, downloads included.
     """
 
@@ -64,10 +68,13 @@ class ToolchainSpec:
     purpose: str
     lock: Path | None
     pythons: tuple[tuple[int, int], tuple[int, int]] = ((3, 11), (3, 13))
+    platforms: tuple[tuple[str, str], ...] = SUPPORTED_PLATFORMS
     modules: tuple[str, ...]
     serving: tuple[str, ...] = ()
     reported: tuple[str, ...]
     pip_args: tuple[str, ...] = ()
+    unhashed: tuple[str, ...] = ()
+    plain_index: str = ""
     installed_mib: int = 0
 
     @property
@@ -103,7 +110,8 @@ class ToolchainSpec:
 
     def digest(self) -> str:
         """Give 12 hex digits that change whenever an installation would."""
-        parts = (_LAYOUT.encode(), *(arg.encode() for arg in self.pip_args), self.read_lock())
+        texts = (_LAYOUT, *self.pip_args, *self.unhashed)
+        parts = (*(text.encode() for text in texts), self.read_lock())
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
@@ -131,14 +139,38 @@ SPECS: Final = (
         installed_mib=1200,
     ),
     ToolchainSpec(
+        name="onnx2tf-tensorflow",
+        purpose="ONNX import where onnx2tf without TensorFlow fails: onnx2tf through Keras",
+        lock=LOCKS / "onnx2tf-tensorflow.txt",
+        modules=("onnx2tf", "tensorflow", "tf_keras"),
+        reported=("onnx", "onnx2tf", "tensorflow", "tensorflow-cpu", "keras", "tf-keras", "numpy"),
+        pip_args=("--ignore-requires-python",),
+        installed_mib=2600,
+    ),
+    ToolchainSpec(
+        name="onnx-tf",
+        purpose="ONNX import where onnx2tf fails: onnx-tf, for old operations and loops",
+        lock=LOCKS / "onnx-tf.txt",
+        # Of tensorflow-addons 0.23.0, its last, there are no other files.
+        pythons=((3, 11), (3, 11)),
+        platforms=(("linux", "x86_64"), ("darwin", "arm64")),
+        modules=("onnx_tf", "tensorflow", "tensorflow_addons"),
+        reported=("onnx", "onnx-tf", "tensorflow", "tensorflow-cpu", "tensorflow-addons", "numpy"),
+        installed_mib=2000,
+    ),
+    ToolchainSpec(
         name="pytorch",
         purpose="PyTorch import",
-        # PyTorch's CPU and CUDA builds bear one version and differ in file, so no lock
-        # with hashes serves everybody.
-        lock=None,
+        lock=LOCKS / "pytorch.txt",
+        # litert-converter 0.5.0 has no file for Linux aarch64.
+        platforms=(("linux", "x86_64"), ("darwin", "arm64")),
         modules=("torch", "litert_torch"),
         serving=("torch==2.13.0", "litert-torch>=0.10,<0.11"),
-        reported=("torch", "litert-torch", "ai-edge-litert", "numpy"),
+        reported=("torch", "litert-torch", "litert-converter", "ai-edge-litert", "jax", "numpy"),
+        # PyTorch's CPU and CUDA builds bear one version and differ in file.
+        unhashed=("torch==2.13.0",),
+        plain_index="https://download.pytorch.org/whl/cpu",
+        installed_mib=3000,
     ),
 )  # fmt: skip
 
@@ -159,17 +191,17 @@ def find_spec(name: str) -> ToolchainSpec:
     )
 
 
-def check_platform() -> str:
+def check_platform(spec: ToolchainSpec) -> str:
     """Give this machine's platform as `linux-x86_64`.
 
     Raises:
-        ToolchainError: no lock has files for it.
+        ToolchainError: the toolchain's lock has no files for it.
     """
     machine = platform.machine()
-    if (sys.platform, machine) not in SUPPORTED_PLATFORMS or os.name != "posix":
-        known = ", ".join("-".join(pair) for pair in SUPPORTED_PLATFORMS)
+    if (sys.platform, machine) not in spec.platforms or os.name != "posix":
+        known = ", ".join("-".join(pair) for pair in spec.platforms)
         raise ToolchainError(
-            f"expected one of the platforms {known} for an isolated toolchain, not "
+            f"expected one of the platforms {known} for an isolated {spec.name} toolchain, not "
             f"{sys.platform}-{machine}",
             remedy="Run EdgePack on one of them, or name an environment that has the "
             "framework with --toolchain-python.",

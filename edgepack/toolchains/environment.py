@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,14 @@ import filelock
 from edgepack._fields import Fields
 from edgepack.cache import cache_directory
 from edgepack.errors import ToolchainError
+from edgepack.toolchains.builds import (
+    LARGE_BUILD_MIB,
+    PLAIN_BUILDS,
+    BuildChoice,
+    check_builds,
+    query_args,
+    write_constraints,
+)
 from edgepack.toolchains.catalog import ToolchainSpec, check_platform
 from edgepack.toolchains.interpreter import Interpreter, find_interpreter, probe_interpreter
 
@@ -109,14 +117,24 @@ def read_environment(folder: Path) -> Environment | None:
     return environment if not fields.faults and environment.python.exists() else None
 
 
-def ensure_environment(spec: ToolchainSpec, *, on_progress: Callable[[str], None]) -> Environment:
+def ensure_environment(
+    spec: ToolchainSpec,
+    *,
+    choice: BuildChoice = PLAIN_BUILDS,
+    on_progress: Callable[[str], None],
+) -> Environment:
     """Give the environment of a toolchain's lock, creating it when there is none.
+
+    Args:
+        spec: of the toolchain.
+        choice: which builds of what stands outside the lock to install.
+        on_progress: called with one line at a time.
 
     Raises:
         ToolchainError: no Python fits, pip failed, or the environment does not hold what
             its lock says.
     """
-    platform, digest = check_platform(), spec.digest()
+    platform, digest = check_platform(spec), spec.digest()
     root = toolchains_directory()
     found = _find(spec, digest, platform)
     if found is not None:
@@ -129,7 +147,7 @@ def ensure_environment(spec: ToolchainSpec, *, on_progress: Callable[[str], None
                 return found
             interpreter = find_interpreter(spec)
             final = root / f"{spec.name}-{digest}-{interpreter.tag}-{platform}"
-            return _build(spec, digest, interpreter, final, on_progress=on_progress)
+            return _build(spec, digest, interpreter, final, choice, on_progress=on_progress)
     except OSError as error:
         raise ToolchainError(
             f"the {spec.name} toolchain cannot be created in {root}: {error.strerror or error}",
@@ -200,6 +218,7 @@ def _build(
     digest: str,
     interpreter: Interpreter,
     final: Path,
+    choice: BuildChoice,
     *,
     on_progress: Callable[[str], None],
 ) -> Environment:
@@ -210,7 +229,7 @@ def _build(
         shutil.rmtree(path)
     if final.exists():  # without a valid record, or with a Python that is gone
         shutil.rmtree(final)
-    _check_space(spec, root)
+    _check_space(spec, root, choice)
     on_progress(
         f"creating the {spec.name} toolchain with Python {interpreter.version_text} "
         f"(once, about {spec.installed_mib} MiB)"
@@ -221,8 +240,9 @@ def _build(
             [interpreter.base, "-I", "-m", "venv", temporary],
             subject=f"creating an environment with {interpreter.base}",
         )
-        _install(spec, temporary, on_progress)
+        _install(spec, temporary, interpreter, choice, on_progress)
         versions = _check_contents(spec, temporary / "bin" / "python")
+        _import_modules(spec, temporary / "bin" / "python", on_progress)
         for script in (temporary / "bin").iterdir():
             if not script.name.startswith("python"):
                 script.unlink()
@@ -251,35 +271,55 @@ def _build(
     )
 
 
-def _check_space(spec: ToolchainSpec, root: Path) -> None:
+def _check_space(spec: ToolchainSpec, root: Path, choice: BuildChoice) -> None:
     free_mib = shutil.disk_usage(root).free >> 20
-    if free_mib < spec.installed_mib:
+    needed_mib = spec.installed_mib + (LARGE_BUILD_MIB if choice.allow_large else 0)
+    if free_mib < needed_mib:
         raise ToolchainError(
-            f"the {spec.name} toolchain needs {spec.installed_mib} MiB in {root}, which has "
+            f"the {spec.name} toolchain needs {needed_mib} MiB in {root}, which has "
             f"{free_mib} MiB free",
             remedy="Free some space, or name another cache with XDG_CACHE_HOME.",
         )
 
 
-def _install(spec: ToolchainSpec, folder: Path, on_progress: Callable[[str], None]) -> None:
+def _install(
+    spec: ToolchainSpec,
+    folder: Path,
+    interpreter: Interpreter,
+    choice: BuildChoice,
+    on_progress: Callable[[str], None],
+) -> None:
     if spec.lock is None:
         raise ToolchainError(f"the {spec.name} toolchain has no lock", remedy="Report this.")
     # pip unpacks gigabytes into TMPDIR: there they are removed with the rest when it is killed.
     scratch = folder / "tmp"
     scratch.mkdir()
+
+    python = folder / "bin" / "python"
+
+    def run_pip(*args: str | Path, variables: Mapping[str, str]) -> None:
+        _run(
+            [
+                python, "-I", "-m", "pip", "install", "--only-binary=:all:", "--no-user",
+                "--no-input", "--disable-pip-version-check", "--progress-bar=off",
+                *spec.pip_args, *args,
+            ],
+            subject=f"installing the {spec.name} toolchain with pip",
+            environment={"TMPDIR": str(scratch), **variables},
+            on_line=lambda line: _report(spec, line, on_progress),
+        )  # fmt: skip
+
+    if spec.unhashed and not choice.allow_large:  # before anything is downloaded
+        report = scratch / "report.json"
+        run_pip(*query_args(spec, report=report), variables=choice.variables)
+        check_builds(spec, interpreter, report=report)
     # The lock is complete, so pip resolves nothing (--no-deps), which also keeps out
     # packages that metadata ask for and another one stands for.
-    _run(
-        [
-            folder / "bin" / "python", "-I", "-m", "pip", "install", "--no-deps",
-            "--require-hashes", "--only-binary=:all:", "--no-user", "--no-input",
-            "--disable-pip-version-check", "--progress-bar=off", *spec.pip_args,
-            "--requirement", spec.lock,
-        ],
-        subject=f"installing the {spec.name} toolchain with pip",
-        environment={"TMPDIR": str(scratch)},
-        on_line=lambda line: _report(spec, line, on_progress),
-    )  # fmt: skip
+    run_pip("--no-deps", "--require-hashes", "--requirement", spec.lock, variables={})
+    if spec.unhashed:
+        constraints = scratch / "constraints.txt"
+        write_constraints(spec, constraints)
+        run_pip("--constraint", constraints, *spec.unhashed, variables=choice.variables)
     shutil.rmtree(scratch)
 
 
@@ -304,12 +344,25 @@ def _check_contents(spec: ToolchainSpec, python: Path) -> tuple[tuple[str, str],
     return found.versions
 
 
+def _import_modules(spec: ToolchainSpec, python: Path, on_progress: Callable[[str], None]) -> None:
+    """Import what it is for: what a build lacks (a library, a processor's instruction) shows."""
+    modules = ", ".join(spec.modules)
+    on_progress(f"{spec.name}: importing {modules}")
+    _run(
+        [python, "-I", "-c", f"import {modules}"],
+        subject=f"importing {modules} from the new {spec.name} environment",
+        remedy="Mend what the last line names, or name an environment that has the framework "
+        "with --toolchain-python.",
+    )
+
+
 def _run(
     command: list[str | Path],
     *,
     subject: str,
     environment: dict[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _line: None,
+    remedy: str = "",
 ) -> None:
     """Run a program to its end, reading its output; its children never outlive this call."""
     kept = {name: text for name, text in os.environ.items() if name not in _MISDIRECTING}
@@ -324,7 +377,7 @@ def _run(
         raise ToolchainError(
             f"{subject} failed with exit code {process.returncode}:\n"
             + "\n".join(f"  {line}" for line in list(lines)[-_TAIL_LINES:]),
-            remedy=_remedy("\n".join(lines)),
+            remedy=remedy or _remedy("\n".join(lines)),
         )
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from edgepack.errors import ToolchainError
+from edgepack.errors import ToolchainError, UsageError
+from edgepack.toolchains.builds import PLAIN_BUILDS, BuildChoice
 from edgepack.toolchains.catalog import SPECS, Origin, Toolchain, ToolchainSpec, find_spec
 from edgepack.toolchains.environment import (
     Environment,
@@ -57,7 +58,11 @@ class ToolchainStatus:
 
 
 def ensure_toolchain(
-    name: str, *, python: Path | None = None, on_progress: Callable[[str], None]
+    name: str,
+    *,
+    python: Path | None = None,
+    choice: BuildChoice = PLAIN_BUILDS,
+    on_progress: Callable[[str], None],
 ) -> Toolchain:
     """Give an environment that serves as a toolchain, creating one if need be.
 
@@ -68,14 +73,21 @@ def ensure_toolchain(
     Args:
         name: `tensorflow`, `onnx` or `pytorch`.
         python: an interpreter, or the folder of a virtual environment.
+        choice: which builds to install of what stands outside the toolchain's lock.
         on_progress: called with one line at a time.
 
     Raises:
-        UsageError: the toolchain is unknown.
+        UsageError: the toolchain is unknown, or leaves no choice of builds.
         ToolchainError: the given environment lacks something, or
             the isolated one could not be created.
     """
     spec = find_spec(name)
+    if choice != PLAIN_BUILDS and not spec.unhashed:
+        raise UsageError(
+            f"the {name} toolchain is locked as a whole, so there is no choice of builds",
+            remedy="Leave --index-url and --cuda out; PIP_INDEX_URL names a mirror of the "
+            "package index.",
+        )
     variable = os.environ.get(PYTHON_VARIABLE)
     if python is not None:
         return _given(spec, python, named_by="--toolchain-python")
@@ -84,7 +96,7 @@ def ensure_toolchain(
     current = _current(spec)
     if current is not None:
         return current
-    return _isolated(spec, ensure_environment(spec, on_progress=on_progress))
+    return _isolated(spec, ensure_environment(spec, choice=choice, on_progress=on_progress))
 
 
 def list_toolchains() -> tuple[ToolchainStatus, ...]:
