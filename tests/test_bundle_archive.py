@@ -71,6 +71,7 @@ def test_the_manifest_comes_first_and_every_file_is_recorded(bundle: Bundle) -> 
     with zipfile.ZipFile(bundle.path) as archive:
         assert archive.namelist() == [
             "manifest.json",
+            "example.py",
             "files/classes.txt",
             "golden/host-000.bin",
             "golden/input-000.bin",

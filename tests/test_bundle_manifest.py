@@ -23,6 +23,17 @@ from edgepack.bundle.manifest import (
     manifest_to_json,
 )
 from edgepack.bundle.reading import parse_manifest
+from edgepack.contract.preprocessing import Preprocessing
+from edgepack.contract.record import (
+    InputContract,
+    InputKind,
+    IOContract,
+    Meaning,
+    OutputContract,
+    Place,
+    plain_contract,
+)
+from edgepack.data import ImageLayout
 from edgepack.errors import BundleError, UsageError
 from edgepack.fidelity import Fidelity, OutputFidelity
 from edgepack.model import Quantization, Signature, TensorSpec
@@ -117,7 +128,42 @@ provenances = st.builds(
     calibration_digest=st.none() | texts,
     calibration_num_samples=st.integers(0, 1000),
     evaluation_digest=st.none() | texts,
+    attempts=st.lists(st.tuples(texts, st.none() | texts), max_size=3).map(tuple),
 )
+nonzero = st.floats(1e-3, 1e3)
+preprocessings = st.builds(
+    Preprocessing,
+    scale=nonzero,
+    mean=st.lists(finite, min_size=1, max_size=1).map(tuple),
+    std=st.lists(nonzero, min_size=1, max_size=1).map(tuple),
+)
+ranges = st.tuples(finite, finite).map(lambda pair: (min(pair), max(pair)))
+
+
+@st.composite
+def contracts(draw: st.DrawFn, signature: Signature) -> IOContract:
+    return IOContract(
+        inputs=tuple(
+            InputContract(
+                name=spec.name,
+                kind=draw(st.sampled_from(InputKind)),
+                layout=draw(st.none() | st.sampled_from(ImageLayout)),
+                value_range=draw(st.none() | ranges),
+                preprocessing=(done := draw(st.none() | preprocessings)),
+                place=draw(st.sampled_from(Place)) if done else Place.CALLER,
+            )
+            for spec in signature.inputs
+        ),
+        outputs=tuple(
+            OutputContract(
+                name=spec.name,
+                meaning=draw(st.sampled_from(Meaning)),
+                layout=draw(st.none() | st.sampled_from(ImageLayout)),
+                class_axis=draw(st.sampled_from([None, *range(len(spec.shape))])),
+            )
+            for spec in signature.outputs
+        ),
+    )
 
 
 @st.composite
@@ -131,6 +177,7 @@ def manifests(draw: st.DrawFn) -> BundleManifest:
         target=built_in_profile(draw(st.sampled_from(["raspberry-pi-5", "laptop-x86-64"]))),
         recipe=draw(recipes),
         signature=signature,
+        contract=draw(contracts(signature)),
         fidelity=draw(fidelities),
         parity=draw(st.none() | parities),
         provenance=draw(provenances),
@@ -155,6 +202,7 @@ MANIFEST = BundleManifest(
     target=built_in_profile(),
     recipe=Recipe(name="float32", scheme=Scheme.FLOAT32),
     signature=SIGNATURE,
+    contract=plain_contract(SIGNATURE),
     fidelity=FIDELITY,
     parity=PARITY,
     provenance=PROVENANCE,
@@ -186,7 +234,7 @@ def test_every_manifest_is_read_back_as_it_was(manifest: BundleManifest) -> None
 
 def test_what_is_needed_elsewhere_stands_in_the_json() -> None:
     table: Any = manifest_to_json(MANIFEST)
-    assert table["format"] == 1
+    assert table["format"] == 2
     assert table["target"]["id"] == "raspberry-pi-4"
     assert table["target"]["profile"]["hardware"]["arch"] == "aarch64"
     assert table["provenance"]["source"]["sha256"] == "5d" * 32
@@ -208,13 +256,13 @@ def test_all_faults_are_listed_with_their_keys() -> None:
         "manifest.json: 7 faults\n"
         "  - name: expected letters, digits and '._-', not starting with '.' or '-', but got "
         "'../digits'\n"
+        "  - signature.inputs[0].dtype: unknown value 'float31'; did you mean 'float32'?\n"
         "  - target.profile.hardware.arch: unknown value 'aarch65'; did you mean 'aarch64'?\n"
         "  - recipe.prune: expected at most 0.99, not 2.0\n"
-        "  - signature.inputs[0].dtype: unknown value 'float31'; did you mean 'float32'?\n"
         "  - provenance.source.name: missing; expected a text\n"
         "  - files[0].sha256: expected 64 lowercase hex digits, not 'no'\n"
-        "  - extra: unknown key; known: artifacts, class_names, fidelity, files, format, golden, "
-        "name, parity, provenance, recipe, signature, target, version"
+        "  - extra: unknown key; known: artifacts, class_names, contract, fidelity, files, format, "
+        "golden, name, parity, provenance, recipe, signature, target, version"
     )
 
 
@@ -284,8 +332,8 @@ def test_another_spelling_of_the_same_is_refused() -> None:
 
 def test_a_later_format_says_what_to_do() -> None:
     with pytest.raises(BundleError) as caught:
-        parse_manifest(b'{"format": 2, "new": {}}')
-    assert caught.value.message == "manifest.json: expected format 1, not 2"
+        parse_manifest(b'{"format": 3, "new": {}}')
+    assert caught.value.message == "manifest.json: expected format 2, not 3"
     assert caught.value.remedy == (
         "Use the version of EdgePack that wrote the bundle, or pack the model again."
     )
@@ -310,7 +358,7 @@ def test_records_must_fit_the_signature() -> None:
     assert message_of(manifest_to_json(broken)) == (
         "manifest.json: 2 faults\n"
         "  - files: expected 'golden/host-000.bin' of 12 bytes, but got none\n"
-        "  - files: 'stray.bin' is neither an artifact, golden, nor below files/"
+        "  - files: 'stray.bin' is neither an artifact, golden, example.py, nor below files/"
     )
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO, Final
 
 from edgepack._fields import join_faults
 from edgepack.bundle.container import Entry, path_faults, scan_container, write_container
+from edgepack.bundle.example import EXAMPLE_PATH, make_example
 from edgepack.bundle.golden import Golden, check_golden
 from edgepack.bundle.manifest import (
     EXTRA_FOLDER,
@@ -25,6 +26,7 @@ from edgepack.bundle.manifest import (
     golden_paths,
 )
 from edgepack.bundle.reading import parse_manifest
+from edgepack.contract.record import IOContract, plain_contract
 from edgepack.errors import BundleError, ModelError
 from edgepack.fidelity import Fidelity
 from edgepack.model import Model, read_model
@@ -119,6 +121,7 @@ def write_bundle(
     golden: Golden,
     extra_files: Mapping[str, bytes] | None = None,
     class_names: str | None = None,
+    contract: IOContract | None = None,
 ) -> Bundle:
     """Write a bundle; the same arguments give the same bytes on every machine.
 
@@ -138,6 +141,8 @@ def write_bundle(
         golden: its golden samples.
         extra_files: further files by name; they stand below `files/`.
         class_names: which of the extra files holds the class names.
+        contract: what the model's inputs want and its outputs mean; None knows nothing beyond
+            the signature.
 
     Raises:
         UsageError: a name or version that cannot be a file name.
@@ -152,7 +157,17 @@ def write_bundle(
             remedy="Give the file too.",
         )
     inputs, reference, host = golden_paths(model.signature)
-    contents = {MODEL_PATH: model.data} | extra
+    labels = None if class_names is None else f"{EXTRA_FOLDER}{class_names}"
+    contract = contract or plain_contract(model.signature)
+    example = make_example(
+        model.signature,
+        contract,
+        name=name,
+        version=version,
+        model_path=MODEL_PATH,
+        labels_path=labels,
+    )
+    contents = {MODEL_PATH: model.data, EXAMPLE_PATH: example} | extra
     contents |= dict(zip(inputs, golden.inputs, strict=True))
     contents |= dict(zip(reference, golden.reference, strict=True))
     contents |= dict(zip(host, golden.host, strict=True))
@@ -168,6 +183,7 @@ def write_bundle(
         target=target,
         recipe=recipe,
         signature=model.signature,
+        contract=contract,
         fidelity=fidelity,
         parity=parity,
         provenance=provenance,
@@ -177,7 +193,7 @@ def write_bundle(
             FileRecord(path=each, sha256=hashlib.sha256(data).hexdigest(), num_bytes=len(data))
             for each, data in ordered
         ),
-        class_names=None if class_names is None else f"{EXTRA_FOLDER}{class_names}",
+        class_names=labels,
     )
     _check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

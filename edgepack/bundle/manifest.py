@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgepack._fields import join_faults
+from edgepack.contract.record import IOContract, contract_to_json
 from edgepack.errors import UsageError
-from edgepack.fidelity import Fidelity
+from edgepack.fidelity import Fidelity, Judgement
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Signature, signature_to_json
 from edgepack.optimize.recipe import Recipe, recipe_to_json
@@ -23,7 +24,7 @@ from edgepack.profile import (
     profile_to_json,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST_PATH: Final = "manifest.json"
 MODEL_PATH: Final = "model.tflite"
 GOLDEN_FOLDER: Final = "golden/"
@@ -74,12 +75,20 @@ class ParityRecord:
         sqnr_db: over all samples, -300 to 300.
         max_abs_error: largest absolute difference.
         cosine: similarity of the two as vectors.
+        judgement: by what it was found near enough.
+        top1_agreement: share of rows with the same largest class; None for other outputs.
+        equal_share: share of equal integers or truth values; None for floats.
+        seed: of the generated samples these figures are of, the worst ones; None for others.
     """
 
     output: str
     sqnr_db: float
     max_abs_error: float
     cosine: float
+    judgement: Judgement = Judgement.SQNR
+    top1_agreement: float | None = None
+    equal_share: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +101,7 @@ class Parity:
         generated: whether the samples were generated, not the user's own.
         minimum_db: the bound it was held to.
         reference: the framework that ran the source model, with its version.
+        seeds: of the sets of generated samples, each held to the bound; empty for others.
     """
 
     outputs: tuple[ParityRecord, ...]
@@ -99,6 +109,7 @@ class Parity:
     generated: bool
     minimum_db: float
     reference: str
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +126,7 @@ class Provenance:
         calibration_digest: digest of the calibration data; None when there were none.
         calibration_num_samples: their number.
         evaluation_digest: digest of the data the fidelity was measured on.
+        attempts: the converters that were tried, and why each fell; None for the one that won.
     """
 
     source_name: str
@@ -126,6 +138,7 @@ class Provenance:
     calibration_digest: str | None = None
     calibration_num_samples: int = 0
     evaluation_digest: str | None = None
+    attempts: tuple[tuple[str, str | None], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +151,7 @@ class BundleManifest:
         target: the whole profile it was packed for, so that a device can be checked anywhere.
         recipe: what was done to the float model.
         signature: the packed model's inputs and outputs.
+        contract: what its inputs want and its outputs mean.
         fidelity: how near it is to the float model, on the evaluation data.
         parity: how near the float model is to the source; None when the source is TFLite.
         provenance: where the model comes from.
@@ -153,6 +167,7 @@ class BundleManifest:
     target: TargetProfile
     recipe: Recipe
     signature: Signature
+    contract: IOContract
     fidelity: Fidelity
     parity: Parity | None
     provenance: Provenance
@@ -215,6 +230,7 @@ def manifest_to_json(manifest: BundleManifest) -> dict[str, object]:
             for each in manifest.artifacts
         ],
         "class_names": manifest.class_names,
+        "contract": contract_to_json(manifest.contract, manifest.signature),
         "fidelity": fidelity_to_json(manifest.fidelity),
         "files": [
             {"num_bytes": each.num_bytes, "path": each.path, "sha256": each.sha256}
@@ -232,15 +248,23 @@ def manifest_to_json(manifest: BundleManifest) -> dict[str, object]:
             "outputs": [
                 {
                     "cosine": each.cosine,
+                    "equal_share": each.equal_share,
+                    "judgement": each.judgement.value,
                     "max_abs_error": each.max_abs_error,
                     "output": each.output,
+                    "seed": each.seed,
                     "sqnr_db": each.sqnr_db,
+                    "top1_agreement": each.top1_agreement,
                 }
                 for each in parity.outputs
             ],
             "reference": parity.reference,
+            "seeds": list(parity.seeds),
         },
         "provenance": {
+            "attempts": [
+                {"converter": converter, "fault": fault} for converter, fault in provenance.attempts
+            ],
             "calibration": {
                 "digest": provenance.calibration_digest,
                 "num_samples": provenance.calibration_num_samples,

@@ -6,6 +6,7 @@ from typing import Final
 
 from edgepack._fields import Fields, join_faults
 from edgepack.bundle.container import path_faults
+from edgepack.bundle.example import EXAMPLE_PATH
 from edgepack.bundle.manifest import (
     EXTRA_FOLDER,
     FORMAT,
@@ -21,8 +22,9 @@ from edgepack.bundle.manifest import (
     golden_sizes,
     identity_faults,
 )
+from edgepack.contract.record import read_contract
 from edgepack.errors import BundleError
-from edgepack.fidelity import read_fidelity
+from edgepack.fidelity import Judgement, read_fidelity
 from edgepack.model import read_signature
 from edgepack.optimize.recipe import read_recipe
 from edgepack.profile import EngineName, TargetProfile, profile_digest, read_profile
@@ -70,12 +72,17 @@ def _read_manifest(fields: Fields) -> BundleManifest:
     name, version = fields.text("name"), fields.text("version")
     fields.faults += identity_faults(name, version)
     golden = fields.table("golden", required=True)
+    num_faults = len(fields.faults)
+    signature = read_signature(fields.table("signature", required=True))
+    # What a faulty signature says can be compared with nothing.
+    known = signature if len(fields.faults) == num_faults else None
     manifest = BundleManifest(
         name=name,
         version=version,
         target=_read_target(fields.table("target", required=True)),
         recipe=read_recipe(fields.table("recipe", required=True)),
-        signature=read_signature(fields.table("signature", required=True)),
+        signature=signature,
+        contract=read_contract(fields.table("contract", required=True), known),
         fidelity=read_fidelity(fields.table("fidelity", required=True)),
         parity=_read_parity(fields),
         provenance=_read_provenance(fields.table("provenance", required=True)),
@@ -109,6 +116,7 @@ def _read_parity(fields: Fields) -> Parity | None:
         generated=table.boolean("generated"),
         minimum_db=table.number("minimum_db", minimum=-_LIMIT_DB, maximum=_LIMIT_DB),
         reference=table.text("reference"),
+        seeds=table.integers("seeds", minimum=0),
     )
     table.close()
     return parity
@@ -120,9 +128,19 @@ def _read_parity_record(fields: Fields) -> ParityRecord:
         sqnr_db=fields.number("sqnr_db", minimum=-_LIMIT_DB, maximum=_LIMIT_DB),
         max_abs_error=fields.number("max_abs_error", minimum=0.0),
         cosine=fields.number("cosine", minimum=-1.0, maximum=1.0),
+        judgement=fields.choice("judgement", Judgement),
+        top1_agreement=_optional_share(fields, "top1_agreement"),
+        equal_share=_optional_share(fields, "equal_share"),
+        seed=None if fields.raw("seed") is None else fields.integer("seed", minimum=0),
     )
     fields.close()
     return record
+
+
+def _optional_share(fields: Fields, key: str) -> float | None:
+    if fields.raw(key) is None:
+        return None
+    return fields.number(key, minimum=0.0, maximum=1.0)
 
 
 def _read_provenance(fields: Fields) -> Provenance:
@@ -139,11 +157,18 @@ def _read_provenance(fields: Fields) -> Provenance:
         calibration_digest=calibration.nullable_text("digest"),
         calibration_num_samples=calibration.integer("num_samples", minimum=0),
         evaluation_digest=fields.nullable_text("evaluation_digest"),
+        attempts=tuple(_read_attempt(each) for each in fields.tables("attempts")),
     )
     source.close()
     calibration.close()
     fields.close()
     return provenance
+
+
+def _read_attempt(fields: Fields) -> tuple[str, str | None]:
+    attempt = fields.text("converter"), fields.nullable_text("fault")
+    fields.close()
+    return attempt
 
 
 def _read_artifact(fields: Fields) -> Artifact:
@@ -184,6 +209,8 @@ def _check_files(fields: Fields, manifest: BundleManifest) -> None:
     named = [(f"artifacts[{i}].file", each.file) for i, each in enumerate(manifest.artifacts)]
     if manifest.class_names is not None:
         named.append(("class_names", manifest.class_names))
+    elif any(each.has_labels for each in manifest.contract.outputs):
+        fields.fault("contract", "an output has labels, but there are no class names")
     for key, path in named:
         if path not in paths:
             fields.fault(key, f"expected the path of a listed file, not {path!r}")
@@ -195,12 +222,20 @@ def _check_files(fields: Fields, manifest: BundleManifest) -> None:
         if sizes.get(path) != num_bytes:
             came = f"{sizes[path]} bytes" if path in sizes else "none"
             fields.fault("files", f"expected {path!r} of {num_bytes} bytes, but got {came}")
+    _check_strays(fields, manifest, {*golden, EXAMPLE_PATH})
+
+
+def _check_strays(fields: Fields, manifest: BundleManifest, known: set[str]) -> None:
+    paths = [record.path for record in manifest.files]
     strays = [
         path
         for path in paths
-        if path not in golden
+        if path not in known
         and not path.startswith(EXTRA_FOLDER)
         and path not in {each.file for each in manifest.artifacts}
     ]
     for path in strays:
-        fields.fault("files", f"{path!r} is neither an artifact, golden, nor below {EXTRA_FOLDER}")
+        fields.fault(
+            "files",
+            f"{path!r} is neither an artifact, golden, {EXAMPLE_PATH}, nor below {EXTRA_FOLDER}",
+        )

@@ -156,78 +156,92 @@ def _output_to_json(each: OutputContract, spec: TensorSpec) -> dict[str, object]
     }
 
 
-def read_contract(fields: Fields, signature: Signature) -> IOContract:
+def read_contract(fields: Fields, signature: Signature | None) -> IOContract:
     """Read a contract from a JSON object, noting faults in `fields`.
 
     Args:
         fields: the object.
-        signature: what it must agree with.
+        signature: what it must agree with; None compares nothing.
     """
-    inputs = fields.tables("inputs")
-    outputs = fields.tables("outputs")
-    for key, tables, specs in (
-        ("inputs", inputs, signature.inputs),
-        ("outputs", outputs, signature.outputs),
-    ):
-        if len(tables) != len(specs):
-            fields.fault(key, f"expected {len(specs)}, as in the signature, not {len(tables)}")
+    inputs, outputs = fields.tables("inputs"), fields.tables("outputs")
     contract = IOContract(
-        inputs=tuple(
-            _read_input(table, spec) for table, spec in zip(inputs, signature.inputs, strict=False)
-        ),
-        outputs=tuple(
-            _read_output(table, spec)
-            for table, spec in zip(outputs, signature.outputs, strict=False)
-        ),
+        inputs=tuple(_read_input(table) for table in inputs),
+        outputs=tuple(_read_output(table) for table in outputs),
     )
+    if signature is not None:
+        _check_specs(fields, "inputs", inputs, signature.inputs)
+        _check_specs(fields, "outputs", outputs, signature.outputs)
     fields.close()
+    for table in (*inputs, *outputs):
+        table.close()
     return contract
 
 
-def _check_spec(fields: Fields, spec: TensorSpec) -> str:
-    name = fields.text("name", empty=True)
-    came = (name, fields.text("dtype"), fields.integers("shape"))
-    if came != (spec.name, spec.dtype, spec.shape):
-        fields.fault("name", f"expected {spec.name!r} {spec.dtype} {spec.shape} of the signature")
-    return name
+def _check_specs(
+    fields: Fields, key: str, tables: tuple[Fields, ...], specs: tuple[TensorSpec, ...]
+) -> None:
+    """Note where a contract and the signature are not about the same tensors."""
+    if len(tables) != len(specs):
+        fields.fault(key, f"expected {len(specs)}, as in the signature, not {len(tables)}")
+        return
+    for table, spec in zip(tables, specs, strict=True):
+        wanted = {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+        for each, value in wanted.items():
+            if table.raw(each) != value:
+                table.fault(each, f"expected {value!r}, as in the signature")
+        done = table.raw("preprocessing")
+        if isinstance(done, dict):
+            for each in ("mean", "std"):
+                values = done.get(each)
+                count = len(values) if isinstance(values, list) else 1
+                if count not in {1, *spec.shape}:
+                    table.fault(
+                        f"preprocessing.{each}", f"expected 1 number or one a channel, not {count}"
+                    )
+        axis = table.raw("class_axis")
+        if type(axis) is int and axis >= len(spec.shape):
+            table.fault("class_axis", f"expected an axis of the shape {spec.shape}, not {axis}")
 
 
 def _read_layout(fields: Fields) -> ImageLayout | None:
     return None if fields.raw("layout") is None else fields.choice("layout", ImageLayout)
 
 
-def _read_input(fields: Fields, spec: TensorSpec) -> InputContract:
+def _read_input(fields: Fields) -> InputContract:
     preprocessing, place = None, Place.CALLER
     if fields.raw("preprocessing") is not None:
         table = fields.table("preprocessing", required=True)
         place = table.choice("by", Place)
-        preprocessing = _read_preprocessing(table, spec)
-    each = InputContract(
-        name=_check_spec(fields, spec),
+        preprocessing = _read_preprocessing(table)
+    return InputContract(
+        name=_read_tensor(fields),
         kind=fields.choice("kind", InputKind),
         layout=_read_layout(fields),
         value_range=_read_range(fields),
         preprocessing=preprocessing,
         place=place,
     )
-    fields.close()
-    return each
 
 
-def _read_preprocessing(fields: Fields, spec: TensorSpec) -> Preprocessing:
-    mean, std = fields.numbers("mean"), fields.numbers("std")
-    scale = fields.number("scale")
+def _read_tensor(fields: Fields) -> str:
+    fields.text("dtype")
+    fields.integers("shape", minimum=0)
+    return fields.text("name", empty=True)
+
+
+def _read_preprocessing(fields: Fields) -> Preprocessing:
+    scale, mean, std = fields.number("scale"), fields.numbers("mean"), fields.numbers("std")
     for key, values in (("mean", mean), ("std", std)):
-        if len(values) != 1 and len(values) not in spec.shape:
-            fields.fault(key, f"expected one number, or one a channel, not {len(values)}")
+        if not values:
+            fields.fault(key, "expected at least one number")
     if len(mean) > 1 and len(std) > 1 and len(mean) != len(std):
         fields.fault("std", f"expected {len(mean)} numbers, as in `mean`, not {len(std)}")
     if 0.0 in std:
         fields.fault("std", "expected numbers other than 0")
-    if scale == 0.0 and fields.has("scale"):
+    if scale == 0.0:
         fields.fault("scale", "expected a number other than 0")
     fields.close()
-    return Preprocessing(scale=scale, mean=mean or (0.0,), std=std or (1.0,))
+    return Preprocessing(scale=scale, mean=mean, std=std)
 
 
 def _read_range(fields: Fields) -> tuple[float, float] | None:
@@ -240,16 +254,12 @@ def _read_range(fields: Fields) -> tuple[float, float] | None:
     return values[0], values[1]
 
 
-def _read_output(fields: Fields, spec: TensorSpec) -> OutputContract:
-    axis = None
-    if fields.raw("class_axis") is not None:
-        axis = fields.integer("class_axis", minimum=0, maximum=max(len(spec.shape) - 1, 0))
-    each = OutputContract(
-        name=_check_spec(fields, spec),
+def _read_output(fields: Fields) -> OutputContract:
+    has_axis = fields.raw("class_axis") is not None
+    return OutputContract(
+        name=_read_tensor(fields),
         meaning=fields.choice("meaning", Meaning),
         layout=_read_layout(fields),
-        class_axis=axis,
+        class_axis=fields.integer("class_axis", minimum=0) if has_axis else None,
         has_labels=fields.boolean("has_labels"),
     )
-    fields.close()
-    return each

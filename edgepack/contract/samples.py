@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.contract.plan import ContractPlan, InputPlan
-from edgepack.data import Samples, generate_samples, make_samples
+from edgepack.data import ImagePreprocessing, Samples, generate_samples, make_samples
 from edgepack.errors import DataError
 from edgepack.evaluate import Feeds
 from edgepack.importers.binding import ImportedModel, input_hints, model_feeds
@@ -27,6 +27,13 @@ def raw_specs(source: tuple[TensorSpec, ...], plan: ContractPlan) -> tuple[Tenso
         replace(spec, dtype="float32") if each.is_raw else spec
         for spec, each in zip(source, plan.inputs, strict=True)
     )
+
+
+def raw_images(images: ImagePreprocessing | None, plan: ContractPlan) -> ImagePreprocessing | None:
+    """Give how pictures become samples: as they are where the model takes raw values."""
+    if any(each.is_raw for each in plan.inputs):
+        return replace(images or ImagePreprocessing(), scale=1.0)
+    return images
 
 
 def check_raw(samples: Samples, plan: ContractPlan) -> None:

@@ -1,6 +1,6 @@
 """What variants are built from and judged by: the imported model, its data and its parity."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,7 @@ from edgepack.contract.record import IOContract
 from edgepack.contract.samples import (
     check_raw,
     generate_raw,
+    raw_images,
     raw_specs,
     shaped_feeds,
     source_samples,
@@ -171,7 +172,7 @@ def _load_data(
         samples = load_samples(
             source,
             inputs=raw_specs(specs, plan),
-            images=_images(request, plan),
+            images=raw_images(request.data.images, plan),
             labels=labels,
             class_names=class_names,
         )
@@ -192,20 +193,12 @@ def _load_data(
     return _Loaded(calibration=samples, evaluation=None)
 
 
-def _images(request: PackRequest, plan: ContractPlan) -> ImagePreprocessing | None:
-    """Give how pictures become samples: as they are where the model takes raw values."""
-    images = request.data.images
-    if any(each.is_raw for each in plan.inputs):
-        return replace(images or ImagePreprocessing(), scale=1.0)
-    return images
-
-
 def _stated_images(request: PackRequest, plan: ContractPlan) -> ImagePreprocessing | None:
     """Give how pictures become an input, when the options or a folder of them tell."""
     data = request.data
     folders = [each for each in (data.source, data.evaluation) if each and Path(each).is_dir()]
     if folders or data.images is not None:
-        return _images(request, plan) or ImagePreprocessing()
+        return raw_images(data.images, plan) or ImagePreprocessing()
     return None
 
 
@@ -219,6 +212,10 @@ def _record_parity(report: ParityReport) -> Parity | None:
                 sqnr_db=each.sqnr_db,
                 max_abs_error=each.max_abs_error,
                 cosine=each.cosine,
+                judgement=each.judgement,
+                top1_agreement=each.top1_agreement,
+                equal_share=each.equal_share,
+                seed=each.seed,
             )
             for each in report.outputs
         ),
@@ -226,6 +223,7 @@ def _record_parity(report: ParityReport) -> Parity | None:
         generated=report.generated,
         minimum_db=report.minimum_db,
         reference=report.reference,
+        seeds=report.seeds,
     )
 
 

@@ -1,6 +1,7 @@
 """From a source model to a bundle: import, parity, variants, measurement, choice, writing."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 HOST: Final = "host"
 DEFAULT_PARITY_DB: Final = 60.0
 _MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
+_MAXIMUM_FAULT: Final = 2000
 
 
 def pack_model(
@@ -241,6 +243,10 @@ def _write(
             calibration_digest=calibration.digest if calibration else None,
             calibration_num_samples=calibration.num_samples if calibration else 0,
             evaluation_digest=material.evaluation.digest,
+            attempts=tuple(
+                (each.converter.value, _without_folders(each.fault, request.model))
+                for each in material.attempts
+            ),
         ),
         model=variant.model,
         golden=make_golden(
@@ -251,7 +257,18 @@ def _write(
         ),
         extra_files=extra_files,
         class_names=request.class_names.name if request.class_names else None,
+        contract=material.contract,
     )
+
+
+def _without_folders(fault: str | None, model: Path) -> str | None:
+    """Give why a converter fell, without this machine's folders and no longer than a page."""
+    if fault is None:
+        return None
+    folders = (model.parent, model.parent.resolve(), Path(tempfile.gettempdir()), Path.home())
+    for folder in sorted({f"{each}/" for each in folders if each.is_absolute()}, key=len)[::-1]:
+        fault = fault.replace(folder, "")
+    return fault if len(fault) <= _MAXIMUM_FAULT else f"{fault[:_MAXIMUM_FAULT]}…"
 
 
 def _own_versions() -> tuple[tuple[str, str], ...]:
@@ -342,6 +359,12 @@ def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tupl
         warnings.append(
             "calibration and evaluation data are the same: fidelity looks better than on new data"
         )
+    warnings += [
+        f"output {each.output!r} is {each.judgement.value} on all inputs its parity was checked "
+        "on: give real data with --data"
+        for each in (material.parity.outputs if material.parity else ())
+        if each.judgement in {Judgement.CONSTANT, Judgement.SATURATED}
+    ]
     if request.minimum_parity_db < DEFAULT_PARITY_DB:
         warnings.append(f"the import was allowed {request.minimum_parity_db:g} dB of parity")
     limit = request.profile.limits.bundle_mib
