@@ -26,6 +26,7 @@ from edgepack.errors import (
     OptimizeError,
     OutputError,
 )
+from edgepack.fidelity import Judgement
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
 from edgepack.optimize.choose import Candidate, Choice, choose, judge
