@@ -1,6 +1,9 @@
 """Arrays and labels from files: `.npz`, `.npy` and lists of class ids; nothing is unpickled."""
 
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -15,6 +18,8 @@ MAXIMUM_BYTES: Final = 4 * 2**30
 _MAXIMUM_ENTRIES: Final = 1000
 _MAXIMUM_LABEL_BYTES: Final = 64 * 2**20
 _SUFFIX: Final = ".npy"
+# What zipfile lets through of its decompressors and of nonsense in headers (Python 3.11).
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError)
 
 
 def read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
@@ -38,7 +43,7 @@ def read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
                     continue
                 with archive.open(entry) as file:
                     _read_into(arrays, name, file, entry.file_size, faults)
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{path}: expected an .npz as numpy.savez writes it, but got another format or a "
             f"damaged file: {error}",
