@@ -16,7 +16,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
     first_line,
 )
-from onnx_graph import has_channels_first  # type: ignore[import-not-found]
+from onnx_graph import has_channels_first, known_shapes  # type: ignore[import-not-found]
 from onnx_runtime import AGAIN  # type: ignore[import-not-found]
 
 DIRECT = "flatbuffer_direct"
@@ -84,7 +84,27 @@ def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
             f"expected one float32 model of onnx2tf, but it wrote {len(found)}",
             "Make the model smaller: a flatbuffer holds less than 2 GB.",
         )
+    restore_scalars(found[0], graph)
     return found[0]
+
+
+def restore_scalars(path: Path, graph: onnx.GraphProto) -> None:
+    """Give inputs of rank 0 their shape back: onnx2tf 2.6.9 makes vectors of one of them."""
+    shapes = known_shapes(graph)
+    scalars = {each.name for each in graph.input if shapes.get(each.name) == ()}
+    if not scalars:
+        return
+    import flatbuffers  # noqa: PLC0415 - for few models
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - likewise
+
+    tree = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    for signature in tree.signatureDefs:
+        for each in signature.inputs:
+            if each.name.decode() in scalars:
+                tree.subgraphs[signature.subgraphIndex].tensors[each.tensorIndex].shape = []
+    builder = flatbuffers.Builder(path.stat().st_size)
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
 
 
 class _Watched(io.TextIOBase):

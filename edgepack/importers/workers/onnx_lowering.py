@@ -5,7 +5,6 @@ converter's measured error.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx
@@ -41,9 +40,11 @@ class Workbench:
         self._constants[name] = tensor
         return name
 
-    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add(self, op: str, inputs: list[str], output: str, **attributes: int) -> str:
         """Add a node of one output, named after it; give the output's name."""
-        self.nodes.append(onnx.helper.make_node(op, inputs, [output], name=output, **attributes))
+        node = onnx.helper.make_node(op, inputs, [output], name=output)
+        node.attribute.extend(onnx.helper.make_attribute(*each) for each in attributes.items())
+        self.nodes.append(node)
         return output
 
     def reshape(self, value: str, shape: tuple[int, ...], output: str) -> str:

@@ -12,7 +12,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
     first_line,
 )
-from onnx import inliner, numpy_helper, version_converter
+from onnx import inliner, numpy_helper
 from onnx_control import inline_constant_branches, unroll_loops  # type: ignore[import-not-found]
 from onnx_graph import (  # type: ignore[import-not-found]
     all_nodes,
@@ -21,6 +21,7 @@ from onnx_graph import (  # type: ignore[import-not-found]
     used_names,
 )
 from onnx_lowering import lower  # type: ignore[import-not-found]
+from onnx_opsets import declare_old, expand_newer  # type: ignore[import-not-found]
 from onnx_runtime import AGAIN  # type: ignore[import-not-found]
 
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -34,8 +35,6 @@ _QUANTIZED = frozenset({
     "DynamicQuantizeLSTM",
 })  # fmt: skip
 _MOST_SHOWN = 5
-# onnx-tf 1.10.0 was made for opset 15, and onnx 1.14.1 beside it reads IR 9 at most.
-_ONNX_TF_OPSET, _ONNX_TF_IR = 15, 8
 # Branches and loops may hold others; each round opens one level.
 _MAXIMUM_DEPTH = 8
 _FIRST_IR_WITHOUT_INITIALIZERS_AMONG_INPUTS = 4
@@ -252,12 +251,12 @@ def _free_prefix(graph: onnx.GraphProto) -> str:
     return prefix
 
 
-def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Write a prepared model in the newest opset that onnx-tf knows, where that can be done."""
-    try:
-        lowered: onnx.ModelProto = version_converter.convert_version(model, _ONNX_TF_OPSET)
-    except (RuntimeError, ValueError, TypeError):
-        # There are no adapters for some ops; onnx-tf may still know the newer form.
-        lowered = model
-    lowered.ir_version = _ONNX_TF_IR
-    return lowered
+def simplify_for_old_opset(
+    model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]
+) -> onnx.ModelProto:
+    """Write a simplified model in the opset that onnx-tf knows."""
+    expanded = expand_newer(model)
+    if expanded is not model:
+        expanded = run_onnxsim(expanded, {name: list(shape) for name, shape in shapes.items()})
+    declared: onnx.ModelProto = declare_old(expanded)
+    return declared

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import tensorflow as tf
-from onnx_tf.backend import prepare
+from onnx_tf.backend import prepare  # type: ignore[import-not-found] # in its toolchain only
 
 # Appended, so that nothing here shadows a framework's module.
 sys.path.append(str(Path(__file__).parent))
@@ -21,7 +21,10 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     serve,
 )
 
-_UNKNOWN = re.compile(r"(?P<op>\w+) version (?P<version>\d+) is not implemented")
+_UNKNOWN = re.compile(r"(?P<op>\w+) (?:version \d+ )?is not implemented")
+_HANDLER = re.compile(r"handlers/backend/(\w+)\.py")
+_REASON = re.compile(r"^\s*\w+(?:Error|Exception): (.*)$", re.MULTILINE)
+_MOST_SHOWN = 5
 _FLEX = re.compile(r"Flex ops: (?P<ops>[\w, ]+)")
 _OTHER = "Try another --converter, or replace the operation in the source model."
 # What onnx-tf raises on nodes it was not made for.
@@ -35,10 +38,9 @@ def convert(request: Request) -> dict[str, Any]:
     """Write `model.tflite` in the work folder."""
     folder = Path(request["folder"])
     model = onnx.load(request["model"])
-    declare_known_opset(model)
     saved = folder / "onnx-tf"
     try:
-        prepare(model).export_graph(str(saved))
+        prepare(model, auto_cast=True).export_graph(str(saved))
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         data = converter.convert()
     except Exception as error:
@@ -57,39 +59,34 @@ def convert(request: Request) -> dict[str, Any]:
     }
 
 
-def declare_known_opset(model: onnx.ModelProto) -> None:
-    """Declare the newest opset onnx knows here, for a model of a newer one.
-
-    Most ops are the same in both; those that are not fail, or fail the parity check.
-    """
-    newest = onnx.defs.onnx_opset_version()
-    for each in model.opset_import:
-        if each.domain in {"", "ai.onnx"}:
-            each.version = min(each.version, newest)
-
-
 def refusal(error: BaseException, model: onnx.ModelProto) -> RefusedError:
     """Tell which operation onnx-tf or TensorFlow's converter could not convert, and why."""
     text = str(error)
-    unknown, flex = _UNKNOWN.search(text), _FLEX.search(text)
-    if unknown:
-        names = [each.name for each in model.graph.node if each.op_type == unknown["op"]]
-        return RefusedError(
-            "conversion",
-            f"onnx-tf cannot convert {unknown['op']} {', '.join(map(repr, names[:5]))}: it does "
-            f"not know version {unknown['version']} of that operation",
-            _OTHER,
-        )
+    flex = _FLEX.search(text)
     if flex:
         return RefusedError(
             "conversion",
-            f"onnx-tf made TensorFlow operations of it that TFLite has no kernel for: "
+            "onnx-tf made TensorFlow operations of the model that TFLite has no kernel for: "
             f"{flex['ops'].strip()}",
             _OTHER,
         )
+    reason = _REASON.findall(text)
+    why = reason[-1].strip() if reason else first_line(error)
+    # onnx-tf's errors name no node; the file of its own that failed is called after the op.
+    files = _HANDLER.findall(text)
+    unknown = _UNKNOWN.search(text)
+    wanted = unknown["op"] if unknown else files[-1] if files else ""
+    nodes = [each for each in model.graph.node if wanted and _plain(each.op_type) == _plain(wanted)]
+    if not nodes:
+        return RefusedError("conversion", f"onnx-tf could not convert the model: {why}", _OTHER)
+    names = ", ".join(repr(each.name) for each in nodes[:_MOST_SHOWN])
     return RefusedError(
-        "conversion", f"onnx-tf could not convert the model: {first_line(error)}", _OTHER
+        "conversion", f"onnx-tf cannot convert {nodes[0].op_type} {names}: {why}", _OTHER
     )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ from onnx_graph import (  # type: ignore[import-not-found]
 )
 from onnx_prepare import (  # type: ignore[import-not-found]
     check_ops,
-    lower_opset,
     name_nodes,
     rename_interface,
     simplify,
+    simplify_for_old_opset,
     state_outputs,
     to_float32,
 )
@@ -46,6 +46,7 @@ from onnx_runtime import (  # type: ignore[import-not-found]
 )
 
 _PREPARED = "prepared.onnx"
+_OLD_OPSET = "onnx-tf"
 # Of a node's output between the user's graph and the simplified one; measured: 110 and more.
 _SAME_DB = 60.0
 _NARROW = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
@@ -89,9 +90,9 @@ def prepare(request: Request) -> dict[str, Any]:
         source = replace(source, model=take_outputs(source.model, exposed))
         outputs = settle_outputs(source, changed=True)
         simplified = take_outputs(simplified, exposed)
+    if request.get("converter") == _OLD_OPSET:
+        simplified = simplify_for_old_opset(simplified, source.shapes)
     prepared = rename_interface(simplified)
-    if request["converter"] == "onnx-tf":
-        prepared = lower_opset(prepared)
     save(prepared, Path(request["folder"]) / _PREPARED, source.path.name)
     return {
         "file": _PREPARED,

@@ -1,0 +1,134 @@
+"""Writing a prepared ONNX model in an older opset, for a converter that knows no newer.
+
+Runs inside a toolchain on its own interpreter. onnx's own version converter has no adapters
+for Pad and others (1.20.1), and so gives up on half of all models.
+"""
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import inliner, numpy_helper
+from onnx_graph import known_shapes  # type: ignore[import-not-found] # a sibling
+from onnx_lowering import attribute_of  # type: ignore[import-not-found]
+
+# onnx-tf 1.10.0 knows all ops of opset 12 and some of the newer ones; onnx 1.14.1 beside it
+# reads IR 9 at most.
+OPSET, _IR = 12, 8
+# Ops whose axes (or sizes) became an input after that.
+_AXES_AS_INPUT = frozenset({
+    "Squeeze", "Unsqueeze", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd",
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
+})  # fmt: skip
+
+
+def expand_newer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write ops that the old opset does not have as the ops ONNX itself defines them by."""
+    newer = {
+        node.op_type
+        for node in model.graph.node
+        if not node.domain and _schema(node.op_type) is None
+    }
+    if not newer:
+        return model
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    typed.graph.value_info.extend(  # the inliner (1.20.1) looks nowhere else
+        onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        for each in model.graph.initializer
+    )
+    expanded: onnx.ModelProto = inliner.inline_selected_functions(
+        typed, [("", op) for op in sorted(newer)], inline_schema_functions=True
+    )
+    return expanded
+
+
+def declare_old(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give a copy in the old opset: inputs that were attributes become them again.
+
+    What means something else there is left to the converter, and to the parity check.
+    """
+    lowered = onnx.ModelProto()
+    lowered.CopyFrom(model)
+    lowered.ir_version = min(lowered.ir_version, _IR)
+    declared = next(each for each in lowered.opset_import if each.domain in {"", "ai.onnx"})
+    if declared.version <= OPSET:
+        return lowered
+    declared.version = OPSET
+    graph = lowered.graph
+    constants = {each.name: each for each in graph.initializer}
+    shapes = known_shapes(graph)
+    nodes = [new for node in graph.node for new in _rewritten(node, constants, shapes)]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    return lowered
+
+
+def _rewritten(
+    node: onnx.NodeProto,
+    constants: dict[str, onnx.TensorProto],
+    shapes: dict[str, tuple[int, ...]],
+) -> Iterator[onnx.NodeProto]:
+    if node.op_type in _AXES_AS_INPUT and len(node.input) > 1 and node.input[1] in constants:
+        _input_to_attribute(node, "axes", constants)
+    if node.op_type == "Split":
+        if len(node.input) > 1 and node.input[1] in constants:
+            _input_to_attribute(node, "split", constants)
+        elif attribute_of(node, "num_outputs", None) is not None:
+            axis = int(str(attribute_of(node, "axis", 0)))
+            whole = shapes[node.input[0]][axis]
+            share = -(-whole // len(node.output))
+            sizes = [share] * (len(node.output) - 1)
+            _set(node, "split", [*sizes, whole - sum(sizes)])
+    rank = len(shapes.get(next(iter(node.input), ""), ()))
+    axis = int(str(attribute_of(node, "axis", -1)))
+    _drop_unknown(node)
+    if node.op_type not in {"Softmax", "LogSoftmax"} or not rank:
+        yield node
+        return
+    _set(node, "axis", rank - 1)
+    if axis % rank == rank - 1:
+        yield node
+        return
+    # The older Softmax is over all axes from `axis` on: turn the one that is meant to the end.
+    order = list(range(rank))
+    order[axis], order[-1] = order[-1], order[axis]
+    source, output = node.input[0], node.output[0]
+    node.input[0], node.output[0] = f"{output}/turned", f"{output}/done"
+    yield onnx.helper.make_node(
+        "Transpose", [source], [f"{output}/turned"], name=f"{node.name}/turn", perm=order
+    )
+    yield node
+    yield onnx.helper.make_node(
+        "Transpose", [f"{output}/done"], [output], name=f"{node.name}/back", perm=order
+    )
+
+
+def _input_to_attribute(
+    node: onnx.NodeProto, name: str, constants: dict[str, onnx.TensorProto]
+) -> None:
+    values = numpy_helper.to_array(constants[node.input[1]]).reshape(-1)
+    del node.input[1:]
+    _set(node, name, [int(each) for each in values])
+
+
+def _set(node: onnx.NodeProto, name: str, value: object) -> None:
+    kept = [each for each in node.attribute if each.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+
+def _drop_unknown(node: onnx.NodeProto) -> None:
+    """Take away attributes the old form does not have."""
+    schema = _schema(node.op_type)
+    if schema is not None:
+        kept = [each for each in node.attribute if each.name in schema.attributes]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def _schema(op: str) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op, OPSET)
+    except onnx.defs.SchemaError:  # it is newer
+        return None
