@@ -1,0 +1,80 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgepack.data import InputHint, InputRole
+from edgepack.data.samples import make_samples
+from edgepack.importers.trials import (
+    Trial,
+    draw_trials,
+    join_trials,
+    move_inputs,
+    pick_trial,
+    spread,
+)
+from edgepack.model import TensorSpec
+
+IMAGE = TensorSpec(name="image", shape=(1, 16, 16, 3), dtype="float32")
+IDS = TensorSpec(name="ids", shape=(1, 5), dtype="int64")
+STATE = TensorSpec(name="h", shape=(1, 8), dtype="float32")
+HINTS = {"ids": InputHint(maximum=1), "h": InputHint(role=InputRole.STATE)}
+
+
+def test_sets_differ_in_range_and_each_has_its_seed() -> None:
+    trials = draw_trials((IMAGE, IDS, STATE), HINTS)
+    assert len({trial.seed for trial in trials}) == len(trials) == 3
+    columns = [dict(trial.samples.arrays) for trial in trials]
+    largest = [float(np.max(column["image"])) for column in columns]
+    assert largest[0] <= 1
+    assert largest[1] > 100
+    assert np.min(columns[2]["image"]) < -1
+    assert {int(column["ids"].max()) for column in columns} == {1}
+    # A state that a converter dropped agrees as long as it is zero.
+    assert [bool(np.any(column["h"])) for column in columns] == [False, True, True]
+    assert [trial.scale for trial in trials][1] == 1
+
+
+def test_the_set_that_failed_is_picked_again() -> None:
+    trials = draw_trials((IMAGE,), {})
+    again = pick_trial((IMAGE,), {}, samples=None, seed=trials[1].seed, most=2)
+    assert again.seed == trials[1].seed
+    assert again.samples.num_samples == 2
+    assert np.max(dict(again.samples.arrays)["image"]) > 100
+    own = make_samples([("image", np.arange(5, dtype=np.float32))])
+    picked = pick_trial((IMAGE,), {}, samples=own, seed=None, most=2)
+    assert picked.seed is None
+    assert dict(picked.samples.arrays)["image"].tolist() == [0, 4]
+
+
+@given(st.integers(1, 50), st.integers(1, 20))
+def test_samples_are_spread_from_the_first_to_the_last(num_samples: int, most: int) -> None:
+    given_samples = make_samples([("x", np.arange(num_samples))])
+    places = dict(spread(given_samples, most).arrays)["x"].tolist()
+    assert len(places) == min(num_samples, most)
+    assert places == sorted(set(places))
+    assert places[0] == 0
+    if most > 1:
+        assert places[-1] == num_samples - 1
+
+
+def test_moved_inputs_differ_by_two_roundings_and_integers_stay() -> None:
+    trial = draw_trials((IMAGE, IDS), HINTS)[1]
+    moved = move_inputs(trial, 2)
+    assert moved is not None
+    first, second = dict(trial.samples.arrays), dict(moved.arrays)
+    assert np.array_equal(first["ids"][:2], second["ids"])
+    image, other = first["image"][:2], second["image"]
+    assert other.dtype == np.float32
+    # Black stays black.
+    assert np.array_equal(other == 0, image == 0)
+    steps = (np.abs(other - image) / np.spacing(image))[image != 0]
+    assert 1 <= steps.min() <= steps.max() <= 4
+    assert move_inputs(Trial(seed=None, samples=make_samples([("ids", first["ids"])])), 2) is None
+
+
+def test_sets_are_joined_in_their_order() -> None:
+    trials = draw_trials((IDS,), HINTS)
+    joined = join_trials([trial.samples for trial in trials])
+    assert joined.num_samples == sum(trial.samples.num_samples for trial in trials)
+    last = dict(trials[-1].samples.arrays)["ids"]
+    assert np.array_equal(dict(joined.arrays)["ids"][-len(last) :], last)
