@@ -247,8 +247,18 @@ def _tail(log: BinaryIO) -> str:
     """Give the last lines of a log, indented, to append to a message."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
     text = log.read(_TAIL_BYTES).decode(errors="replace")
-    lines = [line.rstrip() for line in _clean_lines(text) if line.strip()][-_TAIL_LINES:]
+    lines = [line.rstrip() for line in _clean_lines(text) if line.strip()]
+    lines = _final_words(lines)[-_TAIL_LINES:]
     return ":\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+
+
+def _final_words(lines: list[str]) -> list[str]:
+    """Leave a traceback's stack out: what was raised says it, and the whole is in the log."""
+    starts = [index for index, line in enumerate(lines) if line.startswith("Traceback (most ")]
+    for index in range(starts[-1] + 1 if starts else len(lines), len(lines)):
+        if not lines[index].startswith(" "):
+            return lines[index:]
+    return lines
 
 
 def _clean_lines(text: str) -> Iterator[str]:
