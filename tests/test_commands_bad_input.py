@@ -165,6 +165,8 @@ class TestNames:
             ("--input-shape", "1,2", "--input-shape: expected NAME=1,3,224,224"),
             ("--min-agreement", "lots", "--min-agreement: expected a share such as 90%"),
             ("--max-drop", "-1", "--max-drop: expected percentage points such as 1%"),
+            ("--max-drop", "0.03", "--max-drop: 0.03 could be 0.03 percentage points or a share"),
+            ("--prune", "half", "--prune: expected a share such as 90% or 0.9, not 'half'"),
             ("--image-size", "big", "--image-size: expected HEIGHTxWIDTH"),
             ("--image-mean", "a,b", "--image-mean: expected numbers separated by commas"),
         ],
@@ -172,6 +174,23 @@ class TestNames:
     def test_value(self, run: RunCommand, option: str, value: str, message: str) -> None:
         ran = run("pack", FLOAT_MODEL, *_PACK, option, value)
         assert_told(ran, code=2, message=message, remedy="Write ")
+
+    def test_options_without_anything_to_apply_to(self, run: RunCommand) -> None:
+        ran = run("pack", FLOAT_MODEL, *_PACK, "--root", "/opt/here", "--accept-new-host-key")
+        assert_told(
+            ran,
+            code=2,
+            message="--accept-new-host-key, --root: there is no device this could apply to",
+            remedy="Give one with --device, or leave it out.",
+        )
+        ran = run("pack", FLOAT_MODEL, *_PACK, "--data", DIGITS, "--image-mean", "0.5")
+        assert_told(ran, code=2, message=f"but {DIGITS} holds arrays", remedy="Leave them out")
+        ran = run("pack", FLOAT_MODEL, *_PACK, "--image-size", "8x8")
+        assert_told(ran, code=2, message="but there is no --data", remedy="Leave them out")
+
+    def test_a_pruned_share_of_everything(self, run: RunCommand) -> None:
+        ran = run("pack", FLOAT_MODEL, *_PACK, "--prune", "100%")
+        assert_told(ran, code=2, message="--prune: expected at most 99%, not '100%'")
 
 
 @pytest.fixture

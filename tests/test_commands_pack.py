@@ -197,7 +197,7 @@ def test_the_smallest_can_be_asked_for(run: RunCommand) -> None:
 def test_pruning_is_reported_as_measured(run: RunCommand) -> None:
     arguments = ("pack", FLOAT_MODEL, *_LAPTOP, "--data", DIGITS, "--recipe", "float32", "--json")
     (dense,) = run(*arguments).json()["variants"]
-    (pruned,) = run(*arguments, "--prune", "0.5").json()["variants"]
+    (pruned,) = run(*arguments, "--prune", "50%").json()["variants"]
     assert pruned["size_bytes"] == dense["size_bytes"]
     assert pruned["compressed_bytes"] < 0.8 * dense["compressed_bytes"]
     assert pruned["fidelity"]["sqnr_db"] < dense["fidelity"]["sqnr_db"]

@@ -73,6 +73,29 @@ def test_a_classifier_of_text_is_packed_for_a_board_that_is_not_here(
     assert max(each["engine"]["num_threads"] for each in records) <= (os.cpu_count() or 1)
 
 
+def test_each_named_shape_is_a_bundle_of_its_own(
+    run: RunCommand, angle_classifier: Path, signs: Path, device_root: Path
+) -> None:
+    ran = run(
+        *("pack", angle_classifier, "--target", "laptop-x86-64", "--recipe", "float16", "--json"),
+        *("--shape", "narrow:x=1,3,48,96", "--shape", "wide:x=1,3,48,192"),
+        *("--data", f"wide={signs}"),
+    )
+    assert ran.code == 0, ran.err
+    shapes = ran.json()["shapes"]
+    assert list(shapes) == ["narrow", "wide"]
+    for name, width in (("narrow", 96), ("wide", 192)):
+        assert shapes[name]["parity"][0]["sqnr_db"] > 100
+        manifest = run("inspect", shapes[name]["bundle"], "--json").json()["bundle"]["manifest"]
+        assert manifest["name"].endswith(f"-{name}")
+        assert manifest["signature"]["inputs"][0]["shape"] == [1, 48, width, 3]
+    # Only the wide ones have labels: they came with its data.
+    assert shapes["wide"]["variants"][0]["fidelity"]["accuracy"] >= 0.9
+    assert shapes["narrow"]["variants"][0]["fidelity"]["accuracy"] is None
+    timed = run("bench", shapes["narrow"]["bundle"], "local:", "--root", device_root, *QUICK)
+    assert timed.code == 0, timed.err
+
+
 def test_a_classifier_of_text_is_pushed_and_measured(
     run: RunCommand, angle_classifier: Path, signs: Path, device_root: Path
 ) -> None:

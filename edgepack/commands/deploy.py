@@ -1,6 +1,7 @@
 """`edgepack deploy`: the whole way, from a source model to numbers and a report."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
 from edgepack.commands.import_options import import_options, source_model
+from edgepack.commands.named_shapes import path_for
 from edgepack.commands.options import (
     OUTPUT_FILE,
     device_options,
@@ -21,13 +23,14 @@ from edgepack.commands.options import (
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary
-from edgepack.commands.pack_options import make_request, pack_options
+from edgepack.commands.pack_options import make_requests, pack_options
 from edgepack.commands.push import Pushed, push_on, summarize_push
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgepack.cache import Cache
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
     from edgepack.workflow.request import PackRequest, PackResult
@@ -76,11 +79,41 @@ def deploy(
     is packed for all.
     """
     from edgepack.cache import Cache, cache_directory
+
+    requests = make_requests(model, output, given)
+    paths = [
+        (path_for(report_path, name), path_for(results, name) if results is not None else None)
+        for name, _ in requests
+    ]
+    for page, records in paths:
+        check_outputs(bundle=output or Path(), results=records, report=page)
+    cache = Cache(root=cache_directory())
+    bodies: dict[str | None, dict[str, Any]] = {}
+    codes: list[int] = []
+    for (name, request), (page, records) in zip(requests, paths, strict=True):
+        bodies[name], code = _deploy_one(
+            request, devices, given, cache=cache, page=page, records=records, as_json=as_json
+        )
+        codes.append(code)
+    if as_json:
+        print_json(bodies.get(None, {"shapes": bodies}))
+    # A failure counts more than a limit that was not met.
+    return ExitCode.FAILURE if ExitCode.FAILURE in codes else max(codes)
+
+
+def _deploy_one(
+    request: "PackRequest",
+    devices: tuple[str, ...],
+    given: "Mapping[str, Any]",
+    *,
+    cache: "Cache",
+    page: Path,
+    records: Path | None,
+    as_json: bool,
+) -> tuple[dict[str, Any], int]:
+    """Pack, push, measure and report one shape; give its JSON and its exit code."""
     from edgepack.workflow.packing import pack_model
 
-    check_outputs(bundle=output or Path(), results=results, report=report_path)
-    request = make_request(model, output, given)
-    cache = Cache(root=cache_directory())
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
     with ready_device(devices[0], given=given, profile=request.profile, cache=cache) as first:
@@ -94,30 +127,31 @@ def deploy(
 
     reached += [run_one(each, deploy_to, is_only=False) for each in devices[1:]]
     report = _make_report(request, packed, reached)
-    write_report(report_path, report)
-    body = _deploy_json(request, packed, reached, report_path)
-    if results is not None:
-        write_text(results, json.dumps(body["bench"], allow_nan=False))
-    if as_json:
-        print_json(body)
-    else:
+    write_report(page, report)
+    body = _deploy_json(request, packed, reached, page)
+    if records is not None:
+        write_text(records, json.dumps(body["bench"], allow_nan=False))
+    if not as_json:
         from edgepack.report.terminal import render_report
 
-        for warning in packed.warnings:
+        # The report holds the warnings too: on a terminal both would be read.
+        for warning in () if sys.stdout.isatty() else packed.warnings:
             warn(warning)
         print_table(render_report(report))
         click.echo(f"bundle: {packed.bundle.path}")
-        click.echo(f"report: {report_path.resolve()}")
-        if results is not None:
-            note(f"wrote {results}")
+        click.echo(f"report: {page.resolve()}")
+        if records is not None:
+            note(f"wrote {records}")
+    return body, _exit_code(packed, reached, strict=given["strict"])
+
+
+def _exit_code(packed: "PackResult", reached: Sequence[Reached[Deployed]], *, strict: bool) -> int:
     if any(each.error for each in reached):
         return ExitCode.FAILURE
     subject = Subject(name=packed.bundle.manifest.name, content=packed.bundle)
     measured = [each.result.measurement for each in reached if each.result is not None]
     exceeded = [warn_of_limits(subject, measurement) for measurement in measured]  # each is told
-    if any(exceeded):
-        return ExitCode.LIMIT
-    return exit_code(packed, strict=given["strict"])
+    return ExitCode.LIMIT if any(exceeded) else exit_code(packed, strict=strict)
 
 
 def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> Deployed:

@@ -60,6 +60,23 @@ def device_options(function: F) -> F:
     )(function)
 
 
+def refuse_device_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that say how a device is reached when there is none.
+
+    Raises:
+        UsageError: naming them.
+    """
+    from edgepack.errors import UsageError
+
+    names = ("ssh_config", "identity", "accept_new_host_key", "host_key", "connect_timeout", "root")
+    idle = [f"--{name.replace('_', '-')}" for name in names if given[name]]
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)}: there is no device this could apply to",
+            remedy="Give one with --device, or leave it out.",
+        )
+
+
 def connect_options_from(given: Mapping[str, Any], work: "Work") -> "ConnectOptions":
     """Make the connection's options; secrets are asked for only on a terminal."""
     from edgepack.device.connect import ConnectOptions

@@ -12,9 +12,10 @@ from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.options import (
     device_options,
     json_option,
+    refuse_device_options,
 )
 from edgepack.commands.output import check_outputs
-from edgepack.commands.pack_options import make_request, pack_options
+from edgepack.commands.pack_options import make_requests, pack_options
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -43,19 +44,32 @@ def pack(
     from edgepack.workflow.packing import pack_model
 
     check_outputs(bundle=output or Path())
-    request = make_request(model, output, given)
+    if device is None:
+        refuse_device_options(given)
+    requests = make_requests(model, output, given)
     cache = Cache(root=cache_directory())
+    results: list[PackResult] = []
     if device is None:
         with show_work() as work:
-            result = pack_model(request, cache=cache, rig=None, on_step=work.step)
+            for _, request in requests:
+                results.append(pack_model(request, cache=cache, rig=None, on_step=work.step))
     else:
-        with ready_device(device, given=given, profile=request.profile, cache=cache) as ready:
-            result = pack_model(request, cache=cache, rig=ready.rig, on_step=ready.work.step)
+        profile = requests[0][1].profile
+        with ready_device(device, given=given, profile=profile, cache=cache) as ready:
+            for _, request in requests:
+                results.append(
+                    pack_model(request, cache=cache, rig=ready.rig, on_step=ready.work.step)
+                )
     if as_json:
-        print_json(pack_json(request, result))
+        bodies = {
+            name: pack_json(request, result)
+            for (name, request), result in zip(requests, results, strict=True)
+        }
+        print_json(bodies.get(None, {"shapes": bodies}))
     else:
-        show_pack(request, result)
-    return exit_code(result, strict=given["strict"])
+        for (_, request), result in zip(requests, results, strict=True):
+            show_pack(request, result)
+    return max(exit_code(result, strict=given["strict"]) for result in results)
 
 
 def exit_code(result: "PackResult", *, strict: bool) -> int:
@@ -127,6 +141,9 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
                 "sqnr_db": each.sqnr_db,
                 "max_abs_error": each.max_abs_error,
                 "cosine": each.cosine,
+                "judgement": each.judgement.value,
+                "top1_agreement": each.top1_agreement,
+                "equal_share": each.equal_share,
             }
             for each in (result.parity.outputs if result.parity else ())
         ],

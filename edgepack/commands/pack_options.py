@@ -10,6 +10,12 @@ import click
 from edgepack.commands.console import warn
 from edgepack.commands.contract_options import make_contract_request
 from edgepack.commands.import_options import make_import_options
+from edgepack.commands.named_shapes import (
+    parse_shapes,
+    requests_by_shape,
+    select_source,
+    shape_option,
+)
 from edgepack.commands.options import EXISTING_FILE, apply_options
 from edgepack.errors import UsageError
 
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Below it a plain number is taken by some for a share of 1.
+_SMALLEST_PLAIN_POINTS: Final = 0.1
+_LARGEST_PRUNE: Final = 0.99
 _NUMBERS: Final = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?)*")
 
 
@@ -59,6 +68,7 @@ def pack_options(function: F) -> F:
     """Add the options that say what is built, from which data, and within which floors."""
     return apply_options(
         click.option("--target", "-t", required=True, metavar="NAME|FILE", help="Target profile."),
+        shape_option,
         click.option(
             "--recipe",
             "recipes",
@@ -75,10 +85,8 @@ def pack_options(function: F) -> F:
         ),
         click.option(
             "--prune",
-            type=click.FloatRange(0, 0.99),
-            default=0.0,
             metavar="SHARE",
-            help="Share of each layer's weights to set to zero, smallest first.",
+            help="Share of each layer's weights to set to zero, smallest first: 50% or 0.5.",
         ),
         click.option(
             "--io",
@@ -90,11 +98,18 @@ def pack_options(function: F) -> F:
         ),
         click.option(
             "--data",
-            metavar="SOURCE",
+            multiple=True,
+            metavar="[SHAPE=]SOURCE",
             help="Calibration and evaluation data: .npz, .npy, a folder of images, or "
-            "module:function. Every other sample calibrates, the rest evaluates.",
+            "module:function. Every other sample calibrates, the rest evaluates; of a model that "
+            "keeps state, the first half and the second.",
         ),
-        click.option("--eval-data", metavar="SOURCE", help="Evaluate on these data instead."),
+        click.option(
+            "--eval-data",
+            multiple=True,
+            metavar="[SHAPE=]SOURCE",
+            help="Evaluate on these data instead.",
+        ),
         click.option("--labels", type=EXISTING_FILE, help="Class ids of the evaluated samples."),
         click.option("--class-names", type=EXISTING_FILE, help="Class names, one a line."),
         image_options,
@@ -150,6 +165,21 @@ def parse_share(option: str, text: str) -> float:
     return share
 
 
+def parse_prune(text: str | None) -> float:
+    """Read `50%` or `0.5` as the share to prune.
+
+    Raises:
+        UsageError: neither, or outside 0 to 0.99.
+    """
+    share = parse_share("--prune", text) if text is not None else 0.0
+    if share > _LARGEST_PRUNE:
+        raise UsageError(
+            f"--prune: expected at most 99%, not {text!r}",
+            remedy="A layer of zeros is no layer; write for instance --prune 50%.",
+        )
+    return share
+
+
 def parse_points(option: str, text: str | None) -> float | None:
     """Read `1%` or `1` as percentage points.
 
@@ -158,8 +188,15 @@ def parse_points(option: str, text: str | None) -> float | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
     points = float(match[1]) if match else -1.0
+    if match and not match[2] and 0.0 < points < _SMALLEST_PLAIN_POINTS:
+        raise UsageError(
+            f"{option}: {text} could be {points:g} percentage points or a share of "
+            f"{100 * points:g}%",
+            remedy=f"Write {option} {points:g}% for the first, {option} {100 * points:g}% for the "
+            "second.",
+        )
     if not 0.0 <= points <= 100.0:  # noqa: PLR2004 - percentage points
         raise UsageError(
             f"{option}: expected percentage points such as 1%, not {text!r}",
@@ -195,8 +232,30 @@ def make_images(given: Mapping[str, Any]) -> "ImagePreprocessing | None":
     )
 
 
+def make_requests(
+    model: Path, output: Path | None, given: Mapping[str, Any]
+) -> "tuple[tuple[str | None, PackRequest], ...]":
+    """Make the request of each named shape, or the only one under None.
+
+    Raises:
+        UsageError, ProfileError, RecipeError: as `make_request`.
+    """
+    shapes = parse_shapes(given["shapes"])
+
+    def make(shape: str | None) -> "PackRequest":
+        sources = {
+            key: select_source(option, given[key], shapes=shapes, shape=shape)
+            for key, option in (("data", "--data"), ("eval_data", "--eval-data"))
+        }
+        return make_request(model, output, {**given, **sources})
+
+    return requests_by_shape(make, shapes, output=output)
+
+
 def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> "PackRequest":
     """Make the request from the options of `import_options`, `contract_options`, `pack_options`.
+
+    `data` and `eval_data` are single sources here.
 
     Raises:
         UsageError, ProfileError, RecipeError: an option is not right, or names nothing known.
@@ -209,11 +268,13 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
     if origin.shadows_built_in:
         warn(f"{origin.path} hides the built-in target {profile.id}")
     imports = make_import_options(given)
+    images = make_images(given)
+    _check_images(images, (given["data"], given["eval_data"]))
     data = DataRequest(
         source=given["data"],
         evaluation=given["eval_data"],
         labels=given["labels"],
-        images=make_images(given),
+        images=images,
     )
     return PackRequest(
         model=model,
@@ -239,6 +300,19 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
     )
 
 
+def _check_images(images: "ImagePreprocessing | None", sources: "tuple[str | None, ...]") -> None:
+    """Refuse options for pictures when there are none they could apply to."""
+    named = [source for source in sources if source is not None]
+    if images is None or any(not source.endswith((".npz", ".npy")) for source in named):
+        return
+    raise UsageError(
+        "--image-size, --image-mean, --image-std, --image-scale and --image-layout say how "
+        "pictures become arrays, but "
+        + (f"{named[0]} holds arrays" if named else "there is no --data"),
+        remedy="Leave them out, or give a folder of images with --data.",
+    )
+
+
 def _make_recipes(given: Mapping[str, Any], profile: "TargetProfile") -> "tuple[Recipe, ...]":
     """Give the recipes the user named, or the target's with float32 to compare with."""
     from edgepack.optimize.recipe import InterfaceType, find_recipe
@@ -247,7 +321,8 @@ def _make_recipes(given: Mapping[str, Any], profile: "TargetProfile") -> "tuple[
     schemes = [scheme.value for scheme in profile.schemes]
     names = given["recipes"] or [*schemes, *({Scheme.FLOAT32.value} - {*schemes})]
     interface = InterfaceType(given["interface"])
-    recipes = tuple(find_recipe(name, prune=given["prune"], interface=interface) for name in names)
+    prune = parse_prune(given["prune"])
+    recipes = tuple(find_recipe(name, prune=prune, interface=interface) for name in names)
     repeated = {
         recipe.name for recipe in recipes if [r.name for r in recipes].count(recipe.name) > 1
     }
