@@ -86,9 +86,9 @@ def test_formats_are_told_by_content(
         ("m.onnx", _ONNX[:-1], "its last field ends at byte 7 of 6: it is truncated", "checksum"),
         ("m.onnx", b"\xff" * 40, "byte 0 starts no field of an ONNX model", "checksum"),
         ("m.tflite", b"\xff" * 40, "its content is none of these (40 bytes", "whole"),
-        ("m.pt", _zip("archive/data.pkl"), "it is a PyTorch archive", "torch.onnx.export"),
+        ("m.pt", _zip("archive/data.pkl"), "it holds weights alone", "FILE.py:function"),
         ("m.edgepack", _zip("manifest.json"), "it looks like a packed bundle", "edgepack push"),
-        ("m.keras", _zip("other.txt"), "this ZIP archive has none", "model.save"),
+        ("m.keras", _zip("other.txt"), "this ZIP archive is neither", "model.save"),
     ],
 )
 def test_other_files_are_refused_with_what_to_do(

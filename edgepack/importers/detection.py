@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from edgepack.errors import ModelError
 from edgepack.flatbuffer import FILE_IDENTIFIER
 from edgepack.importers.source import SourceFormat, is_function
+from edgepack.importers.torch_files import detect_archive, is_legacy_file, refuse_legacy_file
 
 _HEAD_BYTES: Final = 64
 _HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -32,6 +34,8 @@ _TITLES: Final = {
     SourceFormat.SAVED_MODEL: "a SavedModel directory",
     SourceFormat.FROZEN_GRAPH: "a TensorFlow graph",
     SourceFormat.ONNX: "an ONNX model",
+    SourceFormat.PYTORCH: "a PyTorch program",
+    SourceFormat.TORCHSCRIPT: "TorchScript",
     SourceFormat.TFLITE: "a TFLite model",
 }
 _SUFFIXES: Final = {
@@ -40,9 +44,13 @@ _SUFFIXES: Final = {
     ".hdf5": SourceFormat.KERAS_H5,
     ".pb": SourceFormat.FROZEN_GRAPH,
     ".onnx": SourceFormat.ONNX,
+    ".pt2": SourceFormat.PYTORCH,
+    ".pt": SourceFormat.TORCHSCRIPT,
+    ".pth": SourceFormat.TORCHSCRIPT,
+    ".ts": SourceFormat.TORCHSCRIPT,
     ".tflite": SourceFormat.TFLITE,
 }
-_FORMATS: Final = ".keras, .h5, .pb, .onnx, .tflite or a SavedModel directory"
+_FORMATS: Final = ".keras, .h5, .pb, .onnx, .pt2, TorchScript, .tflite or a SavedModel directory"
 
 
 def detect_format(path: Path) -> SourceFormat:
@@ -107,8 +115,9 @@ def _detect_content(path: Path, num_bytes: int) -> SourceFormat:
         _check_hdf5_length(path, head, num_bytes)
         return SourceFormat.KERAS_H5
     if head.startswith(_ZIP_SIGNATURE):
-        _check_keras_archive(path)
-        return SourceFormat.KERAS
+        return _detect_archive(path)
+    if is_legacy_file(head):
+        refuse_legacy_file(path)
     fault = _message_fault(path, num_bytes, _ONNX_FIELDS, _ONNX_GRAPH, "an ONNX model")
     if fault is None:
         return SourceFormat.ONNX
@@ -134,7 +143,7 @@ def _detect_content(path: Path, num_bytes: int) -> SourceFormat:
         f"{path}: expected {_FORMATS}, but its content is none of these "
         f"({num_bytes} bytes starting {head[:8]!r})",
         remedy="Give the model file itself, whole and uncompressed; "
-        "export PyTorch models to ONNX first.",
+        "code is named as FILE.py:function.",
     )
 
 
@@ -157,32 +166,30 @@ def _check_hdf5_length(path: Path, head: bytes, num_bytes: int) -> None:
         )
 
 
-def _check_keras_archive(path: Path) -> None:
+def _detect_archive(path: Path) -> SourceFormat:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist()[:_MAXIMUM_MEMBERS])
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+            if {"config.json", "metadata.json"} <= names:
+                return SourceFormat.KERAS
+            found = detect_archive(path, archive)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, zlib.error) as error:
         raise ModelError(
             f"{path}: expected a complete ZIP archive, but reading its directory failed "
             f"({error}): it is truncated or damaged",
             remedy="Copy or save the model again and compare its checksum.",
         ) from error
-    if {"config.json", "metadata.json"} <= names:
-        return
-    if any(name.endswith("data.pkl") for name in names):
-        raise ModelError(
-            f"{path}: expected {_FORMATS}, but it is a PyTorch archive",
-            remedy="Export it first: torch.onnx.export(model, example, 'model.onnx').",
-        )
+    if found is not None:
+        return found
     if "manifest.json" in names:
         raise ModelError(
             f"{path}: expected a source model, but it looks like a packed bundle",
             remedy="Use `edgepack push` or `edgepack inspect` for bundles.",
         )
     raise ModelError(
-        f"{path}: expected a Keras archive with config.json and metadata.json, "
-        "but this ZIP archive has none",
-        remedy="Save the model with model.save('model.keras').",
+        f"{path}: expected a Keras archive with config.json and metadata.json or one of PyTorch's, "
+        "but this ZIP archive is neither",
+        remedy="Save the model with model.save('model.keras') or torch.export.save.",
     )
 
 

@@ -44,7 +44,7 @@ def load_function(
     Raises:
         RefusedError: no such function, an exception inside it, or another value than a module.
     """
-    place, _, name = source.rpartition(":")
+    place = source.rpartition(":")[0]
     folder = Path(search_path)
     sys.path.insert(0, str(folder))
     try:

@@ -15,13 +15,13 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
     first_line,
 )
+from torch.utils import _pytree as pytree
 from torch_sources import (  # type: ignore[import-not-found]
     RUN_ERRORS,
     TorchSource,
     flatten_outputs,
     run_source,
 )
-from torch.utils import _pytree as pytree
 
 _MOST_SHOWN = 5
 _INDEXED = {"embedding": 1, "index_select": 2}
