@@ -5,11 +5,12 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from edgepack.commands.console import print_json, print_table, show_work, warn
+from edgepack.commands.contract_options import contract_options, make_contract_request
 from edgepack.commands.import_options import import_options, make_import_options, source_model
 from edgepack.commands.options import OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_bytes
@@ -17,19 +18,20 @@ from edgepack.commands.pack_options import image_options, make_images
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgepack.data import Samples
-    from edgepack.importers import ImportedModel, TensorBinding, VerifiedImport
-    from edgepack.model import TensorSpec
+    from edgepack.importers import ParityReport
     from edgepack.report.conversion import AttemptRow, ConversionSummary, TensorRow
+    from edgepack.report.summary import ParitySummary
+    from edgepack.workflow.converting import ConvertResult
 
-_USUAL_PARITY_DB = 60.0
+_USUAL_PARITY_DB: Final = 60.0
 
 
 @click.command()
 @click.argument("model", type=source_model)
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     type=OUTPUT_FILE,
     help="File to write [default: the model's name with .tflite, in this folder].",
 )
@@ -40,6 +42,7 @@ _USUAL_PARITY_DB = 60.0
     help="Compare on these data: .npz, .npy, a folder of images, or module:function.",
 )
 @image_options
+@contract_options
 @json_option
 def convert(*, model: Path, output: Path | None, as_json: bool, **given: Any) -> None:
     """Turn a model into a float32 .tflite that computes the same, and show that it does.
@@ -51,36 +54,27 @@ def convert(*, model: Path, output: Path | None, as_json: bool, **given: Any) ->
     is taken. Nothing is written when none does.
     """
     from edgepack.cache import Cache, cache_directory
-    from edgepack.importers import import_verified
+    from edgepack.workflow.converting import ConvertRequest, convert_model
 
     start = time.monotonic()
     target = output or Path(f"{_output_stem(model)}.tflite")
     _check_target(target, model)
-    options = make_import_options(given)
-    images = make_images(given)
-    source = given["data"]
-
-    def read_samples(specs: "tuple[TensorSpec, ...]") -> "Samples | None":
-        from edgepack.data import load_samples
-
-        return None if source is None else load_samples(source, inputs=specs, images=images)
-
+    request = ConvertRequest(
+        model=model,
+        imports=make_import_options(given),
+        contract=make_contract_request(given),
+        data=given["data"],
+        images=make_images(given),
+        minimum_parity_db=given["allow_parity"],
+    )
     with show_work() as work:
-        verified = import_verified(
-            model,
-            options=options,
-            read_samples=read_samples,
-            minimum_db=given["allow_parity"],
-            cache=Cache(root=cache_directory()),
-            on_progress=work.step,
-        )
-    write_bytes(target, verified.imported.model.data)
-    took = time.monotonic() - start
-    summary = _summarize(verified, seconds=took)
+        result = convert_model(request, cache=Cache(root=cache_directory()), on_step=work.step)
+    write_bytes(target, result.model.data)
+    summary = _summarize(result, seconds=time.monotonic() - start)
     if as_json:
-        print_json(_to_json(verified, summary, target))
+        print_json(_to_json(result, summary, target))
         return
-    _show(verified, summary, target)
+    _show(result, summary, target)
     if given["allow_parity"] < _USUAL_PARITY_DB:
         warn(f"the import was allowed {given['allow_parity']:g} dB of parity")
 
@@ -109,92 +103,111 @@ def _peak_memory_bytes() -> int:
     return max(resource.getrusage(who).ru_maxrss for who in both) * unit
 
 
-def _summarize(verified: "VerifiedImport", *, seconds: float) -> "ConversionSummary":
+def _summarize(result: "ConvertResult", *, seconds: float) -> "ConversionSummary":
     from edgepack.report.conversion import AttemptRow, ConversionSummary
-    from edgepack.report.intake import summarize_parity
 
-    imported = verified.imported
+    source = result.verified.imported.source
     return ConversionSummary(
-        source=imported.source.file_name,
-        source_format=imported.source.format.value,
+        source=source.file_name,
+        source_format=source.format.value,
         attempts=tuple(
             AttemptRow(converter=each.converter.value, fault=each.fault)
-            for each in verified.attempts
+            for each in result.verified.attempts
         ),
-        parity=summarize_parity(verified.parity) if verified.parity.outputs else None,
-        tensors=_tensors(imported),
-        num_bytes=imported.model.num_bytes,
+        parity=_summarize_parity(result.verified.parity),
+        tensors=_tensors(result),
+        num_bytes=result.model.num_bytes,
         seconds=seconds,
         peak_memory_bytes=_peak_memory_bytes(),
     )
 
 
-def _tensors(imported: "ImportedModel") -> "tuple[TensorRow, ...]":
+def _summarize_parity(report: "ParityReport") -> "ParitySummary | None":
+    from edgepack.report.summary import ParityRow, ParitySummary
+
+    if not report.outputs:
+        return None
+    return ParitySummary(
+        rows=tuple(
+            ParityRow(
+                output=each.output,
+                sqnr_db=each.sqnr_db,
+                max_abs_error=each.max_abs_error,
+                cosine=each.cosine,
+                top1_agreement=each.top1_agreement,
+                judgement=each.judgement,
+                equal_share=each.equal_share,
+            )
+            for each in report.outputs
+        ),
+        reference=report.reference,
+        num_samples=report.num_samples,
+        generated=report.generated,
+        minimum_db=report.minimum_db,
+    )
+
+
+def _tensors(result: "ConvertResult") -> "tuple[TensorRow, ...]":
     from edgepack.report.conversion import TensorRow, layout_text
 
-    signature = imported.model.signature
+    imported, signature = result.verified.imported, result.model.signature
+    rows = [
+        ("input", spec, each.kind.value, each.layout, binding)
+        for spec, each, binding in zip(
+            signature.inputs, result.contract.inputs, imported.inputs, strict=True
+        )
+    ] + [
+        ("output", spec, each.meaning.value, each.layout, binding)
+        for spec, each, binding in zip(
+            signature.outputs, result.contract.outputs, imported.outputs, strict=True
+        )
+    ]
     return tuple(
         TensorRow(
             side=side,
             name=spec.name,
             shape=spec.shape,
             dtype=spec.dtype,
-            layout=layout_text(spec.shape, binding.source.shape, binding.permutation),
+            holds=holds,
+            layout=layout_text(layout, spec.shape, binding.source.shape),
         )
-        for side, specs, bindings in (
-            ("input", signature.inputs, imported.inputs),
-            ("output", signature.outputs, imported.outputs),
-        )
-        for spec, binding in zip(specs, bindings, strict=True)
+        for side, spec, holds, layout, binding in rows
     )
 
 
-def _show(verified: "VerifiedImport", summary: "ConversionSummary", target: Path) -> None:
+def _show(result: "ConvertResult", summary: "ConversionSummary", target: Path) -> None:
     from edgepack.report.conversion import describe_attempts, render_conversion
     from edgepack.report.units import file_size
 
-    model = verified.imported.model
-    if model.is_quantized:
+    if result.model.is_quantized:
         warn("the model is quantized already: it was written as it is")
     print_table(render_conversion(summary))
     how = describe_attempts(summary.attempts)
-    click.echo(f"wrote {target} ({file_size(model.num_bytes)}), {how}")
+    click.echo(f"wrote {target} ({file_size(result.model.num_bytes)}), {how}")
 
 
 def _to_json(
-    verified: "VerifiedImport", summary: "ConversionSummary", target: Path
+    result: "ConvertResult", summary: "ConversionSummary", target: Path
 ) -> dict[str, object]:
-    imported, parity = verified.imported, verified.parity
-    signature = imported.model.signature
+    from edgepack.contract.record import contract_to_json
+
+    source, model = result.verified.imported.source, result.model
     return {
         "model": str(target),
-        "sha256": imported.model.sha256,
-        "size_bytes": imported.model.num_bytes,
-        "is_quantized": imported.model.is_quantized,
-        "has_state": imported.model.has_state,
+        "sha256": model.sha256,
+        "size_bytes": model.num_bytes,
+        "is_quantized": model.is_quantized,
+        "has_state": model.has_state,
         "source": {
-            "file_name": imported.source.file_name,
-            "format": imported.source.format.value,
-            "sha256": imported.source.sha256,
-            "versions": dict(imported.source.versions),
+            "file_name": source.file_name,
+            "format": source.format.value,
+            "sha256": source.sha256,
+            "versions": dict(source.versions),
         },
-        "converter": imported.source.converter,
+        "converter": source.converter,
         "attempts": [_attempt_json(each) for each in summary.attempts],
-        "parity": {
-            "reference": parity.reference,
-            "num_samples": parity.num_samples,
-            "generated": parity.generated,
-            "minimum_db": parity.minimum_db,
-            "outputs": [asdict(each) for each in parity.outputs],
-        },
-        "inputs": [
-            _tensor_json(spec, binding)
-            for spec, binding in zip(signature.inputs, imported.inputs, strict=True)
-        ],
-        "outputs": [
-            _tensor_json(spec, binding)
-            for spec, binding in zip(signature.outputs, imported.outputs, strict=True)
-        ],
+        "parity": asdict(result.verified.parity),
+        "contract": contract_to_json(result.contract, model.signature),
         "seconds": summary.seconds,
         "peak_memory_bytes": summary.peak_memory_bytes,
     }
@@ -202,14 +215,3 @@ def _to_json(
 
 def _attempt_json(row: "AttemptRow") -> dict[str, object]:
     return {"converter": row.converter, "fault": row.fault}
-
-
-def _tensor_json(spec: "TensorSpec", binding: "TensorBinding") -> dict[str, object]:
-    return {
-        "name": spec.name,
-        "shape": list(spec.shape),
-        "dtype": spec.dtype,
-        "source_shape": list(binding.source.shape),
-        "source_dtype": binding.source.dtype,
-        "permutation": None if binding.permutation is None else list(binding.permutation),
-    }

@@ -40,13 +40,15 @@ class TensorRow:
         name: as in the source.
         shape: in the converted model.
         dtype: in the converted model.
-        layout: how its axes stand to the source's.
+        holds: what its values are or mean.
+        layout: the order of its axes, and how they stand in the source where that differs.
     """
 
     side: str
     name: str
     shape: tuple[int, ...]
     dtype: str
+    holds: str
     layout: str
 
 
@@ -75,19 +77,13 @@ class ConversionSummary:
     peak_memory_bytes: int
 
 
-def layout_text(
-    shape: Sequence[int], source_shape: Sequence[int], permutation: Sequence[int] | None
-) -> str:
-    """Tell in words how a tensor's axes stand to the source's; empty when they are the same."""
-    if permutation is None or tuple(permutation) == tuple(range(len(shape))):
-        return ""
-    rank = len(shape)
-    before = "x".join(map(str, source_shape))
-    if tuple(permutation) == (0, *range(2, rank), 1):
-        return f"channels last (source: {before}, channels first)"
-    if tuple(permutation) == (0, rank - 1, *range(1, rank - 1)):
-        return f"channels first (source: {before}, channels last)"
-    return f"axes {','.join(map(str, permutation))} of the source's {before}"
+def layout_text(layout: str | None, shape: Sequence[int], source_shape: Sequence[int]) -> str:
+    """Give an image's order of axes, and the source's shape where it is another."""
+    source = "x".join(map(str, source_shape))
+    parts = [layout] if layout else []
+    return ", ".join(
+        [*parts, *([f"source {source}"] if tuple(shape) != tuple(source_shape) else [])]
+    )
 
 
 def render_conversion(summary: ConversionSummary) -> RenderableType:
@@ -99,11 +95,12 @@ def render_conversion(summary: ConversionSummary) -> RenderableType:
         parts += [_attempt(each) for each in summary.attempts]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for column in ("name", "shape", "dtype", "layout"):
+    for column in ("name", "shape", "dtype", "holds", "layout"):
         table.add_column(column, overflow="fold")
     for row in summary.tensors:
         shape = "x".join(str(size) for size in row.shape) or "scalar"
-        table.add_row(row.side, Text(plain(row.name, longest=120)), shape, row.dtype, row.layout)
+        name = Text(plain(row.name, longest=120))
+        table.add_row(row.side, name, shape, row.dtype, row.holds, row.layout)
     parts += [_heading("Inputs and outputs"), table]
     if summary.parity is not None:
         parts.append(render_parity(summary.parity))

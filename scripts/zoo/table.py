@@ -59,7 +59,7 @@ def render(
     versions: Mapping[str, Mapping[str, str]],
 ) -> tuple[str, float]:
     """Give the page, and the share of model files that the chain passes."""
-    known = _read_issues(issues)
+    known = read_issues(issues)
     passed = sum(results[source.key][0].passed for source in sources)
     share = passed / len(sources) if sources else 0.0
     parts = [
@@ -78,7 +78,8 @@ def render(
     return "\n".join(part.rstrip("\n") + "\n" for part in parts), share
 
 
-def _read_issues(path: Path) -> tuple[Issue, ...]:
+def read_issues(path: Path) -> tuple[Issue, ...]:
+    """Read the known faults."""
     tables = tomllib.loads(path.read_text("utf-8"))["issue"]
     return tuple(
         Issue(
