@@ -24,6 +24,7 @@ TENSORFLOW = "tf_converter"
 # flatbuffer_direct splits models of more than 1 GB unless told that a flatbuffer holds 2.
 _LARGEST_BYTES = (2 << 30) - (1 << 20)
 _VALIDATION = re.compile(r"op=(?P<op>\S+) node=(?P<name>.*?) reason_code=\S+ message=(?P<why>.*)")
+_NAMED = re.compile(r"\bnode=(?P<name>.+?)(?=[,;]|\s\w+=|$)")
 _FAILED = re.compile(r"onnx_op_name: (?P<name>[^\n]*)")
 # What onnx2tf raises on nodes it was not made for.
 _FAULTS = (
@@ -135,6 +136,8 @@ def _refusal(error: BaseException, graph: onnx.GraphProto, name: str) -> Refused
                 _OTHER,
             )
     *_, cause = _causes(error)
+    named = _NAMED.search(str(cause))
+    name = name or (named["name"] if named else "")
     why = "it gave no reason" if isinstance(cause, SystemExit) else first_line(cause)
     node = next((each for each in graph.node if name and each.name == name), None)
     if node is None:
