@@ -63,6 +63,7 @@ def inspect(*, subject: Path, as_json: bool) -> None:
 
 
 def _show_bundle(bundle: "Bundle") -> None:
+    from edgepack.report.contract import contract_facts
     from edgepack.report.intake import bundle_provenance, summarize_parity
     from edgepack.report.summary import Fact
     from edgepack.report.terminal import render_facts, render_parity
@@ -74,6 +75,7 @@ def _show_bundle(bundle: "Bundle") -> None:
         Fact(name="Release", value=bundle.release),
         Fact(name="Recipe", value=manifest.recipe.name),
         Fact(name="SQNR to float", value=decibels(manifest.fidelity.sqnr_db)),
+        *contract_facts(manifest),
         *bundle_provenance(manifest),
     ]
     print_table(render_facts(facts))

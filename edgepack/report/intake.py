@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
+from edgepack.report.contract import attempt_facts, contract_facts
 from edgepack.report.summary import (
     BenchmarkSummary,
     Condition,
@@ -244,7 +245,8 @@ def bundle_provenance(manifest: "BundleManifest") -> tuple[Fact, ...]:
         ("EdgePack", origin.tool_version),
         *origin.versions,
     )
-    return tuple(Fact(name=name, value=value) for name, value in rows if value)
+    facts = (Fact(name=name, value=value) for name, value in rows if value)
+    return (*facts, *attempt_facts(manifest))
 
 
 def summarize_variant(
@@ -320,6 +322,6 @@ def summarize_pack(
         reference_accuracy=manifest.fidelity.reference_accuracy,
         num_samples=manifest.fidelity.num_samples,
         parity=summarize_parity(manifest.parity) if manifest.parity is not None else None,
-        provenance=bundle_provenance(manifest),
+        provenance=(*contract_facts(manifest), *bundle_provenance(manifest)),
         warnings=warnings,
     )
