@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 ONNX_CONVERTERS = ("onnx2tf", "onnx2tf-tensorflow", "onnx-tf")
 # What a conversion may take; the process around it gets some more to end by itself.
 SPARE_SECONDS = 60
@@ -219,9 +221,11 @@ def load_results(path: Path) -> dict[str, list[Result]]:
 
 
 def store_results(path: Path, results: dict[str, list[Result]]) -> None:
-    """Write all results, whole or not at all."""
+    """Put results among those that are kept; another process may keep some too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    body = {key: [asdict(each) for each in runs] for key, runs in results.items()}
-    temporary.write_text(json.dumps(body, indent=1, ensure_ascii=False), "utf-8")
-    temporary.replace(path)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        kept = load_results(path) | results
+        temporary = path.with_suffix(".new")
+        body = {key: [asdict(each) for each in kept[key]] for key in sorted(kept)}
+        temporary.write_text(json.dumps(body, indent=1, ensure_ascii=False), "utf-8")
+        temporary.replace(path)
