@@ -24,7 +24,7 @@ from edgepack.commands.options import (
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary
 from edgepack.commands.pack_options import make_requests, pack_options
-from edgepack.commands.push import Pushed, push_on, summarize_push
+from edgepack.commands.push import Pushed, note_example, push_on, summarize_push
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -140,6 +140,9 @@ def _deploy_one(
         print_table(render_report(report))
         click.echo(f"bundle: {packed.bundle.path}")
         click.echo(f"report: {page.resolve()}")
+        for each in reached:
+            if each.result is not None:
+                note_example(each.result.push)
         if records is not None:
             note(f"wrote {records}")
     return body, _exit_code(packed, reached, strict=given["strict"])

@@ -1,5 +1,6 @@
 """`edgepack push`: a bundle onto devices, verified there, switched atomically."""
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pushed:
-    """A finished push: the deployment, its seconds, and the bytes of a runtime before it."""
+    """A finished push: the deployment, its seconds, and the bytes of a runtime before it.
+
+    Attributes:
+        device: its name.
+        deployment: what stands where.
+        runtime_bytes: sent for the runtime.
+        seconds: of the transfer.
+        example: the command that runs the model on the device; None for a bundle without one.
+    """
 
     device: str
     deployment: "Deployment"
     runtime_bytes: int
     seconds: float
+    example: str | None
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON form that `push --json` prints."""
@@ -48,6 +58,7 @@ class Pushed:
             "skipped_bytes": self.deployment.skipped_bytes,
             "runtime_bytes": self.runtime_bytes,
             "seconds": round(self.seconds, 3),
+            "example": self.example,
         }
 
 
@@ -93,7 +104,16 @@ def push_on(ready: ReadyDevice, bundle: "Bundle") -> Pushed:
         deployment=deployment,
         runtime_bytes=rig.engine.runtime_bytes,
         seconds=time.monotonic() - start,
+        example=_example_command(bundle, python=rig.engine.python, folder=deployment.path),
     )
+
+
+def _example_command(bundle: "Bundle", *, python: str, folder: str) -> str | None:
+    from edgepack.bundle.example import EXAMPLE_PATH
+
+    if EXAMPLE_PATH not in {each.path for each in bundle.manifest.files}:
+        return None
+    return f"{shlex.join([python, f'{folder}/{EXAMPLE_PATH}'])} --golden"
 
 
 def _show(reached: tuple[Reached[Pushed], ...]) -> None:
@@ -104,6 +124,13 @@ def _show(reached: tuple[Reached[Pushed], ...]) -> None:
         print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
         note(f"{subject(each.device)} release {each.deployment.release} is current")
+        note_example(each)
+
+
+def note_example(pushed: Pushed) -> None:
+    """Say how the model is tried on the device by hand."""
+    if pushed.example is not None:
+        note(f"{subject(pushed.device)} try it there: {pushed.example}")
 
 
 def summarize_push(pushed: Pushed) -> "PushSummary":
