@@ -26,8 +26,10 @@ _PASSING = {
 }  # fmt: skip
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?|import|model)/")
 _SUFFIX = re.compile(r"_\d+$")
-# Their outputs are those of their inputs, in another shape at most.
-_UNSEEN = frozenset({"Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "Shape", "Pack"})
+# Their outputs are those of their inputs in another shape at most, or begin with a loop counter.
+_UNSEEN = frozenset(
+    {"Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "Shape", "Pack", "While", "If"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)

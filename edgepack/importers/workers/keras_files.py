@@ -28,6 +28,7 @@ _OWN_CODE = (
     "Give the Python file that defines it with --with FILE.py; or the Python that has it "
     "installed with --toolchain-python PATH, and allow running it with --trust-model."
 )
+_LAMBDA = "__lambda__"
 _MAXIMUM_CONFIG_BYTES = 256 * 2**20
 _CONFIG_ERRORS = (
     OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError,
@@ -165,7 +166,7 @@ def refuse_code(path: Path, config: Any, objects: Mapping[str, object]) -> None:
     for each in objects_of(config):
         kind, inner = str(each["class_name"]), each.get("config")
         module = each.get("module")
-        if kind in {"Lambda", "__lambda__"} or each.get("registered_name") == "Lambda":
+        if kind in {"Lambda", _LAMBDA} or each.get("registered_name") == "Lambda":
             name = inner.get("name", kind) if isinstance(inner, dict) else kind
             lambdas.append(str(name))
         elif kind in objects or (kind == "function" and str(inner) in objects):
@@ -179,6 +180,8 @@ def refuse_code(path: Path, config: Any, objects: Mapping[str, object]) -> None:
         elif module == "builtins" and kind == "function" and str(inner) in vars(builtins):
             foreign.append(f"Python's {inner}")
     if lambdas:
+        # The layer's name, where it has one; its function is an object of its own within.
+        lambdas = [name for name in lambdas if name != _LAMBDA] or lambdas
         raise RefusedError(
             "model",
             f"{path.name}: it holds Lambda layers, which are code that runs on loading: "
