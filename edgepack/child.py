@@ -89,7 +89,7 @@ def run_child(
             bounds=bounds,
             flags=("-I", "-S"),
             environment={**os.environ, "TMPDIR": str(folder)},
-            directory=Path.cwd(),
+            directory=Path(),  # the caller's own
             network=False,
         )
         exit_code = None if ended.limit is not None else ended.exit_code

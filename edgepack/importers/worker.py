@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import cache_directory
-from edgepack.errors import EdgePackError, ModelError, ToolchainError
+from edgepack.data.arrays import read_npz
+from edgepack.errors import DataError, EdgePackError, ModelError, ToolchainError
 from edgepack.importers.source import Converter, ImportOptions, SourceFormat
 from edgepack.toolchains import Toolchain, ensure_toolchain, run_worker
 from edgepack.toolchains.catalog import Origin
@@ -219,7 +220,9 @@ def run_source(
             "expose": None if expose is None else list(expose),
         }
         _ask(worker, request, path, options)
-        columns = _read_outputs(folder / "outputs.npz", num_outputs)
+        columns = _read_outputs(
+            folder / "outputs.npz", num_outputs, len(inputs[0]) if inputs else 0
+        )
     return tuple(zip(*columns, strict=True))
 
 
@@ -316,12 +319,26 @@ def _request(
     }
 
 
-def _read_outputs(path: Path, num_outputs: int) -> list[NDArray[Any]]:
+def _read_outputs(path: Path, num_outputs: int, num_samples: int) -> list[NDArray[Any]]:
+    """Read what a worker wrote, as untrusted as the model it ran.
+
+    Raises:
+        ModelError: unreadable, too large, or not one array of `num_samples` for each output.
+    """
+    remedy = "Run the command again; if it stays so, use fewer samples."
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[str(index)] for index in range(num_outputs)]
-    except (OSError, ValueError, KeyError) as error:
+        arrays = read_npz(path)
+        columns = [arrays[str(index)] for index in range(num_outputs)]
+    except (DataError, KeyError) as error:
         raise ModelError(
             f"expected {num_outputs} outputs of the source model, but reading them failed: {error}",
-            remedy="Run the command again; if it stays so, use fewer samples.",
+            remedy=remedy,
         ) from error
+    counts = [column.shape[:1] for column in columns]
+    if any(count != (num_samples,) for count in counts):
+        raise ModelError(
+            f"expected {num_samples} samples of each output of the source model, but there are "
+            f"{', '.join(str(count[0] if count else 0) for count in counts)}",
+            remedy=remedy,
+        )
+    return columns

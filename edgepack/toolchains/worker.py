@@ -35,6 +35,8 @@ _TAIL_LINES: Final = 12
 _MAXIMUM_TEXT: Final = 4000
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
+# How Python, C++ and the system say it.
+_NO_MEMORY: Final = re.compile(r"\bMemoryError\b|bad_alloc|Cannot allocate memory")
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 _SET: Final = {
     "CUDA_VISIBLE_DEVICES": "-1",  # the same kernels on every machine, and no GPU memory taken
@@ -149,8 +151,11 @@ def _judge(ended: Ended, bounds: Bounds, *, title: str, log: BinaryIO) -> dict[s
             raise _error_class(kind)(
                 _clean(message), remedy=_clean(remedy) if isinstance(remedy, str) else ""
             )
-    if ended.limit is not None:
-        raise _limit_error(ended.limit, ended.usage, bounds, title=title, tail=_tail(log))
+    limit = ended.limit
+    if not ended.answer and ended.exit_code != 0 and _NO_MEMORY.search(_tail(log)):
+        limit = Limit.MEMORY  # one allocation far beyond it fails before the memory is used
+    if limit is not None:
+        raise _limit_error(limit, ended.usage, bounds, title=title, tail=_tail(log))
     if not ended.answer:
         raise ToolchainError(
             f"{title} {_describe_end(ended.exit_code)} before it answered{_tail(log)}",
