@@ -118,6 +118,8 @@ def load(request: Request) -> TorchSource:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
+    # The fused transformer layer is the host's own; nothing converts it.
+    torch.backends.mha.set_fastpath_enabled(value=False)
     load_files(request["with_files"])
     trust = request["trust_model"]
     path = Path(request["model"])

@@ -40,17 +40,18 @@ _OWN_STRUCTURES = frozenset({
 })  # fmt: skip
 _EXPRESSION_NODES = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name,
-    ast.Constant, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
+    ast.Constant, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context, ast.keyword,
 )  # fmt: skip
 _FUNCTIONS = frozenset({
-    "Abs", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "FloatPow", "FloatTrueDiv",
-    "FloorDiv", "FloorToInt", "Ge", "Gt", "Identity", "IntTrueDiv",
-    "IsNonOverlappingAndDenseIndicator", "LShift", "Le", "Lt", "Max", "Min", "Mod",
-    "ModularIndexing", "Ne", "Not", "Or", "Pow", "PowByNatural", "PythonMod", "RShift",
-    "RoundDecimal", "RoundToInt", "ToFloat", "TruncToFloat", "TruncToInt", "Where", "ceiling",
-    "floor",
+    "Abs", "Add", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "Equality", "Float", "FloatPow", "FloatTrueDiv",
+    "FloorDiv", "FloorToInt", "Ge", "GreaterThan", "Gt", "Identity", "IntTrueDiv", "Integer",
+    "IsNonOverlappingAndDenseIndicator", "LShift", "Le", "LessThan", "Lt", "Max", "Min", "Mod",
+    "ModularIndexing", "Mul", "Ne", "Not", "Or", "Pow", "PowByNatural", "PythonMod", "RShift",
+    "Rational", "RoundDecimal", "RoundToInt", "StrictGreaterThan", "StrictLessThan", "Symbol",
+    "ToFloat", "TruncToFloat", "TruncToInt", "Unequality", "Where", "ceiling", "floor",
 })  # fmt: skip
 _SYMBOL = re.compile(r"[a-z]{1,3}\d+|oo|int_oo|True|False")
+_PLAIN_TEXT = re.compile(r"[A-Za-z]{1,3}\d*|[0-9.e+-]+")
 _SCRIPT_FILE_CALL = re.compile(r"\b(?:torch|ops\.aten)\.(?:from_file|save|load)\b")
 
 
@@ -252,8 +253,11 @@ def _is_plain_expression(text: str) -> bool:
         elif isinstance(node, ast.Name):
             if not _SYMBOL.fullmatch(node.id) and node.id not in _FUNCTIONS:
                 return False
-        elif isinstance(node, ast.Constant) and not isinstance(node.value, (int, float)):
-            return False
+        elif isinstance(node, ast.Constant):
+            # Texts are names of symbols and digits: Symbol('s0', integer=True), Float('0.5').
+            is_name = isinstance(node.value, str) and _PLAIN_TEXT.fullmatch(node.value) is not None
+            if not is_name and not isinstance(node.value, (int, float)):
+                return False
     return True
 
 

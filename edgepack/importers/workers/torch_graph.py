@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
     RefusedError,
-    first_line,
 )
 from torch.utils import _pytree as pytree
 from torch_sources import (  # type: ignore[import-not-found]
     RUN_ERRORS,
     TorchSource,
     flatten_outputs,
+    reason_of,
     run_source,
 )
 
@@ -34,6 +34,15 @@ _PASSING = frozenset({
 })  # fmt: skip
 _DATA_DEPENDENT = re.compile(r"data-dependent|GuardOnDataDependent|unbacked", re.IGNORECASE)
 _USER_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def _convolution(*args: Any) -> torch.Tensor:  # noqa: ANN401 - as the operation has them
+    """Leave out the four arguments that choose a backend."""
+    return torch.ops.aten.convolution.default(*args[:9])
+
+
+# What only TorchScript calls, in operations that are converted.
+_SCRIPT_OPERATIONS = {torch.ops.aten._convolution.default: _convolution}  # noqa: SLF001 - its name
 
 
 class _Listed(torch.nn.Module):  # type: ignore[misc] # PyTorch is untyped here
@@ -68,7 +77,7 @@ def export_source(
     try:
         if source.is_script:
             module = _trace_script(module, tensors)
-        program = torch.export.export(module.eval(), tuple(tensors), strict=False)
+        program = torch.export.export(module, tuple(tensors), strict=False)
     except Exception as error:
         # torch._dynamo's errors derive from Exception alone, and their modules are private.
         if not isinstance(error, RUN_ERRORS) and not type(error).__module__.startswith("torch"):
@@ -94,7 +103,7 @@ def _trace_script(module: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> t
 
     # oneDNN's fused operations are the host's own; nothing converts them.
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        return make_fx(module)(*tensors)
+        return make_fx(module, decomposition_table=_SCRIPT_OPERATIONS)(*tensors)
 
 
 def list_nodes(program: torch.export.ExportedProgram) -> list[dict[str, str]]:
@@ -226,7 +235,7 @@ def _export_fault(source: TorchSource, error: Exception) -> RefusedError:
         )
     return RefusedError(
         "conversion",
-        f"{source.title}: torch.export cannot trace it{place}: {first_line(error)}",
+        f"{source.title}: torch.export cannot trace it{place}: {reason_of(error)}",
         "Rewrite what stands there with PyTorch's own operations on tensors.",
     )
 

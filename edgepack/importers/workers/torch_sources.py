@@ -224,12 +224,12 @@ def run_source(source: TorchSource, tensors: Sequence[torch.Tensor]) -> Any:  # 
         )
         raise RefusedError(
             "model",
-            f"{source.title}: PyTorch cannot run it on {shapes}: {_reason(error)}",
+            f"{source.title}: PyTorch cannot run it on {shapes}: {reason_of(error)}",
             "Give the shapes and values it was made for, with --input-shape and --data.",
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Give the words of an error that are not TorchScript's own traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("The following operation failed in the TorchScript"):
@@ -245,7 +245,7 @@ def load_script(path: Path) -> TorchSource:
         raise RefusedError(
             "model",
             f"{path.name}: PyTorch {torch.__version__} cannot load this TorchScript: "
-            f"{_reason(error)}",
+            f"{reason_of(error)}",
             "Export the model anew: torch.export.save(torch.export.export(model, "
             "example_inputs), 'model.pt2').",
         ) from error
