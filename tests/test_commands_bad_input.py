@@ -106,7 +106,7 @@ class TestData:
     def test_no_file(self, run: RunCommand) -> None:
         assert_told(
             self._pack(run, "absent.npz"),
-            code=1,
+            code=2,
             message="data 'absent.npz': expected an .npz, an .npy, a folder of images or "
             "module:function, but there is no such file",
             remedy="numpy.savez",

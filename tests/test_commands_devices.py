@@ -9,7 +9,9 @@ from edgepack.bundle.archive import open_bundle
 from tests.fixtures.commands import DIGITS, FLOAT_MODEL, QUICK, RunCommand, listing
 from tests.fixtures.sshd import SshServer
 
-_PUSH_KEYS = {"device", "release", "sent_bytes", "skipped_bytes", "runtime_bytes", "seconds"}
+_PUSH_KEYS = {
+    *("device", "release", "sent_bytes", "skipped_bytes", "runtime_bytes", "seconds", "example"),
+}
 _BENCH_KEYS = {"schema", "device", "engine", "launches", "summary", "golden", "validity"}
 
 
@@ -108,6 +110,16 @@ def test_results_are_kept_and_reported(run: RunCommand, device_root: Path) -> No
     page = Path("report.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert "Mine" in page
+    body = run("report", "r.json", "--json").json()
+    assert body["report"] == str(Path.cwd() / "report.html")
+    assert body["measurements"] == [
+        {
+            "device": "local:",
+            "model": FLOAT_MODEL.name,
+            "median_ns": kept["summary"]["median_ns"],
+            "verdict": kept["validity"]["verdict"],
+        }
+    ]
     assert listing(Path.cwd()) == ["bench.html", "r.json", "report.html"]
 
 
@@ -224,3 +236,9 @@ def test_a_device_of_another_kind_is_refused(run: RunCommand, tmp_path: Path) ->
             "  Pack for the target the device is; `edgepack targets list` shows them all."
         )
     assert not (tmp_path / "root").exists()
+
+
+def test_a_forgotten_colon_is_pointed_out(run: RunCommand) -> None:
+    ran = run("bench", FLOAT_MODEL, "local", "--connect-timeout", "5")
+    assert ran.code == 1
+    assert "Did you mean local: (with a colon), this machine?" in ran.err

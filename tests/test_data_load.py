@@ -12,7 +12,7 @@ from PIL import Image
 from edgepack.data import ColorOrder, ImageLayout, ImagePreprocessing, ResizeRule, load_samples
 from edgepack.data import arrays as arrays_module
 from edgepack.data import function as function_module
-from edgepack.errors import DataError
+from edgepack.errors import DataError, UsageError
 from edgepack.model import TensorSpec
 
 PIXELS = TensorSpec(name="pixels", shape=(1, 8, 8, 1), dtype="float32")
@@ -96,7 +96,9 @@ def test_a_single_array_for_several_inputs_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_data_source_is_explained(tmp_path: Path) -> None:
-    assert _message("nowhere.npz") == (
+    with pytest.raises(UsageError) as caught:
+        load_samples("nowhere.npz", inputs=(PIXELS,))
+    assert caught.value.message == (
         "data 'nowhere.npz': expected an .npz, an .npy, a folder of images or module:function, "
         "but there is no such file"
     )

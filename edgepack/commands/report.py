@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from edgepack.commands.bench import bench_report
-from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE
+from edgepack.commands.console import print_json
+from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_report
 
 
@@ -20,7 +21,8 @@ from edgepack.commands.output import check_outputs, write_report
     help="File to write.",
 )
 @click.option("--title", help="Title of the report [default: what was measured].")
-def report(*, results: tuple[Path, ...], output: Path, title: str | None) -> None:
+@json_option
+def report(*, results: tuple[Path, ...], output: Path, title: str | None, as_json: bool) -> None:
     """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
     from edgepack.measure.record import load_measurements
 
@@ -28,4 +30,20 @@ def report(*, results: tuple[Path, ...], output: Path, title: str | None) -> Non
     measured = [each for path in results for each in load_measurements(path)]
     names = dict.fromkeys(each.model.name for each in measured)
     write_report(output, bench_report(title or ", ".join(names), measured))
+    if as_json:
+        print_json(
+            {
+                "report": str(output.resolve()),
+                "measurements": [
+                    {
+                        "device": each.device_name,
+                        "model": each.model.name,
+                        "median_ns": each.summary.median_ns,
+                        "verdict": each.validity.verdict.value,
+                    }
+                    for each in measured
+                ],
+            }
+        )
+        return
     click.echo(f"report: {output.resolve()}")

@@ -11,7 +11,7 @@ from edgepack.data.arrays import read_labels, read_npy, read_npz
 from edgepack.data.function import read_function
 from edgepack.data.images import ImagePreprocessing, read_images
 from edgepack.data.samples import Samples, check_samples
-from edgepack.errors import DataError
+from edgepack.errors import DataError, UsageError
 from edgepack.model import TensorSpec
 
 _FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -37,6 +37,7 @@ def load_samples(
         class_names: names of the classes in the model's order, for class subfolders.
 
     Raises:
+        UsageError: there is no such file.
         DataError: unreadable, or not fitting; all faults are listed.
     """
     ids = None if labels is None else read_labels(labels)
@@ -52,7 +53,9 @@ def load_samples(
     if not path.exists() and _FUNCTION.fullmatch(source):
         return check_samples(read_function(source), inputs=inputs, labels=ids, source=source)
     came = "there is no such file" if not path.exists() else f"got a file {path.suffix!r}"
-    raise DataError(
+    # A path that leads nowhere is a mistake of the command line, as of any other path option.
+    kind = DataError if path.exists() else UsageError
+    raise kind(
         f"data {source!r}: expected an .npz, an .npy, a folder of images or module:function, but "
         f"{came}",
         remedy="Check the path; numpy.savez(path, input_name=array) writes a fitting file.",

@@ -9,7 +9,7 @@ from edgepack.device.local import LocalDevice
 from edgepack.device.ssh import SshDevice
 from edgepack.device.ssh_connection import ConnectOptions, SshConnector
 from edgepack.device.transport import Device
-from edgepack.errors import UsageError
+from edgepack.errors import ConnectError, UsageError
 
 __all__ = ["ConnectOptions", "open_device"]
 
@@ -42,5 +42,12 @@ def open_device(text: str, *, options: ConnectOptions | None = None) -> Iterator
         return
     with ExitStack() as stack:
         policy = HostKeyPolicy(accept_new=options.accept_new_host_key, pin=pin)
-        transport, wire = SshConnector(options, stack).connect(address, policy)
+        try:
+            transport, wire = SshConnector(options, stack).connect(address, policy)
+        except ConnectError as error:
+            if text != "local" or type(error) is not ConnectError:
+                raise
+            raise ConnectError(
+                error.message, remedy="Did you mean local: (with a colon), this machine?"
+            ) from error
         yield SshDevice(transport, wire, name=str(address))
