@@ -205,7 +205,7 @@ class TestErrors:
         assert found
         assert 200 < int(found[1]) < 600
         assert re.fullmatch(
-            r"Allow more with --convert-memory \(this machine has \d+ MiB\), or take a smaller "
+            r"Allow more with --convert-memory \(this machine has \d+\.\d GiB\), or take a smaller "
             r"model or smaller shapes with --input-shape\.",
             caught.value.remedy,
         )

@@ -185,7 +185,7 @@ def _limit_error(
             return ToolchainError(
                 f"{title} was stopped {took}: its limit is {_mib(bounds.memory_bytes)} MiB{tail}",
                 remedy="Allow more with --convert-memory (this machine has "
-                f"{_mib(machine_memory_bytes())} MiB), or take a smaller model or smaller "
+                f"{machine_memory_bytes() / 2**30:.1f} GiB), or take a smaller model or smaller "
                 "shapes with --input-shape.",
             )
         case Limit.PROCESSES:
