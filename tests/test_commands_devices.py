@@ -1,6 +1,9 @@
 """`push`, `bench`, `deploy` and `report`: on this machine and over a real SSH server."""
 
 import json
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,7 +43,13 @@ def test_push_says_what_is_current(run: RunCommand, bundle: Path, device_root: P
     ran = run("push", bundle, "local:", "--root", device_root)
     assert ran.code == 0
     release = open_bundle(bundle).release
-    assert ran.err.endswith(f"local: release {release} is current\n")
+    current, example = ran.err.splitlines()[-2:]
+    assert current == f"local: release {release} is current"
+    assert re.fullmatch(rf"local: try it there: \S+ \S+/{release}/example.py --golden", example)
+    tried = subprocess.run(
+        shlex.split(example.partition("there: ")[2]), capture_output=True, text=True, check=True
+    )
+    assert tried.stdout.startswith("output_0: float32 (1, 10)\n")
     assert release in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
 

@@ -20,6 +20,7 @@ from edgepack.model import TensorSpec
 _IMAGE_CHANNELS: Final = frozenset({1, 3, 4})
 _IMAGE_RANK: Final = 4
 _GRAY_RANK: Final = 3
+_SMALLEST: Final = 1e-9
 _TO_LAST: Final = (0, 2, 3, 1)
 _TO_FIRST: Final = (0, 3, 1, 2)
 # Formats whose frameworks put channels first.
@@ -307,13 +308,18 @@ def _read_preprocessing(
                 f"{where}: {option}: expected 1 or {channels} values, one a channel, but got "
                 f"{len(values)}"
             )
-        if not all(math.isfinite(value) for value in values):
-            faults.append(f"{where}: {option}: expected finite numbers")
         if option != "--input-mean" and 0.0 in values:
             faults.append(f"{where}: {option}: expected numbers other than 0")
+        elif not all(_is_usable(value) for value in values):
+            faults.append(f"{where}: {option}: expected numbers between 1e-9 and 1e9 in size")
     if len(faults) > known or wish.scale is None:
         return None
     return Preprocessing(scale=wish.scale, mean=wish.mean or (0.0,), std=wish.std or (1.0,))
+
+
+def _is_usable(value: float) -> bool:
+    """Tell whether products of such numbers stay within float32."""
+    return value == 0.0 or (math.isfinite(value) and _SMALLEST <= abs(value) <= 1 / _SMALLEST)
 
 
 def _dtype_faults(spec: TensorSpec, wish: InputWish, layout: ImageLayout | None) -> list[str]:
