@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,13 +11,13 @@ from edgepack.fidelity import Judgement
 from edgepack.importers.figures import find_constant, measure_outputs
 from edgepack.importers.judgement import OutputParity, describe_output, judge_output
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def _judge(
-    ours: list[Array],
-    theirs: list[Array],
-    moved: list[Array] | None = None,
+    ours: Sequence[Array],
+    theirs: Sequence[Array],
+    moved: Sequence[Array] | None = None,
     *,
     scale: float = 0.0,
     zero_scale: float = 1.0,
@@ -83,10 +86,10 @@ def test_a_detectors_map_of_zeros_is_within_rounding() -> None:
 
 def test_what_the_source_itself_cannot_tell_is_no_fault_of_the_conversion() -> None:
     generator = np.random.default_rng(3)
-    large = [generator.normal(size=(1, 50)).astype(np.float32) * 1e4 for _ in range(4)]
+    large = [(generator.normal(size=(1, 50)) * 1e4).astype(np.float32) for _ in range(4)]
     # The difference of large numbers: 24 bits are used up before the result begins.
     ours = [(each + np.float32(0.7)) - each for each in large]
-    ours = [each + generator.normal(size=each.shape).astype(np.float32) for each in ours]
+    ours = [(each + generator.normal(size=each.shape)).astype(np.float32) for each in ours]
     noise = [generator.normal(size=each.shape) * 3e-3 for each in ours]
     moved = [(a + b).astype(np.float32) for a, b in zip(ours, noise, strict=True)]
     theirs = [(a - 2 * b).astype(np.float32) for a, b in zip(ours, noise, strict=True)]
@@ -117,7 +120,7 @@ def test_a_number_that_is_none_never_passes(bad: float, scale: float) -> None:
 def test_the_same_infinities_pass_with_the_rest() -> None:
     ours = _normal(1)
     for array in ours:
-        array[0, 3] = -np.inf  # type: ignore[index]
+        array[0, 3] = -np.inf
     parity, missed = _judge(ours, [array.copy() for array in ours])
     assert missed is None
     assert parity.judgement is Judgement.SQNR

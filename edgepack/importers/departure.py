@@ -22,6 +22,7 @@ from edgepack.importers.worker import SourceNode, list_nodes, run_source
 # Each round converts and runs both models: two rounds see 1,000 nodes, three 32,000.
 _MOST_EXPOSED: Final = 32
 _MOST_SECONDS: Final = 600.0
+_MOST_FAULTS: Final = 8
 _FAULTS: Final = (ConversionError, DataError, ModelError, ToolchainError)
 
 
@@ -152,7 +153,7 @@ def find_departure(
     faults: list[str] = []
 
     def look(places: Sequence[int]) -> dict[int, bool | None]:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or len(faults) >= _MOST_FAULTS:
             return {}
         on_progress(f"looking for the first node that departs, among {len(places)}")
         try:
