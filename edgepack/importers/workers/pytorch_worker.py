@@ -41,6 +41,10 @@ from torch_sources import (  # type: ignore[import-not-found]
 from with_files import load_files  # type: ignore[import-not-found]
 
 _MODEL = "model.tflite"
+_RESAVE = (
+    "Save the Python model itself: torch.export.save(torch.export.export(model, example_inputs), "
+    "'model.pt2')."
+)
 
 
 def convert(request: Request) -> dict[str, Any]:
@@ -151,7 +155,9 @@ def write_flatbuffer(
             raise RefusedError(
                 "conversion",
                 f"{source.title}: litert-torch cannot convert {'; '.join(lacking)}",
-                "Replace these operations in the model by others, or export it to ONNX "
+                _RESAVE
+                if source.is_script
+                else "Replace these operations in the model by others, or export it to ONNX "
                 "(torch.onnx.export) and import that.",
             ) from error
         raise RefusedError(

@@ -7,6 +7,7 @@ import copy
 import re
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,8 @@ def export_source(
         RefusedError: control flow that depends on values, state kept between calls, or what
             PyTorch cannot trace for another reason.
     """
-    module: torch.nn.Module = _Listed(source)
     try:
-        if source.is_script:
-            module = _trace_script(module, tensors)
+        module = _trace_script(source, tensors) if source.is_script else _Listed(source)
         program = torch.export.export(module, tuple(tensors), strict=False)
     except Exception as error:
         # torch._dynamo's errors derive from Exception alone, and their modules are private.
@@ -94,16 +93,25 @@ def export_source(
     return program
 
 
-def _trace_script(module: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> torch.nn.Module:
+def _trace_script(source: TorchSource, tensors: Sequence[torch.Tensor]) -> torch.nn.Module:
     """Write down the operations that TorchScript calls; its loops and branches fall away.
 
-    PyTorch's own TS2EPConverter (2.13) fails on `prim::If` with tuples, as in every LSTM.
+    Neither way does all (2.13): TS2EPConverter fails on `prim::If` with tuples, as in every
+    scripted LSTM, and the other on sizes that a trace computes as tensors.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415 - 1 s to import
+    from torch._export.converter import TS2EPConverter  # noqa: PLC0415 - 1 s to import
+    from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415 - likewise
 
     # oneDNN's fused operations are the host's own; nothing converts them.
     with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        return make_fx(module, decomposition_table=_SCRIPT_OPERATIONS)(*tensors)
+        try:
+            return make_fx(_Listed(source), decomposition_table=_SCRIPT_OPERATIONS)(*tensors)
+        except RUN_ERRORS as error:
+            try:
+                program = TS2EPConverter(source.call, tuple(tensors), {}).convert()
+            except Exception:  # noqa: BLE001 - whatever it is, the first way's error says more
+                raise error from None
+    return _Listed(replace(source, call=program.module(check_guards=False)))
 
 
 def list_nodes(program: torch.export.ExportedProgram) -> list[dict[str, str]]:
@@ -177,7 +185,7 @@ def lacking_operations(program: torch.export.ExportedProgram) -> list[str]:
         lowered = fx_infra.safe_run_decompositions(lowered, table, can_skip=False)
     found: dict[str, list[str]] = {}
     for node in lowered.graph.nodes:
-        if node.op != "call_function" or "getitem" in str(node.target):
+        if not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001 - arithmetic on sizes
             continue
         if lowerings.lookup(node.target) is None:
             found.setdefault(str(node.target), []).append(title_of(node))

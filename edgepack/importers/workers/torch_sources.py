@@ -415,10 +415,7 @@ def _constant_leaves(
 
 
 def _bound(value: Any, default: int) -> int:  # noqa: ANN401 - sympy's numbers
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError):  # infinity
-        return default
+    return int(value) if bool(value.is_finite) else default
 
 
 def _check_ranges(source: TorchSource, shapes: Sequence[tuple[int, ...]]) -> None:
