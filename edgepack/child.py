@@ -90,7 +90,6 @@ def run_child(
             flags=("-I", "-S"),
             environment={**os.environ, "TMPDIR": str(folder)},
             directory=Path(),  # the caller's own
-            network=False,
         )
         exit_code = None if ended.limit is not None else ended.exit_code
         return ChildExit(

@@ -33,7 +33,7 @@ def run(
     seconds: float = 30,
     memory_bytes: int = 1 << 30,
     file_bytes: int = 1 << 30,
-    network: bool = True,
+    own_code: bool = False,
 ) -> Ended:
     """Run Python code in the sandbox; what it prints goes to the file `log` beside the folder."""
     with (folder.parent / "log").open("w+b") as log:
@@ -44,7 +44,7 @@ def run(
             bounds=Bounds(
                 timeout_seconds=seconds, memory_bytes=memory_bytes, file_bytes=file_bytes
             ),
-            network=network,
+            own_code=own_code,
         )
 
 
@@ -123,9 +123,14 @@ class TestConfinement:
             pytest.skip("the kernel's Landlock knows no network")
         with socket.create_server(("127.0.0.1", 0)) as server:
             body = f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))"
-            assert run(body, folder, network=False).exit_code == 1
+            assert run(body, folder).exit_code == 1
             assert "Permission denied" in log_of(folder)
-            assert run(body, folder).exit_code == 0
+            assert run(body, folder, own_code=True).exit_code == 0
+
+    def test_the_users_own_code_may_use_locks_of_processes(self, folder: Path) -> None:
+        body = "import multiprocessing; multiprocessing.Lock()"
+        assert run(body, folder, own_code=True).exit_code == 0
+        assert run(body, folder).exit_code == 1
 
 
 class TestBounds:

@@ -263,8 +263,8 @@ def _ask(
             folder=folder,
             timeout_seconds=options.timeout_seconds,
             memory_bytes=options.memory_bytes,
-            # The user's own code may fetch its weights; a model file of unknown origin may not.
-            network=options.trust_model or request["format"] == SourceFormat.FUNCTION.value,
+            # It may fetch its weights; a model file of unknown origin may not.
+            own_code=options.trust_model or request["format"] == SourceFormat.FUNCTION.value,
         )
     except EdgePackError as error:
         log = _keep_log(folder / LOG_NAME, f"{request['operation']}-{path.name}.log", error)

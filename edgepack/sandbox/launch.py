@@ -2,7 +2,7 @@
 
 Run as a program: `python launch.py SETUP COMMAND...`, where SETUP is a JSON object: `parent`
 (process id), `answer_fd`, `report_fd`, `folder`, `data_bytes`, `file_bytes` (0: no bound),
-`network`. The command runs as a child with the answer's pipe on fd 3; when it has ended, what
+`own_code`. The command runs as a child with the answer's pipe on fd 3; when it has ended, what
 it left running is killed, and `{"status", "peak_bytes"}` goes to the report's pipe.
 
 Only the standard library is imported: it runs under the Python of any toolchain. What must
@@ -37,6 +37,7 @@ _REFER_ABI, _TRUNCATE_ABI, _NETWORK_ABI, _SCOPE_ABI = 2, 3, 4, 6
 _BIND_AND_CONNECT_TCP = 0b11
 _ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 _SINKS = ("/dev/null", "/dev/zero")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where shm_open(3) and sem_open(3) put things
 
 
 class _Stopped(BaseException):
@@ -99,7 +100,7 @@ def become(setup: dict[str, Any], parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-    fault = confine(setup["folder"], network=setup["network"])
+    fault = confine(setup["folder"], own_code=setup["own_code"])
     if fault:
         _note(f"EdgePack: writes are not confined to {setup['folder']}: {fault}")
     try:
@@ -109,11 +110,12 @@ def become(setup: dict[str, Any], parent: int) -> None:
     os._exit(127)
 
 
-def confine(folder: str, *, network: bool) -> str | None:
+def confine(folder: str, *, own_code: bool) -> str | None:
     """Let this process and its children change files below a folder only (Landlock).
 
-    Reading stays as it is. Without `network`, TCP is refused where the kernel can. Signals to
-    processes outside are, too.
+    Reading stays as it is. Signals to processes outside are refused where the kernel can, and
+    TCP, too, unless it is the user's `own_code`; that also gets shared memory, which
+    `multiprocessing` has its locks in.
 
     Returns:
         None, or the reason why this system cannot.
@@ -124,7 +126,7 @@ def confine(folder: str, *, network: bool) -> str | None:
     handled = _WRITE_FILE | _REMOVE_AND_MAKE
     handled |= _REFER if abi >= _REFER_ABI else 0
     handled |= _TRUNCATE if abi >= _TRUNCATE_ABI else 0
-    is_offline = abi >= _NETWORK_ABI and not network
+    is_offline = abi >= _NETWORK_ABI and not own_code
     attributes = (ctypes.c_uint64 * 3)(
         handled,
         _BIND_AND_CONNECT_TCP if is_offline else 0,
@@ -136,6 +138,8 @@ def confine(folder: str, *, network: bool) -> str | None:
     if ruleset < 0:
         return os.strerror(ctypes.get_errno())
     _allow(ruleset, folder, handled)
+    if own_code:
+        _allow(ruleset, _SHARED_MEMORY, handled)
     for sink in _SINKS:
         _allow(ruleset, sink, handled & (_WRITE_FILE | _TRUNCATE))
     ended = _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)

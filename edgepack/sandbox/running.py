@@ -58,7 +58,7 @@ def run_bounded(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     request: bytes = b"",
-    network: bool = True,
+    own_code: bool = False,
 ) -> Ended:
     """Run a command until it ends or reaches a bound; then nothing of it is left running.
 
@@ -76,7 +76,7 @@ def run_bounded(
         environment: its variables; None is EdgePack's own.
         directory: where it starts; None is `folder`.
         request: its standard input.
-        network: whether it may use TCP, where the kernel can tell.
+        own_code: whether it is the user's own, which may use TCP and shared memory.
 
     Raises:
         OSError: it cannot be started.
@@ -93,7 +93,7 @@ def run_bounded(
             "folder": str(folder),
             "data_bytes": bounds.memory_bytes * _DATA_FACTOR,
             "file_bytes": bounds.file_bytes,
-            "network": network,
+            "own_code": own_code,
         }
         start = time.monotonic()
         process = subprocess.Popen(

@@ -56,7 +56,7 @@ def run_worker(
     folder: Path,
     timeout_seconds: float = TIMEOUT_SECONDS,
     memory_bytes: int | None = None,
-    network: bool = False,
+    own_code: bool = False,
     on_usage: Callable[[Usage], None] = lambda _usage: None,
 ) -> dict[str, object]:
     """Run a worker script and give the object it answered under `ok`.
@@ -75,7 +75,7 @@ def run_worker(
         timeout_seconds: wall-clock limit for the whole run.
         memory_bytes: resident memory the worker and its children may take together; None is
             three quarters of the machine's.
-        network: whether it may connect anywhere, where the kernel can tell.
+        own_code: whether it runs the user's own code, which may use TCP and shared memory.
         on_usage: called once with what the run took, also when it fails.
 
     Raises:
@@ -102,7 +102,7 @@ def run_worker(
                 flags=["-I", "-S"],
                 environment=_environment(toolchain, folder.resolve()),
                 request=json.dumps(request).encode(),
-                network=network,
+                own_code=own_code,
             )
         except OSError as error:
             raise ToolchainError(
