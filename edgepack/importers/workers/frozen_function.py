@@ -10,7 +10,11 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
 )
 from flat_source import Source  # type: ignore[import-not-found]
-from lowering import lower_pools, widen  # type: ignore[import-not-found]
+from lowering import (  # type: ignore[import-not-found]
+    lower_pools,
+    needs_lowering,
+    widen,
+)
 from states import (  # type: ignore[import-not-found]
     State,
     expose_states,
@@ -162,6 +166,8 @@ def load_graph(
 
 def in_float32(frozen: FrozenFunction) -> FrozenFunction:
     """Give the same function computed in float32, of operations TFLite has."""
+    if not needs_lowering(frozen.graph_def):
+        return frozen
     wide = load_graph(
         widen(frozen.graph_def),
         inputs=[each.name for each in frozen.inputs],

@@ -28,6 +28,20 @@ def is_narrow(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow is untyped
     )
 
 
+def needs_lowering(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow is untyped
+    """Tell whether a graph holds anything that is rewritten here."""
+    return any(
+        node.op in _POOLS
+        or any(
+            value.type in _OTHER_FLOATS
+            or value.tensor.dtype in _OTHER_FLOATS
+            or _OTHER_FLOATS.intersection(value.list.type)
+            for value in node.attr.values()
+        )
+        for node in _all_nodes(graph_def)
+    )
+
+
 def widen(graph_def: Any) -> Any:  # noqa: ANN401 - TensorFlow is untyped
     """Give the graph with every float as float32.
 

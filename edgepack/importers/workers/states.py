@@ -14,6 +14,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
 )
 
 _READ = "ReadVariableOp"
+_RESOURCE = tf.resource.as_datatype_enum
 # What an assignment computes of the variable and the value given.
 _ASSIGNMENTS = {
     "AssignVariableOp": None,
@@ -111,6 +112,8 @@ def expose_states(graph_def: Any, states: Sequence[State]) -> None:  # noqa: ANN
             replace_node(
                 node, "Identity", [state.assignment if is_after else holder, *controls], T=dtype
             )
+        elif node.op == "Identity" and node.attr["T"].type == _RESOURCE:  # around inlined calls
+            node.attr["T"].type = dtype
         elif node.op in _ASSIGNMENTS:
             operation = _ASSIGNMENTS[node.op]
             given = [node.input[1], *controls]
