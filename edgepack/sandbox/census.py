@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _PROC: Final = Path("/proc")
+_HAS_PROPORTIONS: Final = (_PROC / "self" / "smaps_rollup").exists()
 _PS_SECONDS: Final = 10
 # Fields of /proc/PID/stat after the name in parentheses: proc(5), less the first two.
 _PPID, _RSS_PAGES = 1, 21
@@ -52,10 +53,13 @@ def shared_once_bytes(pids: Iterable[int], processes: Mapping[int, Entry]) -> in
 def _proportional_bytes(pid: int, resident_bytes: int) -> int:
     try:
         text = (_PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii")
-    except OSError:  # no Linux, gone, or another user's
+    except (FileNotFoundError, ProcessLookupError):
+        # It ended since it was counted; older kernels (before 4.14) have the file for none.
+        return 0 if _HAS_PROPORTIONS else resident_bytes
+    except PermissionError:  # another user's
         return resident_bytes
     lines = [line.split() for line in text.splitlines() if line.startswith("Pss:")]
-    return int(lines[0][1]) * 1024 if lines else resident_bytes
+    return int(lines[0][1]) * 1024 if lines else 0
 
 
 def _read_proc() -> dict[int, Entry]:
