@@ -213,7 +213,8 @@ def test_a_quantized_model_with_state_is_packed_as_it_is(
     alexa = next(path for path in fetch_model("wake-words") if path.stem == "alexa")
     shown = run("inspect", alexa).out
     assert "quantized: int8 weights and activations, keeps state" in shown
-    assert "its weights and activations are int8 already: the float values are gone" in shown
+    refusal = "refused: its weights and activations are int8 already: the float values are gone"
+    assert refusal in " ".join(shown.split())
     recipes = run("inspect", alexa, "--json").json()["model"]["recipes"]
     assert [each["name"] for each in recipes if each["offered"]] == ["as_is"]
     ran = run(
