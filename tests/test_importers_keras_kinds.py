@@ -46,6 +46,7 @@ _NAMES = {
     "whole.keras": (["input"], ["output_0"]),
     "words.pb": (["x"], ["Identity"]),
     "old": (["x"], ["probs"]),
+    "memory": (["x", "memory_state_0"], ["y", "memory_state_0_next"]),
 }
 _DTYPES = {"half.keras": "float16", "double.keras": "float64"}
 
