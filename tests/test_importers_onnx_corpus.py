@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgepack.toolchains import Toolchain
-from tests.fixtures.onnx_batch import Result, request_for, run_batch, run_requests
+from tests.fixtures.onnx_batch import GetResult, Result, request_for, run_batch, run_requests
 from tests.fixtures.onnx_corpus import FLOAT, INT64, Entry, convnet, corpus, make, node, weights
 
 pytestmark = pytest.mark.toolchain
@@ -15,18 +15,16 @@ _VECTOR = (FLOAT, [1, 4])
 
 
 @pytest.mark.parametrize("name", sorted(corpus()))
-def test_every_model_computes_what_its_source_computes(
-    onnx_results: dict[str, Result], name: str
-) -> None:
-    result = onnx_results[name]
+def test_every_model_computes_what_its_source_computes(onnx_result: GetResult, name: str) -> None:
+    result = onnx_result(name)
     assert result.error is None
     # float16 rounds otherwise in each runtime; everything else is exact but for summation order.
     assert min(result.decibels) > (60 if name == "half" else 100)
 
 
-def test_largest_ids_and_states_are_read_from_the_graph(onnx_results: dict[str, Result]) -> None:
+def test_largest_ids_and_states_are_read_from_the_graph(onnx_result: GetResult) -> None:
     def facts(name: str) -> list[tuple[str, object, object]]:
-        answer = onnx_results[name].answer
+        answer = onnx_result(name).answer
         assert answer is not None
         return [(each["name"], each.get("maximum"), each.get("role")) for each in answer["inputs"]]
 
@@ -47,9 +45,9 @@ def test_largest_ids_and_states_are_read_from_the_graph(onnx_results: dict[str, 
         assert facts(f"gru_{direction}_states")[1:] == [("h0", None, "state")]
 
 
-def test_names_order_and_types_are_the_sources(onnx_results: dict[str, Result]) -> None:
+def test_names_order_and_types_are_the_sources(onnx_result: GetResult) -> None:
     def described(name: str, side: str) -> list[tuple[str, list[int], str]]:
-        answer = onnx_results[name].answer
+        answer = onnx_result(name).answer
         assert answer is not None
         return [(each["name"], each["shape"], each["dtype"]) for each in answer[side]]
 

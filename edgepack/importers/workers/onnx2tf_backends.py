@@ -5,6 +5,7 @@ Runs inside a toolchain on its own interpreter.
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
     Raises:
         RefusedError: onnx2tf failed.
     """
+    os.environ["TQDM_DISABLE"] = "1"  # its bars would push the reason out of the log's tail
     import onnx2tf  # noqa: PLC0415 - other operations do without
 
     written = folder / "onnx2tf"

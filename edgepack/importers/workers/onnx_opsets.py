@@ -6,6 +6,7 @@ for Pad and others (1.20.1), and so gives up on half of all models.
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 from onnx import inliner, numpy_helper
 from onnx_graph import known_shapes  # type: ignore[import-not-found] # a sibling
@@ -14,6 +15,7 @@ from onnx_lowering import attribute_of  # type: ignore[import-not-found]
 # onnx-tf 1.10.0 knows all ops of opset 12 and some of the newer ones; onnx 1.14.1 beside it
 # reads IR 9 at most.
 OPSET, _IR = 12, 8
+_NOTHING = "edgepack/nothing"
 # Ops whose axes (or sizes) became an input after that.
 _AXES_AS_INPUT = frozenset({
     "Squeeze", "Unsqueeze", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd",
@@ -57,6 +59,8 @@ def declare_old(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = lowered.graph
     constants = {each.name: each for each in graph.initializer}
     shapes = known_shapes(graph)
+    if any(node.op_type == "Resize" and "" in node.input for node in graph.node):
+        graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), _NOTHING))
     nodes = [new for node in graph.node for new in _rewritten(node, constants, shapes)]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
@@ -80,6 +84,9 @@ def _rewritten(
             share = -(-whole // len(node.output))
             sizes = [share] * (len(node.output) - 1)
             _set(node, "split", [*sizes, whole - sum(sizes)])
+    if node.op_type == "Resize":  # its region and scales were not optional, but could be empty
+        for at, name in enumerate(node.input):
+            node.input[at] = name or _NOTHING
     rank = len(shapes.get(next(iter(node.input), ""), ()))
     axis = int(str(attribute_of(node, "axis", -1)))
     _drop_unknown(node)
