@@ -66,7 +66,7 @@ def render(
         _HEAD,
         "\n".join(_conditions(versions)),
         "## Totals\n",
-        "\n".join(_totals(sources, results, passed)),
+        "\n".join(_totals(sources, results, passed, len(missing))),
         "## What fails\n",
         "\n".join(_failures(sources, results, known)),
         "## All models\n",
@@ -118,7 +118,10 @@ def _processor() -> str:
 
 
 def _totals(
-    sources: Sequence[Source], results: Mapping[str, Sequence[Result]], passed: int
+    sources: Sequence[Source],
+    results: Mapping[str, Sequence[Result]],
+    passed: int,
+    num_missing: int,
 ) -> Iterator[str]:
     cases = {source.case for source in sources}
     whole = {
@@ -130,6 +133,8 @@ def _totals(
         f"**{passed} of {len(sources)} model files pass ({passed / max(1, len(sources)):.1%})**; "
         f"{len(whole)} of {len(cases)} models pass in every format tried.\n"
     )
+    if num_missing:
+        yield f"{num_missing} more files have no result yet; the last section names them.\n"
     yield "| format | files | pass |"
     yield "|---|---:|---:|"
     for form in sorted({source.form for source in sources}):
