@@ -115,10 +115,11 @@ def test_data_of_the_users_decide(run: RunCommand, tmp_path: Path) -> None:
     parity = run(*arguments).json()["parity"]
     assert (parity["generated"], parity["num_samples"]) == (False, 5)
 
-    ran = run(*arguments[:-1], "--allow-parity", "290", "-o", "strict.tflite", "--json")
+    np.savez("given.npz", image=samples[:, :, 1:])
+    ran = run(*arguments, "-o", "other.tflite")
     assert ran.code == 1
-    assert ran.json()["error"]["kind"] == "parity"
-    assert not Path("strict.tflite").exists()
+    assert ran.json()["error"]["kind"] == "data"
+    assert not Path("other.tflite").exists()
 
 
 @pytest.mark.toolchain
