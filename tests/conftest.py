@@ -15,6 +15,7 @@ pytest_plugins = [
         "importers",
         "keras_sources",
         "models",
+        "pytorch",
         "onnx_batch",
         "real_models",
         "sshd",

@@ -33,6 +33,7 @@ _PASSING = frozenset({
     "permute", "reshape", "select", "slice", "squeeze", "t", "to", "transpose", "unsqueeze",
     "unflatten", "view",
 })  # fmt: skip
+_VIEWS = _PASSING - {"_to_copy", "clone", "contiguous", "to"}
 _DATA_DEPENDENT = re.compile(r"data-dependent|GuardOnDataDependent|unbacked", re.IGNORECASE)
 _USER_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
@@ -82,7 +83,7 @@ def export_source(
         if not isinstance(error, RUN_ERRORS) and not type(error).__module__.startswith("torch"):
             raise
         raise _export_fault(source, error) from error
-    kept = sorted(set(program.graph_signature.buffers_to_mutate.values()))
+    kept = sorted(_written_buffers(program))
     if kept:
         raise RefusedError(
             "conversion",
@@ -91,6 +92,20 @@ def export_source(
             "Make that state an input and an output of forward, zero in the first call.",
         )
     return program
+
+
+def _written_buffers(program: torch.export.ExportedProgram) -> set[str]:
+    """Give the buffers that operations write into, but for the count of training batches."""
+    buffers = program.graph_signature.inputs_to_buffers
+    found = set()
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable:
+            continue
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                found.add(buffers.get(_origin(value, _VIEWS), ""))
+    return {name for name in found if name and not name.endswith("num_batches_tracked")}
 
 
 def _trace_script(source: TorchSource, tensors: Sequence[torch.Tensor]) -> torch.nn.Module:
@@ -283,10 +298,8 @@ def _is_data(node: torch.fx.Node) -> bool:
     }  # fmt: skip
 
 
-def _origin(node: Any) -> str:  # noqa: ANN401 - an argument of a node
+def _origin(node: Any, through: frozenset[str] = _PASSING) -> str:  # noqa: ANN401 - an argument
     """Give the input a value comes from unchanged, else an empty text."""
-    while (
-        isinstance(node, torch.fx.Node) and node.op == "call_function" and op_of(node) in _PASSING
-    ):
+    while isinstance(node, torch.fx.Node) and node.op == "call_function" and op_of(node) in through:
         node = node.args[0]
     return str(node.name) if isinstance(node, torch.fx.Node) and node.op == "placeholder" else ""

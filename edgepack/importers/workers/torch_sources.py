@@ -415,7 +415,7 @@ def _constant_leaves(
 
 
 def _bound(value: Any, default: int) -> int:  # noqa: ANN401 - sympy's numbers
-    return int(value) if bool(value.is_finite) else default
+    return int(value) if value.is_Integer else default
 
 
 def _check_ranges(source: TorchSource, shapes: Sequence[tuple[int, ...]]) -> None:
