@@ -288,12 +288,12 @@ class Several(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.code, self.head = block(3, 8), nn.Linear(13, 6), nn.Linear(6, 4)
+        self.body, self.squeeze, self.head = block(3, 8), nn.Linear(13, 6), nn.Linear(6, 4)
 
     def forward(self, zebra: Tensor, apple: Tensor, mango: Tensor) -> tuple[Tensor, Tensor]:
         """Give classes and a unit vector."""
         pooled = self.body(zebra * mango).amax((2, 3))
-        code = torch.tanh(self.code(torch.cat([pooled, apple], 1)))
+        code = torch.tanh(self.squeeze(torch.cat([pooled, apple], 1)))
         return self.head(code), functional.normalize(code, dim=1)
 
 
