@@ -45,7 +45,10 @@ def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
     import onnx2tf  # noqa: PLC0415 - other operations do without
 
     written = folder / "onnx2tf"
-    graph = onnx.load(str(path)).graph
+    model = onnx.load(str(path))
+    graph = model.graph
+    if backend == TENSORFLOW:
+        path = _number_nodes(model, path)
     # Left to itself, onnx2tf moves the second axis of every input to the end, in models of text
     # and sound as well.
     kept = [each.name for each in graph.input if not has_channels_first(graph, each.name)]
@@ -89,6 +92,17 @@ def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
         )
     restore_scalars(found[0], graph)
     return found[0]
+
+
+def _number_nodes(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model whose nodes are called n0, n1 …: TensorFlow takes few characters in names."""
+    numbered = onnx.ModelProto()
+    numbered.CopyFrom(model)
+    for at, node in enumerate(numbered.graph.node):
+        node.name = f"n{at}"
+    found = path.with_name("numbered.onnx")
+    onnx.save(numbered, str(found))
+    return found
 
 
 def restore_scalars(path: Path, graph: onnx.GraphProto) -> None:
@@ -141,11 +155,12 @@ def _refusal(error: BaseException, graph: onnx.GraphProto, name: str) -> Refused
     named = _NAMED.search(str(cause))
     name = name or (named["name"] if named else "")
     why = "it gave no reason" if isinstance(cause, SystemExit) else first_line(cause)
-    node = next((each for each in graph.node if name and each.name == name), None)
+    nodes = {f"n{at}": each for at, each in enumerate(graph.node)}  # as numbered for TensorFlow
+    node = next((each for each in graph.node if name and each.name == name), nodes.get(name))
     if node is None:
         return RefusedError("conversion", f"onnx2tf could not convert the model: {why}", AGAIN)
     return RefusedError(
-        "conversion", f"onnx2tf could not convert {node.op_type} {name!r}: {why}", _OTHER
+        "conversion", f"onnx2tf could not convert {node.op_type} {node.name!r}: {why}", _OTHER
     )
 
 

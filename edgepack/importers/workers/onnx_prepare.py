@@ -255,8 +255,12 @@ def simplify_for_old_opset(
     model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]
 ) -> onnx.ModelProto:
     """Write a simplified model in the opset that onnx-tf knows."""
-    expanded = expand_newer(model)
-    if expanded is not model:
-        expanded = run_onnxsim(expanded, {name: list(shape) for name, shape in shapes.items()})
-    declared: onnx.ModelProto = declare_old(expanded)
+    fixed = {name: list(shape) for name, shape in shapes.items()}
+    for _ in range(_MAXIMUM_DEPTH):  # what an op is defined by may be newer, too
+        expanded = expand_newer(model)
+        if expanded is model:
+            break
+        model = run_onnxsim(expanded, fixed)
+    name_nodes(model)
+    declared: onnx.ModelProto = declare_old(model)
     return declared

@@ -25,7 +25,7 @@ _UNKNOWN = re.compile(r"(?P<op>\w+) (?:version \d+ )?is not implemented")
 _HANDLER = re.compile(r"handlers/backend/(\w+)\.py")
 _REASON = re.compile(r"^\s*\w+(?:Error|Exception): (.*)$", re.MULTILINE)
 _MOST_SHOWN = 5
-_FLEX = re.compile(r"Flex ops: (?P<ops>[\w, ]+)")
+_FLEX = re.compile(r"'tf\.(\w+)' op is neither|Flex ops: (\w+)")
 _OTHER = "Try another --converter, or replace the operation in the source model."
 # What onnx-tf raises on nodes it was not made for.
 _FAULTS = (
@@ -62,12 +62,12 @@ def convert(request: Request) -> dict[str, Any]:
 def refusal(error: BaseException, model: onnx.ModelProto) -> RefusedError:
     """Tell which operation onnx-tf or TensorFlow's converter could not convert, and why."""
     text = str(error)
-    flex = _FLEX.search(text)
+    flex = sorted({first or second for first, second in _FLEX.findall(text)})
     if flex:
         return RefusedError(
             "conversion",
             "onnx-tf made TensorFlow operations of the model that TFLite has no kernel for: "
-            f"{flex['ops'].strip()}",
+            f"{', '.join(flex)}",
             _OTHER,
         )
     reason = _REASON.findall(text)
