@@ -46,15 +46,15 @@ def _line(text: str) -> int:
     return next(number for number, line in enumerate(lines, 1) if line.startswith(text))
 
 
-def _request(folder: Path, model: str, **changed: object) -> dict[str, object]:
+def _request(models: Path, model: str, **changed: object) -> dict[str, object]:
     is_function = ":" in model
     source_format = "torchscript" if Path(model).suffix in {".pt", ".ts"} else "pytorch"
     return {
         "operation": "convert",
-        "model": model if is_function else str(folder / model),
-        "search_path": str(folder),
+        "model": model if is_function else str(models / model),
+        "search_path": str(models),
         "format": "function" if is_function else source_format,
-        "folder": str(folder),
+        "folder": str(models),
         "input_shapes": {},
         "dimensions": {},
         "signature": None,
@@ -133,6 +133,7 @@ def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
     pytorch_models: Path, pytorch_toolchain: Toolchain
 ) -> None:
     does_more = "loading or running it would do more than compute:"
+    branch, failure = _line("if x.sum() > 0:"), _line("raise ValueError")
     expected = {
         "call.pt2": f"call.pt2: {does_more} it calls torch.os.system",
         "eval.pt2": f"eval.pt2: {does_more} a dimension is no arithmetic: "
@@ -146,13 +147,13 @@ def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
         "networks.py:lacking": "networks.py:lacking: litert-torch cannot convert "
         "aten._linalg_svd.default (_linalg_svd)",
         "networks.py:branching": "networks.py:branching: its control flow depends on the values of "
-        f"tensors (networks.py, line {_line('if x.sum() > 0:')}), and a TFLite graph is the same for every input",
+        f"tensors (networks.py, line {branch}), and a TFLite graph is the same for every input",
         "networks.py:remembering": "networks.py:remembering: running it changes its buffers total, "
         "and the converted model would forget that between two calls",
         "networks.py:noisy": "networks.py:noisy: it answers the same inputs otherwise each time in "
         "its output output_0",
-        "networks.py:failing": f"networks.py:failing: calling it failed (networks.py, line {_line('raise ValueError')}): "
-        "ValueError: no weights here",
+        "networks.py:failing": f"networks.py:failing: calling it failed (networks.py, line "
+        f"{failure}): ValueError: no weights here",
         "networks.py:number": "networks.py:number: expected it to return an nn.Module, alone or as "
         "(module, example_inputs), but it returned int",
         "networks.py:alone": "networks.py:alone: it returned a module without example inputs, "
@@ -171,7 +172,9 @@ def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
 def test_what_was_changed_or_is_known_of_a_model_is_told(
     pytorch_models: Path, pytorch_toolchain: Toolchain, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "inputs.npz", **{"0": np.ones((1, 1, 3, 16, 16), np.float32)})
+    np.savez(
+        tmp_path / "inputs.npz", allow_pickle=False, **{"0": np.ones((1, 1, 3, 16, 16), np.float32)}
+    )
     names = ["training.pt2", "networks.py:half", "networks.py:recurrent", "networks.py:conv"]
     requests = [_request(pytorch_models, name, folder=str(tmp_path)) for name in names]
     requests += [

@@ -83,6 +83,20 @@ def export_source(
         if not isinstance(error, RUN_ERRORS) and not type(error).__module__.startswith("torch"):
             raise
         raise _export_fault(source, error) from error
+    open_ended = [
+        title_of(node)
+        for node in program.graph.nodes
+        if isinstance(node.meta.get("val"), torch.Tensor)
+        and any(not isinstance(size, int) for size in node.meta["val"].shape)
+    ]
+    if open_ended:
+        raise RefusedError(
+            "conversion",
+            f"{source.title}: the shape of {', '.join(open_ended[:_MOST_SHOWN])} depends on the "
+            "values of tensors, and a TFLite graph has the same shapes for every input",
+            "Keep shapes free of values: torch.where in place of boolean masks, topk in place of "
+            "nonzero.",
+        )
     kept = sorted(_written_buffers(program))
     if kept:
         raise RefusedError(
@@ -105,7 +119,8 @@ def _written_buffers(program: torch.export.ExportedProgram) -> set[str]:
         for argument, value in zip(schema.arguments, node.args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 found.add(buffers.get(_origin(value, _VIEWS), ""))
-    return {name for name in found if name and not name.endswith("num_batches_tracked")}
+    named = {name.removeprefix("call.").removeprefix("inner.") for name in found if name}
+    return {name for name in named if not name.endswith("num_batches_tracked")}
 
 
 def _trace_script(source: TorchSource, tensors: Sequence[torch.Tensor]) -> torch.nn.Module:
