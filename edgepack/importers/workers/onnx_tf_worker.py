@@ -21,7 +21,9 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     serve,
 )
 
-_UNKNOWN = re.compile(r"(?P<op>\w+) (?:version \d+ )?is not implemented")
+_UNKNOWN = re.compile(
+    r"(?:registered for )?(?P<op>\w+) (?:(?:version \d+ )?is not implemented|with domain_version)"
+)
 _HANDLER = re.compile(r"handlers/backend/(\w+)\.py")
 _REASON = re.compile(r"^\s*\w+(?:Error|Exception): (.*)$", re.MULTILINE)
 _MOST_SHOWN = 5
