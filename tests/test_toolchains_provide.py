@@ -163,7 +163,7 @@ class TestCatalog:
             for group in spec.serving:
                 assert promised & {str(Requirement(one)) for one in group.split("|")}
 
-    @pytest.mark.parametrize("name", ["tensorflow", "onnx"])
+    @pytest.mark.parametrize("name", ["tensorflow", "onnx", "pytorch"])
     def test_a_lock_is_exact_hashed_and_names_no_address(self, name: str) -> None:
         text = (LOCKS / f"{name}.txt").read_text()
         assert not re.search(r"https?:|file:|@", text)
@@ -175,11 +175,13 @@ class TestCatalog:
                 entry,
             ), entry
 
-    @pytest.mark.parametrize("name", ["tensorflow", "onnx"])
+    @pytest.mark.parametrize("name", ["tensorflow", "onnx", "pytorch"])
     def test_what_is_reported_is_locked(self, name: str) -> None:
         spec = find_spec(name)
         locked = set(re.findall(r"(?m)^([a-z0-9-]+)==", spec.read_lock().decode()))
-        assert set(spec.reported) <= locked
+        outside = {Requirement(each).name for each in spec.unhashed}
+        assert set(spec.reported) <= locked | outside
+        assert not locked & outside
 
     def test_importing_the_room_is_light(self) -> None:
         program = (
