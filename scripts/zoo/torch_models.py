@@ -232,6 +232,9 @@ def settle(net: Any, example: tuple[Any, ...]) -> None:  # noqa: ANN401 - a torc
             # ConvNeXt scales its blocks by 1e-6 at first: they would not take part.
             if name.endswith("layer_scale"):
                 weight.uniform_(0.5, 1.5)
+            # The head of torchvision's vision transformers is zero at first: no answer at all.
+            elif weight.ndim > 1 and not weight.any():
+                weight.normal_(0.0, weight.shape[-1] ** -0.5)
         for each in norms:
             if each.affine:
                 each.weight.uniform_(0.5, 1.5)
