@@ -44,9 +44,9 @@ def test_a_build_that_needs_more_is_refused_with_the_way_out(tmp_path: Path) -> 
         "nvidia-nccl-cu13 and 1 more"
     )
     assert caught.value.remedy == (
-        "Run `edgepack toolchain install pytorch --index-url https://download.pytorch.org/whl/cpu` "
-        "for the CPU build (about 200 MB to download), or give --cuda instead to take this one "
-        "(9000 MiB on disk)."
+        "Run `edgepack toolchain install pytorch --index-url URL` with the CPU index that "
+        "pytorch.org/get-started/locally names (about 200 MB to download), or give --cuda instead "
+        "to take this one (9000 MiB on disk)."
     )
 
 

@@ -144,6 +144,7 @@ def _summarize_parity(report: "ParityReport") -> "ParitySummary | None":
         num_samples=report.num_samples,
         generated=report.generated,
         minimum_db=report.minimum_db,
+        num_sets=max(1, len(report.seeds)),
     )
 
 
@@ -179,6 +180,8 @@ def _show(result: "ConvertResult", summary: "ConversionSummary", target: Path) -
     from edgepack.report.conversion import describe_attempts, render_conversion
     from edgepack.report.units import file_size
 
+    for note in result.verified.imported.source.notes:
+        warn(note)
     if result.model.is_quantized:
         warn("the model is quantized already: it was written as it is")
     print_table(render_conversion(summary))
@@ -203,6 +206,7 @@ def _to_json(
             "format": source.format.value,
             "sha256": source.sha256,
             "versions": dict(source.versions),
+            "notes": list(source.notes),
         },
         "converter": source.converter,
         "attempts": [_attempt_json(each) for each in summary.attempts],

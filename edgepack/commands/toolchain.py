@@ -68,8 +68,8 @@ def install_command(
     """Make toolchains ready for use.
 
     On Linux, the package index's build of PyTorch is made for CUDA and takes some 9 GB on
-    disk. Nothing is computed on a GPU, so it is refused; take the CPU build (200 MB) with
-    --index-url https://download.pytorch.org/whl/cpu.
+    disk. Nothing is computed on a GPU, so it is refused; take the CPU build (200 MB): give
+    --index-url the CPU index that pytorch.org/get-started/locally names.
     """
     from edgepack.toolchains import BuildChoice, ensure_toolchain
 

@@ -144,6 +144,7 @@ def translate(conversion: Conversion, *, expose: Sequence[str] | None = None) ->
             sha256=conversion.sha256 or _read_digest(answer),
             versions=_versions(conversion),
             converter=str(answer.get("converter")),
+            notes=_read_notes(answer),
         ),
     )
 
@@ -165,6 +166,21 @@ def _read_digest(answer: Mapping[str, object]) -> str:
     return digest
 
 
+def _refuse_faults(fields: Fields) -> None:
+    if fields.faults:
+        raise ConversionError(
+            join_faults("the converter's answer", fields.faults),
+            remedy="Report this as a bug of EdgePack, with the model if you can.",
+        )
+
+
+def _read_notes(answer: Mapping[str, object]) -> tuple[str, ...]:
+    fields = Fields(answer)
+    notes = fields.texts("notes", ())
+    _refuse_faults(fields)
+    return notes
+
+
 def _name(
     converted: Model,
     answer: Mapping[str, object],
@@ -183,11 +199,7 @@ def _name(
             ("model_outputs", converted.signature.outputs),
         )
     )
-    if fields.faults:
-        raise ConversionError(
-            join_faults("the converter's answer", fields.faults),
-            remedy="Report this as a bug of EdgePack, with the model if you can.",
-        )
+    _refuse_faults(fields)
     for side, found, specs in (("input", found_in, inputs), ("output", found_out, outputs)):
         if len(found) != len(specs):
             raise ConversionError(
@@ -235,22 +247,14 @@ def _check_types(model: Model, inputs: tuple[TensorSpec, ...]) -> None:
 def _read_specs(answer: Mapping[str, object], key: str) -> tuple[TensorSpec, ...]:
     fields = Fields(answer)
     specs = tuple(read_spec(table) for table in fields.tables(key))
-    if fields.faults:
-        raise ConversionError(
-            join_faults("the converter's answer", fields.faults),
-            remedy="Run the command again; if it stays so, remove and reinstall the toolchain.",
-        )
+    _refuse_faults(fields)
     return specs
 
 
 def _read_hints(answer: Mapping[str, object]) -> tuple[InputHint, ...]:
     fields = Fields(answer)
     hints = tuple(read_hint(table) for table in fields.tables("inputs"))
-    if fields.faults:
-        raise ConversionError(
-            join_faults("the converter's answer", fields.faults),
-            remedy="Report this as a bug of EdgePack, with the model if you can.",
-        )
+    _refuse_faults(fields)
     return hints
 
 

@@ -216,6 +216,7 @@ def _write_record(imported: ImportedModel) -> bytes:
         "format": source.format.value,
         "sha256": source.sha256,
         "converter": source.converter,
+        "notes": list(source.notes),
         "versions": [{"name": name, "version": version} for name, version in source.versions],
         "inputs": [_binding_table(each) for each in imported.inputs],
         "outputs": [_binding_table(each) for each in imported.outputs],
@@ -248,6 +249,7 @@ def _read_entry(folder: Path, file_name: str) -> ImportedModel:
         sha256=fields.text("sha256"),
         versions=versions,
         converter=fields.text("converter"),
+        notes=fields.texts("notes"),
     )
     imported = ImportedModel(
         model=load_model(folder / _MODEL),

@@ -67,6 +67,7 @@ class SourceInfo:
             relative paths and contents; of the weights and the program a function made.
         versions: (package, version) of everything the conversion ran on, sorted.
         converter: name of the program that converted it; "none" for `.tflite`.
+        notes: what was changed of it before it was converted, in words.
     """
 
     file_name: str
@@ -74,6 +75,7 @@ class SourceInfo:
     sha256: str
     versions: tuple[tuple[str, str], ...]
     converter: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

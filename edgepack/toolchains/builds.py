@@ -89,9 +89,9 @@ def check_builds(spec: ToolchainSpec, interpreter: Interpreter, *, report: Path)
                 f"the {spec.name} toolchain computes on the CPU, but the build of {title} that "
                 f"pip would install needs gigabytes of other libraries: {', '.join(shown)}"
                 + (f" and {more} more" if more else ""),
-                remedy=f"Run `edgepack toolchain install {spec.name} --index-url "
-                f"{spec.plain_index}` for the CPU build (about 200 MB to download), or give "
-                f"--cuda instead to take this one ({LARGE_BUILD_MIB} MiB on disk).",
+                remedy=f"Run `edgepack toolchain install {spec.name} --index-url URL` with "
+                f"{spec.plain_index} (about 200 MB to download), or give --cuda instead to take "
+                f"this one ({LARGE_BUILD_MIB} MiB on disk).",
             )
 
 

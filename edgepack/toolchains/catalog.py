@@ -60,7 +60,7 @@ class ToolchainSpec:
         pip_args: more options for pip.
         unhashed: requirements that belong to the lock and stand outside it, since builds of
             one version differ in file; what they require besides is in the lock.
-        plain_index: the official package index whose builds of them require nothing more.
+        plain_index: in words, where the index is whose builds of them require nothing more.
         installed_mib: free disk space an installation needs, downloads included.
     """
 
@@ -169,7 +169,7 @@ SPECS: Final = (
         reported=("torch", "litert-torch", "litert-converter", "ai-edge-litert", "jax", "numpy"),
         # PyTorch's CPU and CUDA builds bear one version and differ in file.
         unhashed=("torch==2.13.0",),
-        plain_index="https://download.pytorch.org/whl/cpu",
+        plain_index="the CPU index that pytorch.org/get-started/locally names",
         installed_mib=3000,
     ),
 )  # fmt: skip

@@ -346,7 +346,7 @@ def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
 
 
 def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
-    warnings: list[str] = []
+    warnings = list(material.imported.source.notes)
     warnings += _source_warnings(material.model, chosen)
     if chosen.outside:
         warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")

@@ -49,6 +49,7 @@ _PREPARED = "prepared.onnx"
 _OLD_OPSET = "onnx-tf"
 # Of a node's output between the user's graph and the simplified one; measured: 110 and more.
 _SAME_DB = 60.0
+_WIDENED = "the model computes in half precision: it was changed to float32, and compared so"
 _NARROW = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 
@@ -106,6 +107,7 @@ def prepare(request: Request) -> dict[str, Any]:
         ],
         "model_inputs": [each.name for each in prepared.graph.input],
         "model_outputs": [each.name for each in prepared.graph.output],
+        "notes": [_WIDENED] if is_narrow(source.model) else [],
     }
 
 

@@ -95,7 +95,21 @@ def convert(request: Request) -> dict[str, Any]:
         # The converter sorts outputs as it likes.
         "model_inputs": [f"i{index}" for index in range(len(frozen.inputs))],
         "model_outputs": [f"o{index}" for index in range(len(outputs))],
+        "notes": notes(frozen, states),
     }
+
+
+def notes(frozen: FrozenFunction, states: Sequence[str]) -> list[str]:
+    """Say what was changed of the model before it was converted."""
+    said = []
+    if is_narrow(frozen.graph_def):
+        said.append("the model computes in half precision: it was changed to float32")
+    if states:
+        said.append(
+            "the model keeps variables: they became inputs and outputs, which the caller carries "
+            f"over: {', '.join(states)}"
+        )
+    return said
 
 
 def run(request: Request) -> dict[str, Any]:
