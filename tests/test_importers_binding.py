@@ -13,8 +13,9 @@ from edgepack.importers import (
     TensorBinding,
     model_feeds,
 )
-from edgepack.importers.binding import candidate_permutations
+from edgepack.importers.binding import candidate_permutations, run_converted
 from edgepack.model import Model, Signature, TensorSpec
+from tests.fixtures.models import make_feeds, small_model, with_custom_op
 
 _SOURCE = SourceInfo(
     file_name="m.onnx", format=SourceFormat.ONNX, sha256="0" * 64, versions=(), converter="onnx2tf"
@@ -93,3 +94,14 @@ def test_a_missing_array_is_named() -> None:
     samples = make_samples([("y", np.zeros((3, 1, 2), np.float32))])
     with pytest.raises(DataError, match=r"shape \(3, 1, 2\) for input 'x', but there is none"):
         model_feeds(_imported(TensorBinding(source=spec), spec), samples)
+
+
+def test_a_converted_model_that_does_not_run_is_its_converters_failure() -> None:
+    model = small_model("cnn")
+    assert len(run_converted(model, make_feeds(model, num_samples=2))) == 2
+    broken = with_custom_op(model, "ONNX_GRIDSAMPLE")
+    with pytest.raises(ConversionError) as caught:
+        run_converted(broken, make_feeds(model, num_samples=1))
+    assert caught.value.message.startswith("the converter wrote a model that does not run: ")
+    assert "ONNX_GRIDSAMPLE" in caught.value.message
+    assert "--converter" in caught.value.remedy

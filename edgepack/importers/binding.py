@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.data import InputHint, Samples
-from edgepack.errors import ConversionError, DataError
-from edgepack.evaluate import Feeds
+from edgepack.errors import ConversionError, DataError, ModelError
+from edgepack.evaluate import Answers, Feeds, run_model
 from edgepack.importers.source import SourceInfo
 from edgepack.model import Model, TensorSpec
 
@@ -82,6 +82,22 @@ def model_feeds(imported: ImportedModel, samples: Samples) -> Feeds:
         _check_range(array, spec)
         columns.append([binding.to_model(sample, spec.dtype) for sample in array])
     return tuple(zip(*columns, strict=True))
+
+
+def run_converted(model: Model, feeds: Feeds) -> Answers:
+    """Run a model that a converter wrote; one that does not run is that converter's failure.
+
+    Raises:
+        ConversionError: the runtime refuses the model, or dies of it.
+    """
+    try:
+        return run_model(model, feeds)
+    except ModelError as error:
+        raise ConversionError(
+            f"the converter wrote a model that does not run: {error.message}",
+            remedy="Try another converter with --converter, or export the model with another "
+            "opset or other operations.",
+        ) from error
 
 
 def candidate_permutations(

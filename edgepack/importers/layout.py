@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 
 from edgepack.data import Range, generate_samples
 from edgepack.errors import ConversionError
-from edgepack.evaluate import run_model
 from edgepack.fidelity import sqnr_db
-from edgepack.importers.binding import ImportedModel, TensorBinding, input_hints, model_feeds
+from edgepack.importers.binding import (
+    ImportedModel,
+    TensorBinding,
+    input_hints,
+    model_feeds,
+    run_converted,
+)
 from edgepack.importers.source import ImportOptions
 from edgepack.importers.worker import SourceWorker, run_source
 
@@ -38,8 +43,8 @@ def settle_layouts(
     Where every tensor has one candidate nothing is run: the parity check proves it later.
 
     Raises:
-        ConversionError: more combinations than can be tried.
-        ModelError: the source or the model cannot be run.
+        ConversionError: more combinations than can be tried, or the model does not run.
+        ModelError: the source cannot be run.
     """
     if all(len(orders) == 1 for orders in (*input_orders, *output_orders)):
         return imported
@@ -69,7 +74,7 @@ def settle_layouts(
     best: tuple[float, ImportedModel] | None = None
     for orders in trials:
         trial = replace(imported, inputs=_with_orders(imported.inputs, orders))
-        results = run_model(imported.model, model_feeds(trial, samples))
+        results = run_converted(imported.model, model_feeds(trial, samples))
         chosen = [
             max(
                 (_agreement(reference, results, index, order), -place, order)

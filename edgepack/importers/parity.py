@@ -18,14 +18,13 @@ from edgepack import fidelity as fidelity_module
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.comparison import LIMIT_DB
 from edgepack.data import Samples
-from edgepack.errors import ModelError, ParityError
-from edgepack.evaluate import run_model
+from edgepack.errors import ConversionError, ModelError, ParityError
 from edgepack.importers import binding as binding_module
 from edgepack.importers import figures as figures_module
 from edgepack.importers import limits as limits_module
 from edgepack.importers import slices as slices_module
 from edgepack.importers import trials as trials_module
-from edgepack.importers.binding import ImportedModel, input_hints, model_feeds
+from edgepack.importers.binding import ImportedModel, input_hints, model_feeds, run_converted
 from edgepack.importers.figures import find_constant, measure_outputs
 from edgepack.importers.judgement import OutputParity, describe_output, judge_output
 from edgepack.importers.limits import are_bounded
@@ -94,7 +93,8 @@ def check_parity(
     Raises:
         DifferenceError: an output is too far off; the message has all figures.
         DataError: the samples do not fit the model's inputs.
-        ModelError: the source or the model cannot run on them.
+        ConversionError: the converted model does not run on them.
+        ModelError: the source does not run on them.
         ToolchainError: the source's framework died or cannot be made.
     """
     source_format = imported.source.format
@@ -156,8 +156,8 @@ def _run_trials(
 ) -> Figures:
     try:
         return _run_both(imported, path, worker, trials, options)
-    except ModelError:
-        # Values of one range may lead a source out of what it can do; the first is the tamest.
+    except (ConversionError, ModelError):
+        # Values of one range may lead a model out of what it can do; the first is the tamest.
         if len(trials) == 1:
             raise
         return _run_both(imported, path, worker, trials[:1], options)
@@ -184,7 +184,7 @@ def _run_both(
         num_outputs=len(imported.outputs),
     )
     reference = [_carry(imported, sample) for sample in answers]
-    results = run_model(imported.model, feeds)
+    results = run_converted(imported.model, feeds)
     names = tuple(spec.name for spec in imported.model.signature.outputs)
     scales = [float(bounded) for bounded in are_bounded(imported.model)]
     sets = []
