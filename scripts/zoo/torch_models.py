@@ -20,6 +20,7 @@ from typing import Any
 SEED = 20
 SIDE = 64
 BATCH = 8
+IMAGE_RANK = 3
 NUM_CLASSES = 10
 OPSET = 17
 PT2 = ("model.pt2",)
@@ -221,6 +222,23 @@ def write_case(case: Case, folder: Path) -> None:
             torch.onnx.export(net, example, str(path), input_names=names, **extra, **version)
 
 
+def varied(example: Any) -> Any:  # noqa: ANN401 - a torch.Tensor
+    """Give a batch that differs in level and contrast, and half of it smooth, as pictures do.
+
+    Plain noise is alike in every sample: statistics of it let other inputs grow layer by layer.
+    """
+    import torch  # noqa: PLC0415 - of the toolchain
+
+    shape = example.shape[1:]
+    batch = torch.randn(BATCH, *shape)
+    if len(shape) == IMAGE_RANK:
+        coarse = torch.randn(BATCH // 2, shape[0], 4, 4)
+        smooth = torch.nn.functional.interpolate(coarse, shape[1:], mode="bilinear")
+        batch[: BATCH // 2] = smooth + 0.2 * batch[: BATCH // 2]
+    levels = torch.linspace(-1, 1, BATCH).reshape(-1, *[1] * len(shape))
+    return levels + batch * torch.linspace(0.3, 1.5, BATCH).reshape(levels.shape)
+
+
 def settle(net: Any, example: tuple[Any, ...]) -> None:  # noqa: ANN401 - a torch.nn.Module
     """Give normalization layers plausible parameters and the statistics of a batch."""
     import torch  # noqa: PLC0415 - of the toolchain
@@ -242,11 +260,7 @@ def settle(net: Any, example: tuple[Any, ...]) -> None:  # noqa: ANN401 - a torc
             each.momentum = None  # the mean over all batches seen, of which there is one
         if norms:
             net.train()
-            batch = tuple(
-                torch.rand(BATCH, *each.shape[1:]) if each.is_floating_point() else each
-                for each in example
-            )
-            net(*batch)
+            net(*(varied(each) if each.is_floating_point() else each for each in example))
     net.eval()
 
 
