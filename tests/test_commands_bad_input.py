@@ -175,6 +175,11 @@ class TestNames:
         ran = run("pack", FLOAT_MODEL, *_PACK, option, value)
         assert_told(ran, code=2, message=message, remedy="Write ")
 
+    @pytest.mark.parametrize("option", ["--convert-memory", "--convert-timeout", "--allow-parity"])
+    def test_a_number_that_is_none(self, run: RunCommand, option: str) -> None:
+        ran = run("pack", FLOAT_MODEL, *_PACK, option, "nan")
+        assert_told(ran, code=2, message="'nan' is not a valid number", remedy="Try ")
+
     def test_options_without_anything_to_apply_to(self, run: RunCommand) -> None:
         ran = run("pack", FLOAT_MODEL, *_PACK, "--root", "/opt/here", "--accept-new-host-key")
         assert_told(

@@ -199,3 +199,14 @@ def test_a_pipe_named_as_weights_does_not_hang_the_digest(tmp_path: Path) -> Non
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(graph).SerializeToString())
     assert digest_source(path)
+
+
+def test_a_location_that_is_no_text_is_left_to_the_conversion(tmp_path: Path) -> None:
+    tensor = TensorProto(
+        name="w", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL
+    )
+    tensor.external_data.add(key="location", value="here")
+    graph = helper.make_graph([], "g", [], [], [tensor])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString().replace(b"here", b"\xff" * 4))
+    assert digest_source(path)

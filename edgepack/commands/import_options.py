@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from edgepack.commands.options import EXISTING_FILE, apply_options
+from edgepack.commands.options import EXISTING_FILE, NumberRange, apply_options
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def import_options(function: F) -> F:
         ),
         click.option(
             "--convert-memory",
-            type=click.FloatRange(min=0.1, max=4096),
+            type=NumberRange(min=0.1, max=4096),
             metavar="GIB",
             help="Memory a conversion may take [default: most of this machine's].",
         ),
         click.option(
             "--convert-timeout",
-            type=click.FloatRange(min=1, max=86400),
+            type=NumberRange(min=1, max=86400),
             default=3600.0,
             show_default=True,
             metavar="SECONDS",
@@ -95,7 +95,7 @@ def import_options(function: F) -> F:
         ),
         click.option(
             "--allow-parity",
-            type=click.FloatRange(-300, 300),
+            type=NumberRange(-300, 300),
             default=60.0,
             show_default=True,
             metavar="DB",

@@ -1,5 +1,6 @@
 """Options that several verbs share, and the values they make."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,19 @@ def apply_options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+class NumberRange(click.FloatRange):
+    """A real number within limits; "nan" passes every comparison of click's own range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the number; `nan` is refused as what is no number at all is."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a valid number.", param, ctx)
+        return number
+
+
 def device_options(function: F) -> F:
     """Add the options that say how a device is reached."""
     return apply_options(
@@ -47,7 +61,7 @@ def device_options(function: F) -> F:
         click.option("--host-key", metavar="SHA256:…", help="The only host key to trust."),
         click.option(
             "--connect-timeout",
-            type=click.FloatRange(min=0.1, max=600),
+            type=NumberRange(min=0.1, max=600),
             metavar="SECONDS",
             help="Limit for reaching a device [default: the SSH configuration's, else 15].",
         ),
@@ -121,7 +135,7 @@ def plan_options(function: F) -> F:
         ),
         click.option(
             "--max-seconds",
-            type=click.FloatRange(min=1, max=86400),
+            type=NumberRange(min=1, max=86400),
             help="Limit for measuring on one device [default: the target's, else 60].",
         ),
     )(function)

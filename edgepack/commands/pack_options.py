@@ -16,7 +16,7 @@ from edgepack.commands.named_shapes import (
     select_source,
     shape_option,
 )
-from edgepack.commands.options import EXISTING_FILE, apply_options
+from edgepack.commands.options import EXISTING_FILE, NumberRange, apply_options
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def pack_options(function: F) -> F:
         image_options,
         click.option(
             "--min-sqnr",
-            type=click.FloatRange(0, 300),
+            type=NumberRange(0, 300),
             default=20.0,
             show_default=True,
             metavar="DB",

@@ -185,7 +185,10 @@ def _external_files(path: Path) -> list[str]:
             entry.value
             for tensor in _tensors(model)
             for entry in tensor.external_data
-            if entry.key == "location" and (path.parent / entry.value).is_file()
+            # Protobuf gives bytes for a text that is no UTF-8.
+            if entry.key == "location"
+            and isinstance(entry.value, str)
+            and (path.parent / entry.value).is_file()
         }
     )
 
