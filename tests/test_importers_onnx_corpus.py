@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from edgepack.toolchains import Toolchain
 from tests.fixtures.onnx_batch import GetResult, Result, request_for, run_batch, run_requests
-from tests.fixtures.onnx_corpus import FLOAT, INT64, Entry, convnet, corpus, make, node, weights
+from tests.fixtures.onnx_corpus import FLOAT, Entry, convnet, corpus, make, node, weights
 
 pytestmark = pytest.mark.toolchain
 
@@ -265,35 +265,3 @@ def test_nodes_are_the_users_and_leave_out_what_simplification_folded(
         ("logits", [1, 5]),
     ]
     assert min(results["exposed"].decibels) > 100
-
-
-def test_a_loop_that_nothing_bounds_is_not_unrolled(
-    onnx_toolchain: Toolchain, tmp_path: Path
-) -> None:
-    body = helper.make_graph(
-        [node("Add", ["s", "s"], ["t"], name="inner"), node("Identity", ["go"], ["still"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("s", FLOAT, [1, 4]),
-        ],
-        [
-            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("t", FLOAT, [1, 4]),
-        ],
-    )
-    model = make(
-        [node("Loop", ["trips", "", "x"], ["y"], body=body, name="repeat")],
-        {"x": _VECTOR, "trips": (INT64, [])},
-        {"y": _VECTOR},
-    )
-    result = run_batch(onnx_toolchain, tmp_path, {"loop": Entry(model=model)})["loop"]
-    assert result.error is not None
-    assert result.error["message"] == (
-        "onnx2tf could not convert Loop 'repeat': Loop WHILE lowering currently requires explicit "
-        "max_trip_count and condition inputs. node=repeat"
-    )
-    assert result.error["remedy"] == (
-        "Try another --converter, or replace the operation in the source model."
-    )

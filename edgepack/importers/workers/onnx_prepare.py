@@ -13,13 +13,14 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     first_line,
 )
 from onnx import inliner, numpy_helper
-from onnx_control import inline_constant_branches, unroll_loops  # type: ignore[import-not-found]
+from onnx_control import inline_constant_branches  # type: ignore[import-not-found]
 from onnx_graph import (  # type: ignore[import-not-found]
     all_nodes,
     graph_inputs,
     title_of,
     used_names,
 )
+from onnx_loops import refuse_open_loops, unroll_loops  # type: ignore[import-not-found]
 from onnx_lowering import lower  # type: ignore[import-not-found]
 from onnx_opsets import declare_old, expand_newer  # type: ignore[import-not-found]
 from onnx_runtime import AGAIN  # type: ignore[import-not-found]
@@ -81,7 +82,7 @@ def simplify(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
     onnx2tf alone got 5 of 9 real models right, with this step 9 of 9.
 
     Raises:
-        RefusedError: onnxsim failed.
+        RefusedError: onnxsim failed, or a loop cannot be written out and has to be.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
@@ -97,6 +98,7 @@ def simplify(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
         if not opened + lower(simplified):
             break
         simplified = run_onnxsim(simplified, fixed)
+    refuse_open_loops(simplified)
     return simplified
 
 
