@@ -20,6 +20,7 @@ import keras_networks
 
 SEED = 20
 BATCH = 8
+IMAGE_RANK = 4
 NUM_CLASSES = 10
 # Spread of a classifier's logits: more than one class is likely, and none is certain.
 LOGIT_STD = 2.0
@@ -186,11 +187,26 @@ def settle(model: Any) -> None:  # noqa: ANN401 - as above
 
 
 def sample(tensor: Any, generator: Any) -> Any:  # noqa: ANN401 - a KerasTensor, a NumPy generator
-    """Give a batch for an input: small ids, or values of pixels from 0 to 1."""
+    """Give a batch for an input: small ids, or values that differ in level and contrast.
+
+    Plain noise is alike in every sample: statistics of it let other inputs grow layer by layer.
+    Half of the pictures are smooth.
+    """
+    import numpy as np  # noqa: PLC0415 - of the toolchain
+
     shape = (BATCH, *(size or keras_networks.OPEN for size in tensor.shape[1:]))
     if tensor.dtype.startswith("int"):
         return generator.integers(0, keras_networks.VOCABULARY, shape).astype(tensor.dtype)
-    return generator.random(shape).astype(tensor.dtype)
+    batch = generator.standard_normal(shape)
+    if len(shape) == IMAGE_RANK:
+        half = BATCH // 2
+        coarse = generator.standard_normal((half, 4, 4, shape[-1]))
+        rows, columns = (np.arange(size) * 4 // size for size in shape[1:3])
+        batch[:half] = coarse[:, rows][:, :, columns] + 0.2 * batch[:half]
+    by_sample = (-1, *[1] * (len(shape) - 1))
+    levels = np.linspace(-1.0, 1.0, BATCH).reshape(by_sample)
+    batch = levels + batch * np.linspace(0.3, 1.5, BATCH).reshape(by_sample)
+    return batch.astype(tensor.dtype)
 
 
 if __name__ == "__main__":
