@@ -5,6 +5,11 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("edgepack", deadline=None)
+settings.load_profile("edgepack")
 
 pytest_plugins = [
     f"tests.fixtures.{room}"

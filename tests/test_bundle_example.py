@@ -19,11 +19,12 @@ from edgepack.contract import (
     Head,
     InputWish,
     OutputWish,
+    Preprocessing,
     make_plan,
     shape_model,
 )
 from edgepack.contract.describe import describe_contract
-from edgepack.contract.record import plain_contract
+from edgepack.contract.record import InputContract, InputKind, IOContract, plain_contract
 from edgepack.data import ImageLayout, ImagePreprocessing
 from edgepack.evaluate import run_model
 from edgepack.model import Model, Signature, TensorSpec, load_model
@@ -250,10 +251,59 @@ def test_what_is_wrong_is_said_in_one_line(camera: Path) -> None:
     assert fault(camera, "text.png").startswith("example.py: text.png: not a readable picture: ")
     (camera / "no.npy").write_bytes(b"")
     assert fault(camera, "no.npy").startswith("example.py: no.npy: not a numpy file: ")
+    np.savez(camera / "objects.npz", pixels=np.array([{}]))
+    assert fault(camera, "objects.npz").startswith("example.py: objects.npz: not a numpy file: ")
+    (camera / "cut.npz").write_bytes((camera / "objects.npz").read_bytes()[:-9])
+    assert fault(camera, "cut.npz").startswith("example.py: cut.npz: not a numpy file: ")
     assert fault(camera, "a.npy", "b.npy") == "example.py: expected 1 files, but got 2"
     ran = run(camera)
     assert ran.returncode == 2
     assert ran.stderr.endswith("error: expected one file for each input, or --golden\n")
+
+
+def test_one_picture_is_no_batch_of_two(tmp_path: Path) -> None:
+    whole = digits_model().signature
+    spec = replace(whole.inputs[0], shape=(2, 8, 8, 1))
+    signature = replace(whole, inputs=(spec,))
+    contract = IOContract(
+        inputs=(
+            InputContract(
+                name=spec.name,
+                kind=InputKind.IMAGE,
+                layout=ImageLayout.NHWC,
+                preprocessing=Preprocessing(),
+            ),
+        ),
+        outputs=plain_contract(signature).outputs,
+    )
+    (tmp_path / "model.tflite").write_bytes(digits_model().data)
+    program = make_example(
+        signature,
+        contract,
+        name="n",
+        version="1",
+        model_path="model.tflite",
+        labels_path=None,
+    )
+    (tmp_path / "example.py").write_bytes(program)
+    Image.new("L", (8, 8)).save(tmp_path / "digit.png")
+    assert fault(tmp_path, "digit.png") == (
+        "example.py: digit.png: one picture is not the whole input pixels: float32 2x8x8x1, "
+        "image, NHWC; give an .npy"
+    )
+
+
+def test_no_runtime_is_taken_from_folders_that_are_not_a_devices(tmp_path: Path) -> None:
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    site = tmp_path / "runtimes" / f"x-{tag}-y" / "site"
+    site.mkdir(parents=True)
+    (site / "numpy.py").write_text("raise SystemExit(77)")
+    for place, code in (("bundles/n/releases/r", 77), ("some/other/folder/r", 0)):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        model = unpack(folder, digits_model())
+        np.save(folder / "x.npy", make_feeds(model, num_samples=1)[0][0])
+        assert run(folder, "x.npy").returncode == code
 
 
 def test_the_golden_sample_runs(tmp_path: Path) -> None:
@@ -306,4 +356,5 @@ def test_python_3_7_can_read_it() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert imported == {"argparse", "json", "sys", "pathlib", "typing", "numpy", "PIL"}
+    standard = {"argparse", "io", "json", "pathlib", "sys", "typing", "zipfile", "zlib"}
+    assert imported == standard | {"numpy", "PIL"}

@@ -100,7 +100,7 @@ def test_newer_release_sends_what_differs_and_keeps_the_old(
 ) -> None:
     push_bundle(LocalDevice(), bundle, root=str(tmp_path))
     deployment = push_bundle(LocalDevice(), newer, root=str(tmp_path))
-    changed = {"manifest.json", "files/classes.txt"}
+    changed = {"manifest.json", "files/classes.txt", "example.py"}  # which holds the version
     assert deployment.sent_bytes == sum(
         record.num_bytes for record in newer.files() if record.path in changed
     )

@@ -85,8 +85,8 @@ def test_every_open_dimension_and_wrong_flag_is_named_at_once() -> None:
     assert caught.value.answer == {
         "kind": "model",
         "message": "expected fixed input shapes, but --input-shape q: there is no such input; "
-        "known: x, z, y; input 'x' of shape N,3,H,? leaves open dimension 2 (H), dimension 3; "
-        "--input-shape z=1,5: the model has 1,4; "
+        "known: x, z, y; --input-shape z=1,5: the model has 1,4; "
+        "input 'x' of shape N,3,H,? leaves open dimension 2 (H), dimension 3; "
         "input 'y' of shape ?,T leaves open dimension 1 (T)",
-        "remedy": "Give --input-shape x=1,3,?,? --input-shape y=1,? with a number for each '?'.",
+        "remedy": "Give --input-shape x=1,3,?,? --dim T=? with a number for each '?'.",
     }

@@ -109,7 +109,10 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(
     assert "edgepack/py.typed" in names
     assert "edgepack/device/runtimes.toml" in names
     assert {name for name in names if name.startswith("edgepack/toolchains/locks/")} == {
+        "edgepack/toolchains/locks/onnx-tf.txt",
         "edgepack/toolchains/locks/onnx.txt",
+        "edgepack/toolchains/locks/onnx2tf-tensorflow.txt",
+        "edgepack/toolchains/locks/pytorch.txt",
         "edgepack/toolchains/locks/tensorflow.txt",
     }
     assert sum(name.startswith("edgepack/targets/") for name in names) == 13
