@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.data import InputHint, InputRole, Range, generate_samples
+from edgepack.errors import DataError
 from edgepack.model import TensorSpec
 
 
@@ -105,3 +106,13 @@ def test_other_floats_have_several_ranges() -> None:
     assert wide.std() > 3
     assert centered.min() >= 0
     assert centered.max() <= 1
+
+
+def test_shapes_that_memory_cannot_hold_are_refused() -> None:
+    specs = (_spec("small", (1, 4)), _spec("map", (1, 1 << 20, 1 << 20, 3)))
+    with pytest.raises(DataError) as caught:
+        generate_samples(specs, num_samples=2, seed=1)
+    assert caught.value.message == (
+        "expected inputs of which 2 samples take at most 4 GiB, but with 'map' of shape "
+        "(1, 1048576, 1048576, 3) they take 24576.0 GiB"
+    )

@@ -4,6 +4,7 @@ They serve the parity of a conversion, never calibration: ranges of activations 
 real data only.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgepack.data.noise import natural_noise, pink_noise
 from edgepack.data.samples import Samples, make_samples
+from edgepack.errors import DataError
 from edgepack.model import TensorSpec
 
 _IMAGE_RANK: Final = 4
@@ -25,6 +27,7 @@ _MINIMUM_WAVE: Final = 1000
 # Ids that nearly every vocabulary has; a larger one would lead out of an embedding's table.
 _LARGEST_ID: Final = 7
 _LARGEST_BYTE: Final = 255
+_MOST_BYTES: Final = 4 << 30
 _SMALL_STATE: Final = 0.1
 _FIRST_LETTERS: Final = r"(?:^|[^a-z])"
 _MASK: Final = re.compile(_FIRST_LETTERS + "(?:padding|attention)?masks?(?:[^a-z]|$)")
@@ -88,7 +91,11 @@ def generate_samples(
         seed: of the generator.
         hints: by input name; an input without one is plain data.
         value_range: of floats.
+
+    Raises:
+        DataError: they would take more than 4 GiB.
     """
+    _check_size(inputs, num_samples)
     generator = np.random.default_rng(seed)
     longest = _longest_sequence(inputs)
     arrays = []
@@ -97,6 +104,20 @@ def generate_samples(
         each = [_generate(spec, hint, value_range, longest, generator) for _ in range(num_samples)]
         arrays.append((spec.name, np.stack(each)))
     return make_samples(arrays)
+
+
+def _check_size(inputs: tuple[TensorSpec, ...], num_samples: int) -> None:
+    """Refuse shapes, which anyone may have written into a file, that memory cannot hold."""
+    sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in inputs]
+    num_bytes = sum(sizes) * num_samples
+    if num_bytes > _MOST_BYTES:
+        largest = inputs[sizes.index(max(sizes))]
+        raise DataError(
+            f"expected inputs of which {num_samples} samples take at most "
+            f"{_MOST_BYTES >> 30} GiB, but with {largest.name!r} of shape {largest.shape} they "
+            f"take {num_bytes / 2**30:.1f} GiB",
+            remedy="Give a smaller shape with --input-shape, or a few real samples with --data.",
+        )
 
 
 def _generate(

@@ -9,8 +9,11 @@ itself. `python3 example.py --help` tells what to give.
 # ruff: noqa: ANN401, FA100, T201 - the runtimes are untyped; Python 3.7 runs it; it prints
 
 import argparse
+import io
 import json
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -24,6 +27,9 @@ _IMAGE_RANK = 4
 _PICTURE_CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _BILINEAR = 2  # what Pillow calls so in every version
 _FEW = 16
+# EOFError for an empty file, ValueError for one that is no array or an array of objects (numpy
+# 1.26 and 2.4); the others are those of an .npz.
+_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class ExampleError(Exception):
@@ -112,9 +118,12 @@ def _clean(text: str) -> str:
 def _import_runtime() -> Tuple[Any, Any]:
     """Import numpy and a TFLite runtime: the deployed one for this Python, else the installed."""
     tag = f"-cp{sys.version_info[0]}{sys.version_info[1]}-"
-    # ROOT/bundles/NAME/releases/RELEASE/example.py on a device.
-    runtimes = HERE.parents[3] / "runtimes" if len(HERE.parents) > 3 else HERE  # noqa: PLR2004
-    sites = sorted(runtimes.glob(f"*{tag}*/site"), reverse=True)
+    # ROOT/bundles/NAME/releases/RELEASE/example.py on a device. Unpacked elsewhere, that many
+    # folders up may be one that anyone writes to.
+    names = [each.name for each in HERE.parents]
+    sites: List[Path] = []
+    if names[:1] == ["releases"] and names[2:3] == ["bundles"]:
+        sites = sorted(HERE.parents[3].glob(f"runtimes/*{tag}*/site"), reverse=True)
     sys.path[:0] = [str(site) for site in sites[:1]]
     reasons = []
     try:
@@ -217,14 +226,17 @@ def _read_npz(numpy: Any, path: Path, names: List[str]) -> Dict[str, Any]:
     if unknown:
         listed = ", ".join(_clean(each) for each in names)
         raise ExampleError(f"{path}: expected arrays named {listed}, not {_clean(unknown[0])}")
-    return {name: arrays[name] for name in arrays.files}
+    try:
+        return {name: arrays[name] for name in arrays.files}
+    except _DAMAGED as error:
+        raise ExampleError(f"{path}: not a numpy file: {error}") from error
 
 
 def _load(numpy: Any, path: Path) -> Any:
     try:
-        return numpy.load(str(path), allow_pickle=False)
-    # EOFError for an empty file, ValueError for one that is no array (numpy 1.26 and 2.4).
-    except (ValueError, EOFError) as error:
+        # Of a damaged .npz that it opens itself, numpy leaves the file open.
+        return numpy.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except _DAMAGED as error:
         raise ExampleError(f"{path}: not a numpy file: {error}") from error
 
 
@@ -352,6 +364,10 @@ def _read_picture(numpy: Any, path: Path, tensor: Dict[str, Any]) -> Any:
         (height, width), channels = shape[-2:], 1
     if channels not in _PICTURE_CHANNELS:
         raise ExampleError(f"{path}: no picture has {channels} channels; give an .npy")
+    if _count(shape) != height * width * channels:
+        raise ExampleError(
+            f"{path}: one picture is not the whole input {_describe(tensor)}; give an .npy"
+        )
     try:
         from PIL import Image  # noqa: PLC0415 - many devices have none
     except ImportError:
