@@ -1,14 +1,15 @@
 """One conversion: ask the converter, then name, check and bind what it wrote."""
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edgepack._fields import Fields, join_faults
 from edgepack.data import InputHint, InputRole
-from edgepack.errors import ConversionError
+from edgepack.errors import ConversionError, ModelError
 from edgepack.importers.binding import ImportedModel, TensorBinding, candidate_permutations
 from edgepack.importers.interface import rename_interface
 from edgepack.importers.layout import settle_layouts
@@ -126,9 +127,13 @@ def translate(conversion: Conversion, *, expose: Sequence[str] | None = None) ->
         inputs = _read_specs(answer, "inputs")
         told = _read_hints(answer)
         outputs = _read_specs(answer, "outputs")
-        converted = load_model(folder / _MODEL)
+        # What a converter wrote is not the user's: it is refused as the converter's failure, so
+        # that the next one gets its turn.
+        with _as_written():
+            converted = load_model(folder / _MODEL)
     _check_ops(path, converted)
-    named = _name(converted, answer, inputs, outputs)
+    with _as_written():
+        named = _name(converted, answer, inputs, outputs)
     _check_types(named, inputs)
     return Translation(
         model=named,
@@ -147,6 +152,16 @@ def translate(conversion: Conversion, *, expose: Sequence[str] | None = None) ->
             notes=_read_notes(answer),
         ),
     )
+
+
+@contextlib.contextmanager
+def _as_written() -> Iterator[None]:
+    try:
+        yield
+    except ModelError as error:
+        raise ConversionError(
+            f"what the converter wrote cannot be read: {error.message}", remedy=error.remedy
+        ) from error
 
 
 def _versions(conversion: Conversion) -> tuple[tuple[str, str], ...]:

@@ -20,6 +20,7 @@ from edgepack.importers import conversion as conversion_module
 from edgepack.importers import interface as interface_module
 from edgepack.importers import layout as layout_module
 from edgepack.importers import limits as limits_module
+from edgepack.importers import worker as worker_module
 from edgepack.importers.binding import ImportedModel, TensorBinding
 from edgepack.importers.conversion import Conversion, convert, read_hint, read_spec
 from edgepack.importers.detection import detect_format
@@ -140,6 +141,7 @@ def _digest(conversion: Conversion) -> str:
             interface_module,
             layout_module,
             model_module,
+            worker_module,
             sys.modules[__name__],
         ),
     )

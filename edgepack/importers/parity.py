@@ -15,6 +15,7 @@ from edgepack import comparison as comparison_module
 from edgepack import evaluate as evaluate_module
 from edgepack import evaluate_worker
 from edgepack import fidelity as fidelity_module
+from edgepack import flatbuffer as flatbuffer_module
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.comparison import LIMIT_DB
 from edgepack.data import Samples
@@ -24,6 +25,7 @@ from edgepack.importers import figures as figures_module
 from edgepack.importers import limits as limits_module
 from edgepack.importers import slices as slices_module
 from edgepack.importers import trials as trials_module
+from edgepack.importers import worker as worker_module
 from edgepack.importers.binding import ImportedModel, input_hints, model_feeds, run_converted
 from edgepack.importers.figures import find_constant, measure_outputs
 from edgepack.importers.judgement import OutputParity, describe_output, judge_output
@@ -127,9 +129,11 @@ def check_parity(
             evaluate_worker,
             fidelity_module,
             figures_module,
+            flatbuffer_module,
             limits_module,
             slices_module,
             trials_module,
+            worker_module,
             sys.modules[__name__],
         ),
     )
