@@ -45,6 +45,7 @@ _NAMES = {
     "own.keras": (["x"], ["out"]),
     "whole.keras": (["input"], ["output_0"]),
     "words.pb": (["x"], ["Identity"]),
+    "recurrent": (["x"], ["output_0"]),
     "old": (["x"], ["probs"]),
     "memory": (["x", "memory_state_0"], ["y", "memory_state_0_next"]),
 }

@@ -20,6 +20,7 @@ from states import (  # type: ignore[import-not-found]
     expose_states,
     find_states,
 )
+from tensor_lists import settle_lists  # type: ignore[import-not-found]
 
 # What passes ids on to the table they stand for. Keras 3.15 counts negative ones from the end:
 # SelectV2(Less(ids, 0), AddV2(ids, rows), ids).
@@ -133,15 +134,16 @@ def freeze(concrete: Any) -> FrozenFunction:  # noqa: ANN401 - TensorFlow is unt
     expose_states(graph_def, states)
     captured = {id(inner) for _, inner in concrete.graph.captures}
     inputs = [each.name for each in concrete.inputs if id(each) not in captured]
-    return load_graph(
-        graph_def,
-        inputs=[*inputs, *(f"{state.placeholder}:0" for state in states)],
-        outputs=[
-            *(each.name for each in concrete.outputs),
-            *(f"{state.assignment}:0" for state in states),
-        ],
-        states=states,
-    )
+    names = [*inputs, *(f"{state.placeholder}:0" for state in states)]
+    outputs = [
+        *(each.name for each in concrete.outputs),
+        *(f"{state.assignment}:0" for state in states),
+    ]
+    frozen = load_graph(graph_def, inputs=names, outputs=outputs, states=states)
+    settled = settle_lists(graph_def, frozen.graph, frozen.inputs)
+    if settled is graph_def:
+        return frozen
+    return load_graph(settled, inputs=names, outputs=outputs, states=states)
 
 
 def load_graph(
