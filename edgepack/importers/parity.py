@@ -20,6 +20,7 @@ from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.comparison import LIMIT_DB
 from edgepack.data import Samples
 from edgepack.errors import ConversionError, ModelError, ParityError
+from edgepack.evaluate import Answers
 from edgepack.importers import binding as binding_module
 from edgepack.importers import figures as figures_module
 from edgepack.importers import limits as limits_module
@@ -95,7 +96,7 @@ def check_parity(
     Raises:
         DifferenceError: an output is too far off; the message has all figures.
         DataError: the samples do not fit the model's inputs.
-        ConversionError: the converted model does not run on them.
+        ConversionError: the converted model does not run on them, or gives other shapes.
         ModelError: the source does not run on them.
         ToolchainError: the source's framework died or cannot be made.
     """
@@ -159,27 +160,35 @@ def _run_trials(
     options: ImportOptions,
 ) -> Figures:
     try:
-        return _run_both(imported, path, worker, trials, options)
-    except (ConversionError, ModelError):
-        # Values of one range may lead a model out of what it can do; the first is the tamest.
+        answers = _ask_source(imported, path, worker, trials, options)
+    except ModelError:
+        # Values of one range may lead a source out of what it can do; the first is the tamest.
+        # A converted model that cannot do what its source can has no such excuse.
         if len(trials) == 1:
             raise
-        return _run_both(imported, path, worker, trials[:1], options)
+        trials = trials[:1]
+        answers = _ask_source(imported, path, worker, trials, options)
+    results = run_converted(
+        imported.model, model_feeds(imported, join_trials([trial.samples for trial in trials]))
+    )
+    try:
+        return _measure(imported, trials, answers, results)
+    except ModelError as error:  # shapes that depend on values
+        raise ConversionError(error.message, remedy=error.remedy) from error
 
 
-def _run_both(
+def _ask_source(
     imported: ImportedModel,
     path: Path,
     worker: SourceWorker,
     trials: Sequence[Trial],
     options: ImportOptions,
-) -> Figures:
-    """Run both models on all sets at once: to start a framework takes seconds."""
+) -> Answers:
+    """Run the source on all sets at once, then on the moved ones: to start it takes seconds."""
     moved = [move_inputs(trial, _NUM_MOVED) for trial in trials]
     asked = join_trials([*(trial.samples for trial in trials), *(each for each in moved if each)])
-    feeds = model_feeds(imported, join_trials([trial.samples for trial in trials]))
     arrays = dict(asked.arrays)
-    answers = run_source(
+    return run_source(
         worker,
         path,
         imported.source.format,
@@ -187,14 +196,19 @@ def _run_both(
         inputs=[arrays[binding.source.name] for binding in imported.inputs],
         num_outputs=len(imported.outputs),
     )
+
+
+def _measure(
+    imported: ImportedModel, trials: Sequence[Trial], answers: Answers, results: Answers
+) -> Figures:
     reference = [_carry(imported, sample) for sample in answers]
-    results = run_converted(imported.model, feeds)
     names = tuple(spec.name for spec in imported.model.signature.outputs)
     scales = [float(bounded) for bounded in are_bounded(imported.model)]
     sets = []
     start, start_moved = 0, len(results)
-    for trial, again in zip(trials, moved, strict=True):
+    for trial in trials:
         end = start + trial.samples.num_samples
+        again = move_inputs(trial, _NUM_MOVED)
         end_moved = start_moved + (again.num_samples if again else 0)
         figures = measure_outputs(
             reference[start:end],
