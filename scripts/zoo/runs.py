@@ -44,6 +44,13 @@ class Source:
         return f"{self.case}/{Path(self.file).name}"
 
     @property
+    def converters(self) -> tuple[str, ...]:
+        """The converters of its chain."""
+        if ".onnx" in self.file:
+            return ONNX_CONVERTERS
+        return ("litert-torch",) if self.toolchain == "pytorch" else ("tflite-converter",)
+
+    @property
     def form(self) -> str:
         """What its format is called in the table."""
         name = Path(self.file).name

@@ -14,6 +14,8 @@ from runs import Result, Source
 WANTED_SHARE = 0.95
 EXACT_DB = 300
 _LONGEST_REASON = 300
+_ALL_FELL = "converters to give a model"
+"""What the message holds when every converter of the chain fell."""
 _HEAD = """\
 # Model support
 
@@ -145,7 +147,7 @@ def _totals(
     yield "|---|---:|---:|"
     tried: dict[str, list[bool]] = {}
     for source in sources:
-        for name, has_passed in _outcomes(results[source.key]).items():
+        for name, has_passed in _outcomes(source, results[source.key]).items():
             tried.setdefault(name, []).append(has_passed)
     for name, outcomes in sorted(tried.items()):
         share = sum(outcomes) / len(outcomes)
@@ -153,9 +155,15 @@ def _totals(
     yield ""
 
 
-def _outcomes(results: Sequence[Result]) -> dict[str, bool]:
-    """Give for each converter that was tried on a source whether it passed."""
-    outcomes: dict[str, bool] = {}
+def _outcomes(source: Source, results: Sequence[Result]) -> dict[str, bool]:
+    """Give for each converter that was tried on a source whether it passed.
+
+    What was refused before any converter came to it counts for none.
+    """
+    fault = results[0].fault or ""
+    is_refused = ".onnx" in source.file and _ALL_FELL not in fault
+    fell = () if results[0].passed or is_refused else source.converters
+    outcomes: dict[str, bool] = dict.fromkeys(fell, False)
     for each in results:
         outcomes |= dict.fromkeys((name for name, _ in each.fallen), False)
         if each.passed and each.chosen and each.chosen != "none":
