@@ -162,6 +162,20 @@ def test_ids_are_equal_or_not() -> None:
     assert parity.equal_share == 1
 
 
+def test_ids_of_which_hardly_any_hold_still_are_all_compared() -> None:
+    ours = [np.arange(100)[None]]
+    moved = [np.arange(1, 101)[None]]
+    moved[0][0, 0] = 0
+    parity, missed = _judge(ours, [np.zeros_like(ours[0])], moved)
+    assert missed is not None
+    assert parity.equal_share == 0.01
+
+
+def test_an_output_of_no_ids_is_equal() -> None:
+    parity, missed = _judge([np.zeros((1, 0), np.int64)], [np.zeros((1, 0), np.int32)])
+    assert (missed, parity.equal_share) == (None, 1.0)
+
+
 def test_truth_values_are_equal_or_not() -> None:
     ours = [np.array([[True, False]]), np.array([[True, True]])]
     assert _judge(ours, ours)[0].judgement is Judgement.EQUAL

@@ -18,6 +18,8 @@ Outputs = Sequence[Sequence[NDArray[Any]]]
 ROUNDING: Final = 5e-7
 # By how many roundings an output must move before it shows that anything was computed.
 _TOLD_APART: Final = 10.0
+# Share of integers that must hold still when the inputs move, for the others to be ties.
+_LEAST_JUDGED: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,15 +154,20 @@ def _is_zero(arrays: Sequence[NDArray[Any]], scale: float) -> bool:
 def _equal_share(
     ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]], again: Sequence[NDArray[Any]]
 ) -> float:
-    num_equal, num_judged = 0, 0
+    num_equal, num_judged, num_same, num_all = 0, 0, 0, 0
     for place, (first, second) in enumerate(zip(ours, theirs, strict=True)):
         equal = np.asarray(first == second)
+        num_same += int(np.count_nonzero(equal))
+        num_all += equal.size
         if place < len(again):
             # What flips with the last bit of an input is a tie, and either answer is right.
             equal = equal[first == again[place]]
         num_equal += int(np.count_nonzero(equal))
         num_judged += equal.size
-    return num_equal / num_judged if num_judged else 0.0
+    # Few that stay say nothing of the rest: then nothing is left out.
+    if num_judged < _LEAST_JUDGED * num_all:
+        return num_same / num_all
+    return num_equal / num_judged if num_judged else 1.0
 
 
 def _response_db(ours: Sequence[NDArray[Any]], again: Sequence[NDArray[Any]]) -> float:
