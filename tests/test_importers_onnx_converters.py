@@ -56,3 +56,41 @@ def test_onnx_tf_names_the_node_it_has_no_form_for(tmp_path: Path, import_cache:
         )
     assert caught.value.message.startswith("onnx-tf cannot convert GridSample 'warp': ")
     assert "Try another --converter" in caught.value.remedy
+
+
+def test_a_resize_that_onnx2tf_rounds_up_is_taken_from_the_next_converter(
+    tmp_path: Path, import_cache: Cache
+) -> None:
+    path = tmp_path / "resize.onnx"
+    model = make(
+        [
+            node(
+                "Resize",
+                ["x", "", "scales"],
+                ["y"],
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        ],
+        {"x": (FLOAT, [1, 4, 9, 9])},
+        {"y": (FLOAT, [1, 4, 13, 13])},
+        {"scales": np.array([1, 1, 1.5, 1.5], np.float32)},
+    )
+    onnx.save(model, str(path))
+    verified = import_verified(
+        path,
+        options=ImportOptions(),
+        read_samples=lambda _inputs: None,
+        minimum_db=60,
+        cache=import_cache,
+        on_progress=_ignore,
+    )
+    first, second = verified.attempts
+    assert (first.converter, second.converter) == (
+        Converter.ONNX2TF,
+        Converter.ONNX2TF_TENSORFLOW,
+    )
+    assert first.fault is not None
+    assert "(1, 14, 14, 4)" in first.fault
+    assert second.fault is None

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import onnx
 from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
     RefusedError,
     first_line,
 )
+from onnx import numpy_helper
 from onnx_graph import has_channels_first, known_shapes  # type: ignore[import-not-found]
 from onnx_runtime import AGAIN  # type: ignore[import-not-found]
 
@@ -32,6 +34,8 @@ _FAULTS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError,
     AssertionError, RuntimeError, OSError, ImportError, ArithmeticError,
 )  # fmt: skip
+# Where a recurrent node takes its first states.
+_STATES = {"LSTM": (5, 6), "GRU": (5,)}
 _OTHER = "Try another --converter, or replace the operation in the source model."
 
 
@@ -48,7 +52,7 @@ def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
     model = onnx.load(str(path))
     graph = model.graph
     if backend == TENSORFLOW:
-        path = _number_nodes(model, path)
+        path = _suit_tensorflow(model, path)
     # Left to itself, onnx2tf moves the second axis of every input to the end, in models of text
     # and sound as well.
     kept = [each.name for each in graph.input if not has_channels_first(graph, each.name)]
@@ -94,21 +98,38 @@ def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:
     return found[0]
 
 
-def _number_nodes(model: onnx.ModelProto, path: Path) -> Path:
-    """Write a model whose nodes are called n0, n1 …: TensorFlow takes few characters in names."""
-    numbered = onnx.ModelProto()
-    numbered.CopyFrom(model)
-    for at, node in enumerate(numbered.graph.node):
+def _suit_tensorflow(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model whose nodes are called n0, n1 …, for TensorFlow takes few characters.
+
+    Recurrent nodes start from zeros that are written out: left out, onnx2tf 2.6.9 hands Keras
+    an empty state.
+    """
+    suited = onnx.ModelProto()
+    suited.CopyFrom(model)
+    shapes = known_shapes(suited.graph)
+    for at, node in enumerate(suited.graph.node):
         node.name = f"n{at}"
+        sequence, weights = shapes.get(node.input[0] if node.input else ""), node.input[2:3]
+        recurrence = shapes.get(weights[0]) if weights else None
+        states = _STATES.get(node.op_type, ())
+        if sequence is None or recurrence is None or not states:
+            continue
+        node.input.extend([""] * (states[-1] + 1 - len(node.input)))
+        zeros = np.zeros((recurrence[0], sequence[1], recurrence[2]), np.float32)
+        for place in states:
+            if not node.input[place]:
+                node.input[place] = f"{node.output[0] or node.name}/zeros{place}"
+                tensor = numpy_helper.from_array(zeros, node.input[place])
+                suited.graph.initializer.append(tensor)
     found = path.with_name("numbered.onnx")
-    onnx.save(numbered, str(found))
+    onnx.save(suited, str(found))
     return found
 
 
 def restore_scalars(path: Path, graph: onnx.GraphProto) -> None:
-    """Give inputs of rank 0 their shape back: onnx2tf 2.6.9 makes vectors of one of them."""
+    """Give inputs and outputs of rank 0 their shape back: onnx2tf 2.6.9 makes vectors of them."""
     shapes = known_shapes(graph)
-    scalars = {each.name for each in graph.input if shapes.get(each.name) == ()}
+    scalars = {each.name for each in (*graph.input, *graph.output) if shapes.get(each.name) == ()}
     if not scalars:
         return
     import flatbuffers  # noqa: PLC0415 - for few models
@@ -116,9 +137,32 @@ def restore_scalars(path: Path, graph: onnx.GraphProto) -> None:
 
     tree = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     for signature in tree.signatureDefs:
+        subgraph = tree.subgraphs[signature.subgraphIndex]
         for each in signature.inputs:
             if each.name.decode() in scalars:
-                tree.subgraphs[signature.subgraphIndex].tensors[each.tensorIndex].shape = []
+                subgraph.tensors[each.tensorIndex].shape = []
+        for each in signature.outputs:
+            vector = subgraph.tensors[each.tensorIndex]
+            if each.name.decode() not in scalars or list(vector.shape) != [1]:
+                continue
+            code = schema.OperatorCodeT()
+            code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+            tree.operatorCodes.append(code)
+            number = schema.TensorT()
+            number.name, vector.name = vector.name, vector.name + b"/vector"
+            number.type, number.shape, number.buffer = vector.type, [], 0
+            subgraph.tensors.append(number)
+            reshape = schema.OperatorT()
+            reshape.opcodeIndex = len(tree.operatorCodes) - 1
+            reshape.inputs, reshape.outputs = [each.tensorIndex], [len(subgraph.tensors) - 1]
+            reshape.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+            reshape.builtinOptions = schema.ReshapeOptionsT()
+            reshape.builtinOptions.newShape = []
+            subgraph.operators.append(reshape)
+            outputs = list(subgraph.outputs)
+            outputs[outputs.index(each.tensorIndex)] = len(subgraph.tensors) - 1
+            subgraph.outputs = outputs
+            each.tensorIndex = len(subgraph.tensors) - 1
     builder = flatbuffers.Builder(path.stat().st_size)
     builder.Finish(tree.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
@@ -148,7 +192,7 @@ def _refusal(error: BaseException, graph: onnx.GraphProto, name: str) -> Refused
         if match:
             return RefusedError(
                 "conversion",
-                f"onnx2tf cannot convert {match['op']} {match['name']!r}: {match['why']}",
+                f"onnx2tf cannot convert {match['op']} {match['name']!r}: {_plain(match['why'])}",
                 _OTHER,
             )
     *_, cause = _causes(error)
@@ -162,6 +206,11 @@ def _refusal(error: BaseException, graph: onnx.GraphProto, name: str) -> Refused
     return RefusedError(
         "conversion", f"onnx2tf could not convert {node.op_type} {node.name!r}: {why}", _OTHER
     )
+
+
+def _plain(why: str) -> str:
+    """Give a reason without onnx2tf's options, which are not the user's to choose."""
+    return "TFLite has no kernel for it in this form" if "custom_op_allowlist" in why else why
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

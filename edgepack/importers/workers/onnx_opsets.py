@@ -1,26 +1,74 @@
-"""Writing a prepared ONNX model in an older opset, for a converter that knows no newer.
+"""Writing a prepared ONNX model in another opset, for converters that get its own wrong.
 
 Runs inside a toolchain on its own interpreter. onnx's own version converter has no adapters
 for Pad and others (1.20.1), and so gives up on half of all models.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 from onnx import inliner, numpy_helper
-from onnx_graph import known_shapes  # type: ignore[import-not-found] # a sibling
+from onnx_graph import known_shapes, subgraphs  # type: ignore[import-not-found] # siblings
 from onnx_lowering import attribute_of  # type: ignore[import-not-found]
 
 # onnx-tf 1.10.0 knows all ops of opset 12 and some of the newer ones; onnx 1.14.1 beside it
 # reads IR 9 at most.
 OPSET, _IR = 12, 8
 _NOTHING = "edgepack/nothing"
+_FIRST_RAISED, _RESIZE = 7, 10
 # Ops whose axes (or sizes) became an input after that.
 _AXES_AS_INPUT = frozenset({
     "Squeeze", "Unsqueeze", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd",
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
 })  # fmt: skip
+
+
+def raise_upsample(model: onnx.ModelProto) -> bool:
+    """Write a model of opset 7 to 9 that upsamples in opset 10; tell whether it was one.
+
+    onnx2tf 2.6.9 through TensorFlow gives other values for Upsample than for the Resize that
+    replaced it (4 dB).
+    """
+    graph = model.graph
+    declared = next(each for each in model.opset_import if each.domain in {"", "ai.onnx"})
+    ops = {node.op_type for node in graph.node}
+    if (
+        not _FIRST_RAISED <= declared.version < _RESIZE
+        or "Upsample" not in ops
+        or any(True for node in graph.node for _ in subgraphs(node))
+    ):
+        return False
+    declared.version = _RESIZE
+    for node in graph.node:
+        if node.op_type == "Upsample":
+            node.op_type = "Resize"
+            _attributes_to_inputs(graph, node, {"scales": np.float32})
+        elif node.op_type == "Slice":
+            if attribute_of(node, "axes", None) is None:
+                num_axes = len(np.atleast_1d(np.array(attribute_of(node, "starts", []))))
+                _set(node, "axes", list(range(num_axes)))
+            _attributes_to_inputs(graph, node, dict.fromkeys(("starts", "ends", "axes"), np.int64))
+        elif node.op_type == "TopK":
+            _attributes_to_inputs(graph, node, {"k": np.int64})
+    return True
+
+
+def _attributes_to_inputs(
+    graph: onnx.GraphProto, node: onnx.NodeProto, kinds: Mapping[str, type[np.generic]]
+) -> None:
+    """Make inputs, in this order, of attributes that a node has."""
+    for name, kind in kinds.items():
+        values = attribute_of(node, name, None)
+        if values is None:
+            continue
+        constant = f"{node.output[0]}/{name}"
+        array = np.array(values, kind).reshape(-1)
+        graph.initializer.append(numpy_helper.from_array(array, constant))
+        node.input.append(constant)
+    kept = [each for each in node.attribute if each.name not in kinds]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def expand_newer(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ from onnx_graph import (  # type: ignore[import-not-found]
 )
 from onnx_loops import refuse_open_loops, unroll_loops  # type: ignore[import-not-found]
 from onnx_lowering import lower  # type: ignore[import-not-found]
-from onnx_opsets import declare_old, expand_newer  # type: ignore[import-not-found]
+from onnx_opsets import declare_old, expand_newer, raise_upsample  # type: ignore[import-not-found]
 from onnx_runtime import AGAIN  # type: ignore[import-not-found]
 
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -99,6 +99,7 @@ def simplify(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
             break
         simplified = run_onnxsim(simplified, fixed)
     refuse_open_loops(simplified)
+    raise_upsample(simplified)
     return simplified
 
 
