@@ -97,6 +97,12 @@ def _ask(
                 "last": (1, 1, 4),
             },
         ),
+        (
+            "networks.py:decoder",
+            (),
+            {"code": (1, 4, 5, 6)},
+            {"output_0": (1, 4, 120, 144), "output_1": (1, 3, 12)},
+        ),
         ("batch.pt2", (), {"pixels": (1, 3, 16, 16)}, {"output_0": (1, 5)}),
         (
             "scripted.ts",

@@ -30,6 +30,7 @@ from torch_graph import (  # type: ignore[import-not-found]
     lacking_operations,
     list_nodes,
 )
+from torch_lowering import lower_transposed  # type: ignore[import-not-found]
 from torch_sources import (  # type: ignore[import-not-found]
     TorchSource,
     flatten_outputs,
@@ -146,6 +147,7 @@ def write_flatbuffer(
     """Convert with litert-torch; name the operations it does not have."""
     import litert_torch  # noqa: PLC0415 - 6 s to import; the run operation does without
 
+    lower_transposed(module, tensors)
     try:
         litert_torch.convert(module, tuple(tensors)).export(str(path))
     except Exception as error:
