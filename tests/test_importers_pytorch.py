@@ -175,6 +175,19 @@ def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
     assert not (pytorch_models / "stolen").exists()
 
 
+def test_weights_that_a_function_draws_are_the_same_in_each_call(
+    pytorch_models: Path, pytorch_toolchain: Toolchain, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "inputs.npz", allow_pickle=False, **{"0": np.ones((1, 1, 4), np.float32)})
+    request = _request(pytorch_models, "networks.py:drawn", folder=str(tmp_path), operation="run")
+    answers = []
+    for _ in range(2):
+        _ask(pytorch_toolchain, pytorch_models, [request])
+        with np.load(tmp_path / "outputs.npz") as arrays:
+            answers.append(arrays["0"])
+    assert np.array_equal(*answers)
+
+
 def test_what_was_changed_or_is_known_of_a_model_is_told(
     pytorch_models: Path, pytorch_toolchain: Toolchain, tmp_path: Path
 ) -> None:

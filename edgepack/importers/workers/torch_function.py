@@ -7,6 +7,7 @@ path, as `python -m module` would have it. Runs inside the `pytorch` toolchain.
 import importlib
 import importlib.util
 import inspect
+import random
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
     RefusedError,
@@ -46,6 +48,7 @@ def load_function(
     """
     place = source.rpartition(":")[0]
     folder = Path(search_path)
+    _seed()
     sys.path.insert(0, str(folder))
     try:
         module = _load_file(folder / place) if place.endswith(".py") else _load_module(place)
@@ -61,6 +64,13 @@ def load_function(
             "--toolchain-python PATH chooses, and what it downloads must be there already.",
         ) from error
     return _read_result(source, returned, shapes)
+
+
+def _seed() -> None:
+    """Make random weights the same in every process: one converts, another one runs."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the user's code may draw from the global generator
+    torch.manual_seed(0)
 
 
 def _find(module: ModuleType, source: str) -> Callable[[], object]:
