@@ -234,6 +234,53 @@ def test_external_data_is_read_and_more_than_2_gb_refused_unread(
     )
 
 
+@pytest.mark.parametrize("trust", [False, True])
+def test_external_data_under_a_name_that_is_no_text_is_refused(
+    onnx_toolchain: Toolchain, tmp_path: Path, *, trust: bool
+) -> None:
+    path = _external(tmp_path / "odd", 64)
+    path.write_bytes(path.read_bytes().replace(b"weights.bin", b"\xff\xfeights.bin"))
+    request = request_for(path, Entry(model=onnx.ModelProto())) | {"trust_model": trust}
+    assert run_requests(onnx_toolchain, tmp_path, {"odd": request})["odd"].error == {
+        "kind": "model",
+        "message": "expected external data named in UTF-8, but 1 of the model's entries are not: "
+        "'w' in b'\\xff\\xfeights.bin'",
+        "remedy": "Export the model again, its data files under plain names.",
+    }
+
+
+def test_a_source_of_half_precision_must_agree_with_itself_in_float32(
+    onnx_toolchain: Toolchain, tmp_path: Path
+) -> None:
+    half = (TensorProto.FLOAT16, [1, 4])
+    requests = {}
+    # The largest half is 65504, so that the second factor makes an infinity of the first's.
+    for name, factor in (("sound", 2.0), ("overflowing", 60000.0)):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "model.onnx"
+        model = make(
+            [node("Mul", ["x", "k"], ["h"]), node("Mul", ["h", "k"], ["y"])],
+            {"x": half}, {"y": half}, {"k": np.array([factor], np.float16)},
+        )  # fmt: skip
+        onnx.save(model, str(path))
+        np.savez(path.parent / "inputs.npz", **{"0": np.ones((2, 1, 4), np.float16)})  # type: ignore[arg-type] # numpy types it as bool
+        requests[name] = request_for(path, Entry(model=model)) | {"operation": "run"}
+    results = run_requests(onnx_toolchain, tmp_path, requests)
+    assert results["sound"].answer == {
+        "file": "outputs.npz",
+        "reference": "ONNX Runtime in float32",
+    }
+    with np.load(tmp_path / "sound" / "outputs.npz") as arrays:
+        assert arrays["0"].dtype == np.float32
+        assert np.all(arrays["0"] == 4.0)
+    assert results["overflowing"].error == {
+        "kind": "model",
+        "message": "expected a model of half precision to answer in float32 as it does itself, "
+        "within 20 dB, but these outputs differ: y (largest difference inf)",
+        "remedy": "Export the model in float32.",
+    }
+
+
 def test_nodes_are_the_users_and_leave_out_what_simplification_folded(
     onnx_toolchain: Toolchain, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
 # Protobuf holds a message, and a flatbuffer its offsets, in signed 32-bit numbers.
 MAXIMUM_BYTES = (2 << 30) - 1
 _MOST_SHOWN = 10
+_MOST_DIGITS = 20
 _SMALLER = "Split the model, or store its weights as float16 before importing it."
 
 
@@ -43,6 +44,7 @@ def load(source: Path, *, trust: bool) -> onnx.ModelProto:
             f"{source.name}: expected an ONNX model with outputs, but its graph has none",
             "Export the model again with the outputs it is to have.",
         )
+    check_locations(model)
     if not trust:
         confine_external_data(model, source.parent)
     num_bytes = source.stat().st_size + external_bytes(model, source.parent)
@@ -77,12 +79,31 @@ def external_bytes(model: onnx.ModelProto, folder: Path) -> int:
             continue
         fields = {entry.key: entry.value for entry in tensor.external_data}
         if fields.get("length", "").isdecimal():
-            total += int(fields["length"])
+            # Python refuses to read thousands of digits; so many are too large already.
+            total += int(fields["length"].lstrip("0")[:_MOST_DIGITS] or "0")
             continue
         path = folder / fields.get("location", "")
         if path.is_file():  # a missing one is refused where it is loaded
             total += path.stat().st_size
     return total
+
+
+def check_locations(model: onnx.ModelProto) -> None:
+    """Refuse external data whose place or size is no text: protobuf gives bytes there."""
+    faults = [
+        f"{tensor.name!r} in {entry.value!r}"
+        for tensor in all_tensors(model)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if not isinstance(entry.value, str)
+    ]
+    if faults:
+        raise RefusedError(
+            "model",
+            f"expected external data named in UTF-8, but {len(faults)} of the model's entries "
+            f"are not: {', '.join(faults[:_MOST_SHOWN])}",
+            "Export the model again, its data files under plain names.",
+        )
 
 
 def confine_external_data(model: onnx.ModelProto, folder: Path) -> None:
