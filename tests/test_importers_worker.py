@@ -27,13 +27,15 @@ def run_probe(
     """Give a function that runs a model by a worker of the given body."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def run(body: str, *, num_outputs: int = 2, **options: object) -> object:
+    def run(
+        body: str, *, num_outputs: int = 2, model: str = "model.onnx", **options: object
+    ) -> object:
         worker = SourceWorker(
             script=write_worker(body), toolchain=own_toolchain, title="the framework"
         )
         return run_source(
             worker,
-            tmp_path / "model.onnx",
+            tmp_path / model,
             SourceFormat.ONNX,
             ImportOptions(**options),  # type: ignore[arg-type]
             inputs=[np.zeros((3, 1, 4), np.float32)],
@@ -85,13 +87,23 @@ def test_the_full_log_is_kept_bounded_and_named(run_probe: RunProbe) -> None:
     body = "print('first'); print('y' * (20 << 20)); print('last', flush=True); os.abort()"
     with pytest.raises(ToolchainError) as caught:
         run_probe(body)
-    log = cache_directory() / "logs" / "run-model.onnx.log"
+    (log,) = (cache_directory() / "logs").iterdir()
+    assert re.fullmatch(r"run-model\.onnx-[0-9a-f]{8}\.log", log.name)
     assert caught.value.remedy.endswith(f" Full log: {log}")
     text = log.read_text()
     assert text.startswith("first\n")
     assert "bytes left out]" in text
     assert "\nlast\n" in text
     assert len(text) < 10 << 20
+
+
+def test_models_of_one_name_keep_logs_of_their_own(run_probe: RunProbe) -> None:
+    for model in ("one/model.onnx", "two/model.onnx", "two/model.onnx"):
+        with pytest.raises(ToolchainError):
+            run_probe(f"print('{model}', flush=True); os.abort()", model=model)
+    logs = (cache_directory() / "logs").iterdir()
+    firsts = sorted(log.read_text().splitlines()[0] for log in logs)
+    assert firsts == ["one/model.onnx", "two/model.onnx"]
 
 
 def test_a_refusal_names_a_log_only_when_there_is_more_to_read(run_probe: RunProbe) -> None:
@@ -101,7 +113,7 @@ def test_a_refusal_names_a_log_only_when_there_is_more_to_read(run_probe: RunPro
     assert caught.value.remedy == "Fix."
     with pytest.raises(ModelError) as caught:
         run_probe("try: 1 / 0\nexcept OSError: pass\nfinally: " + refuse)
-    assert re.fullmatch(r"Fix\. Full log: .+/run-model\.onnx\.log", caught.value.remedy)
+    assert re.fullmatch(r"Fix\. Full log: .+/run-model\.onnx-[0-9a-f]{8}\.log", caught.value.remedy)
 
 
 def test_the_users_limits_hold(run_probe: RunProbe) -> None:

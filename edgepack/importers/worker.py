@@ -23,6 +23,8 @@ from edgepack.toolchains.worker import LOG_NAME
 
 # Of a log, so much is kept of its beginning and of its end.
 _KEPT_BYTES: Final = 4 << 20
+# Of the digest of a source's path, in the name of its log.
+_DIGEST_DIGITS: Final = 8
 _TRACEBACK: Final = b"Traceback (most recent call last)"
 _WORKERS: Final = Path(__file__).parent / "workers"
 _PREPARED: Final = "prepared.onnx"
@@ -267,15 +269,22 @@ def _ask(
             own_code=options.trust_model or request["format"] == SourceFormat.FUNCTION.value,
         )
     except EdgePackError as error:
-        log = _keep_log(folder / LOG_NAME, f"{request['operation']}-{path.name}.log", error)
+        log = _keep_log(folder / LOG_NAME, _log_name(request, path), error)
         if log is None:
             raise
         remedy = f"{error.remedy} Full log: {log}".lstrip()
         raise type(error)(error.message, remedy=remedy) from error
 
 
+def _log_name(request: dict[str, object], path: Path) -> str:
+    """Name a log: models of one name and the converters of a chain each have their own."""
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    parts = (request["operation"], request.get("converter"), path.name, digest[:_DIGEST_DIGITS])
+    return "-".join(str(part) for part in parts if part is not None) + ".log"
+
+
 def _keep_log(log: Path, name: str, error: EdgePackError) -> Path | None:
-    """Keep a log in the cache directory, over an older one of the same model.
+    """Keep a log in the cache directory, over an older one of the same model and converter.
 
     That a model is refused says all there is, unless the framework itself raised: then its
     traceback is in the log.
