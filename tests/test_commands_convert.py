@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from edgepack.flatbuffer import FILE_IDENTIFIER
 from edgepack.report.conversion import AttemptRow, describe_attempts, layout_text
@@ -67,12 +68,35 @@ def test_an_earlier_output_is_replaced(run: RunCommand) -> None:
     assert Path("made.tflite").read_bytes() == FLOAT_MODEL.read_bytes()
 
 
+def test_a_file_that_nobody_named_is_kept(run: RunCommand) -> None:
+    earlier = b"\x1c\x00\x00\x00" + FILE_IDENTIFIER + bytes(56)
+    Path("digits.tflite").write_bytes(earlier)
+    ran = run("convert", FLOAT_MODEL)
+    assert ran.code == 1
+    assert ran.err == (
+        "edgepack: digits.tflite: expected a free name, but a file is there already\n"
+        "  Write `-o digits.tflite` to replace it, or name another file with -o.\n"
+    )
+    assert Path("digits.tflite").read_bytes() == earlier
+
+
 def test_nothing_is_written_when_the_model_is_refused(run: RunCommand) -> None:
     Path("broken.onnx").write_bytes(b"\x08\x08")
     ran = run("convert", "broken.onnx", "--json")
     assert ran.code == 1
     assert ran.json()["error"]["kind"] == "model"
     assert sorted(path.name for path in Path().iterdir()) == ["broken.onnx"]
+
+
+def test_a_folder_of_pictures_records_how_they_were_read(run: RunCommand) -> None:
+    Path("photos").mkdir()
+    for index in range(2):
+        picture = np.full((8, 8), 40 * index, np.uint8)
+        Image.fromarray(picture).save(Path("photos") / f"{index}.png")
+    ran = run("convert", FLOAT_MODEL, "--data", "photos", "--json")
+    assert ran.code == 0, ran.err
+    (pixels,) = ran.json()["contract"]["inputs"]
+    assert pixels["preprocessing"]["scale"] == pytest.approx(1 / 255)
 
 
 def test_a_model_that_is_not_there_is_a_usage_error(run: RunCommand) -> None:
@@ -120,6 +144,24 @@ def test_data_of_the_users_decide(run: RunCommand, tmp_path: Path) -> None:
     assert ran.code == 1
     assert ran.json()["error"]["kind"] == "data"
     assert not Path("other.tflite").exists()
+
+
+@pytest.mark.toolchain
+def test_generated_sets_that_were_left_out_are_a_warning(run: RunCommand, tmp_path: Path) -> None:
+    model = save_onnx(
+        tmp_path / "root.onnx",
+        [helper.make_node("Sqrt", ["x"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, [1, 8])},
+        outputs={"y": (TensorProto.FLOAT, [1, 8])},
+        weights={},
+    )
+    told = " of 3 sets of generated inputs"
+    ran = run("convert", model)
+    assert ran.code == 0, ran.err
+    assert told in ran.err
+    ran = run("pack", model, "--target", "laptop-x86-64", "--recipe", "float32")
+    assert ran.code == 0, ran.err
+    assert told in ran.err
 
 
 @pytest.mark.toolchain

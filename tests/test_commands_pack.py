@@ -306,3 +306,13 @@ class TestSourceFormats:
         )
         assert ran.code == 1
         assert "MatrixDeterminant" in ran.json()["error"]["message"]
+
+
+def test_a_foreign_file_in_the_bundles_place_is_refused_before_any_work(run: RunCommand) -> None:
+    Path("notes.txt").write_text("mine")
+    ran = run("pack", "absent.onnx", "--target", "laptop-x86-64", "-o", "notes.txt")
+    assert ran.code == 2  # the model is looked for first
+    ran = run("pack", FLOAT_MODEL, "--target", "no-such-target", "-o", "notes.txt")
+    assert ran.code == 1
+    assert "notes.txt: expected a free name or an earlier bundle, but another file" in ran.err
+    assert Path("notes.txt").read_text() == "mine"

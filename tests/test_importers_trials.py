@@ -6,6 +6,7 @@ from edgepack.data import InputHint, InputRole
 from edgepack.data.samples import make_samples
 from edgepack.importers.trials import (
     Trial,
+    describe_left_out,
     draw_trials,
     join_trials,
     move_inputs,
@@ -78,3 +79,13 @@ def test_sets_are_joined_in_their_order() -> None:
     assert joined.num_samples == sum(trial.samples.num_samples for trial in trials)
     last = dict(trials[-1].samples.arrays)["ids"]
     assert np.array_equal(dict(joined.arrays)["ids"][-len(last) :], last)
+
+
+def test_sets_that_were_left_out_are_told() -> None:
+    seeds = [trial.seed for trial in draw_trials((IMAGE,), {}) if trial.seed is not None]
+    assert describe_left_out(seeds) is None
+    assert describe_left_out(()) is None  # the user's own samples
+    assert describe_left_out(seeds[:1]) == (
+        "parity was checked on 1 of 3 sets of generated inputs: the source did not run on the "
+        "others, or gave no finite numbers: give real data with --data"
+    )

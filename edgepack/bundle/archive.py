@@ -195,7 +195,7 @@ def write_bundle(
         ),
         class_names=labels,
     )
-    _check_replaceable(path)
+    check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -319,8 +319,12 @@ def _open(path: Path) -> BinaryIO:
         ) from error
 
 
-def _check_replaceable(path: Path) -> None:
-    """Refuse to replace a file that is not a bundle: it may be the user's model."""
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace a file that is not a bundle: it may be the user's model.
+
+    Raises:
+        BundleError: another file is there, or it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(64)

@@ -15,7 +15,7 @@ from edgepack.commands.import_options import import_options, make_import_options
 from edgepack.commands.options import OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_bytes
 from edgepack.commands.pack_options import image_options, make_images
-from edgepack.errors import UsageError
+from edgepack.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.importers import ParityReport
@@ -33,7 +33,8 @@ _USUAL_PARITY_DB: Final = 60.0
     "--out",
     "output",
     type=OUTPUT_FILE,
-    help="File to write [default: the model's name with .tflite, in this folder].",
+    help="File to write, over an earlier model [default: the model's name with .tflite, in "
+    "this folder, when it is free].",
 )
 @import_options
 @click.option(
@@ -58,7 +59,7 @@ def convert(*, model: Path, output: Path | None, as_json: bool, **given: Any) ->
 
     start = time.monotonic()
     target = output or Path(f"{_output_stem(model)}.tflite")
-    _check_target(target, model)
+    _check_target(target, model, is_named=output is not None)
     request = ConvertRequest(
         model=model,
         imports=make_import_options(given),
@@ -86,12 +87,17 @@ def _output_stem(model: Path) -> str:
     return model.name.rpartition(":")[2] if is_function(model) else default_name(model.name)
 
 
-def _check_target(target: Path, model: Path) -> None:
-    """Refuse to write over the source or over a file of another kind."""
+def _check_target(target: Path, model: Path, *, is_named: bool) -> None:
+    """Refuse to write over the source, a file of another kind, or one that nobody named."""
     if model.is_file() and target.exists() and target.samefile(model):
         raise UsageError(
             f"{target}: expected another file to write than the model that is read",
             remedy="Name the new file with -o.",
+        )
+    if not is_named and target.exists():
+        raise OutputError(
+            f"{target}: expected a free name, but a file is there already",
+            remedy=f"Write `-o {target}` to replace it, or name another file with -o.",
         )
     check_outputs(model=target)
 
@@ -177,6 +183,7 @@ def _tensors(result: "ConvertResult") -> "tuple[TensorRow, ...]":
 
 
 def _show(result: "ConvertResult", summary: "ConversionSummary", target: Path) -> None:
+    from edgepack.importers import describe_left_out
     from edgepack.report.conversion import describe_attempts, render_conversion
     from edgepack.report.units import file_size
 
@@ -184,6 +191,9 @@ def _show(result: "ConvertResult", summary: "ConversionSummary", target: Path) -
         warn(note)
     if result.model.is_quantized:
         warn("the model is quantized already: it was written as it is")
+    left_out = describe_left_out(result.verified.parity.seeds)
+    if left_out is not None:
+        warn(left_out)
     print_table(render_conversion(summary))
     how = describe_attempts(summary.attempts)
     click.echo(f"wrote {target} ({file_size(result.model.num_bytes)}), {how}")

@@ -80,6 +80,7 @@ def check_outputs(
         UsageError: a folder in the place of a file, or two outputs of the same name.
         OutputError: a folder that cannot be written to, or a file that is not an earlier output
             of the same kind and would be lost.
+        BundleError: the same of a bundle's path.
     """
     # A bundle may be given as the folder to write it to.
     folder = bundle if bundle is not None and bundle.is_dir() else None
@@ -96,6 +97,10 @@ def check_outputs(
         _check_writable(path.resolve().parent, path)
     if folder is not None:
         _check_writable(folder, folder)
+    elif bundle is not None:
+        from edgepack.bundle.archive import check_replaceable
+
+        check_replaceable(bundle)
     for output, starts, offset in (
         (model, (FILE_IDENTIFIER.lower(),), _IDENTIFIER_OFFSET),
         (results, _JSON_START, 0),

@@ -1,6 +1,8 @@
 """Samples of a shaped model: raw values, and what they become for the source and the model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +36,21 @@ def raw_images(images: ImagePreprocessing | None, plan: ContractPlan) -> ImagePr
     if any(each.is_raw for each in plan.inputs):
         return replace(images or ImagePreprocessing(), scale=1.0)
     return images
+
+
+def stated_images(
+    images: ImagePreprocessing | None, plan: ContractPlan, *, sources: Sequence[str | None]
+) -> ImagePreprocessing | None:
+    """Give how pictures become an input, when the options or a folder of them tell.
+
+    Args:
+        images: what the options say.
+        plan: of the inputs.
+        sources: where samples come from.
+    """
+    if images is None and not any(each and Path(each).is_dir() for each in sources):
+        return None
+    return raw_images(images, plan) or ImagePreprocessing()
 
 
 def check_raw(samples: Samples, plan: ContractPlan) -> None:

@@ -14,6 +14,7 @@ from edgepack.importers.source import (
     SourceInfo,
     digest_source,
 )
+from edgepack.importers.trials import describe_left_out
 
 __all__ = [
     "CONVERTERS",
@@ -28,6 +29,7 @@ __all__ = [
     "TensorBinding",
     "VerifiedImport",
     "check_parity",
+    "describe_left_out",
     "detect_format",
     "digest_source",
     "import_model",

@@ -59,6 +59,20 @@ def draw_trials(
     )
 
 
+def describe_left_out(seeds: Sequence[int]) -> str | None:
+    """Say that some of the generated sets could not be compared; None when all were.
+
+    Args:
+        seeds: of the sets that were compared; empty for the user's samples.
+    """
+    if not seeds or len(seeds) == len(_SEEDS):
+        return None
+    return (
+        f"parity was checked on {len(seeds)} of {len(_SEEDS)} sets of generated inputs: the "
+        "source did not run on the others, or gave no finite numbers: give real data with --data"
+    )
+
+
 def pick_trial(
     inputs: tuple[TensorSpec, ...],
     hints: Mapping[str, InputHint],

@@ -8,7 +8,14 @@ from edgepack.cache import Cache
 from edgepack.contract import ContractRequest, make_plan, plan_source, prove_shape, shape_model
 from edgepack.contract.describe import describe_contract
 from edgepack.contract.record import IOContract
-from edgepack.contract.samples import check_raw, generate_raw, raw_images, raw_specs, source_samples
+from edgepack.contract.samples import (
+    check_raw,
+    generate_raw,
+    raw_images,
+    raw_specs,
+    source_samples,
+    stated_images,
+)
 from edgepack.data import ImagePreprocessing, Samples, load_samples
 from edgepack.importers import ImportOptions, VerifiedImport, detect_format, import_verified
 from edgepack.model import Model, TensorSpec
@@ -101,7 +108,7 @@ def convert_model(request: ConvertRequest, *, cache: Cache, on_step: StepCallbac
         contract=describe_contract(
             imported,
             plan,
-            images=raw_images(request.images, plan) if request.data is not None else None,
+            images=stated_images(request.images, plan, sources=(request.data,)),
             samples=given,
             num_class_names=0,
         ),

@@ -16,9 +16,9 @@ from edgepack.contract.samples import (
     raw_specs,
     shaped_feeds,
     source_samples,
+    stated_images,
 )
 from edgepack.data import (
-    ImagePreprocessing,
     Samples,
     halve_samples,
     load_samples,
@@ -120,7 +120,9 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
         contract=describe_contract(
             imported,
             plan,
-            images=_stated_images(request, plan),
+            images=stated_images(
+                request.data.images, plan, sources=(request.data.source, request.data.evaluation)
+            ),
             samples=calibration or given,
             num_class_names=len(class_names),
         ),
@@ -191,15 +193,6 @@ def _load_data(
             remedy="Give more samples, or evaluation samples of their own with --eval-data.",
         )
     return _Loaded(calibration=samples, evaluation=None)
-
-
-def _stated_images(request: PackRequest, plan: ContractPlan) -> ImagePreprocessing | None:
-    """Give how pictures become an input, when the options or a folder of them tell."""
-    data = request.data
-    folders = [each for each in (data.source, data.evaluation) if each and Path(each).is_dir()]
-    if folders or data.images is not None:
-        return raw_images(data.images, plan) or ImagePreprocessing()
-    return None
 
 
 def _record_parity(report: ParityReport) -> Parity | None:

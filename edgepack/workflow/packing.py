@@ -27,6 +27,7 @@ from edgepack.errors import (
     OutputError,
 )
 from edgepack.fidelity import Judgement
+from edgepack.importers import describe_left_out
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
 from edgepack.optimize.choose import Candidate, Choice, choose, judge
@@ -366,6 +367,9 @@ def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tupl
         for each in (material.parity.outputs if material.parity else ())
         if each.judgement in {Judgement.CONSTANT, Judgement.SATURATED}
     ]
+    left_out = describe_left_out(material.parity.seeds) if material.parity else None
+    if left_out is not None:
+        warnings.append(left_out)
     if request.minimum_parity_db < DEFAULT_PARITY_DB:
         warnings.append(f"the import was allowed {request.minimum_parity_db:g} dB of parity")
     limit = request.profile.limits.bundle_mib
