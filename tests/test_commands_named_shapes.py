@@ -3,10 +3,18 @@
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
-from edgepack.commands.named_shapes import NamedShape, parse_shapes, path_for, select_source
-from edgepack.errors import UsageError
+from edgepack.commands.named_shapes import (
+    NamedShape,
+    naming_shape,
+    parse_shapes,
+    path_for,
+    select_source,
+)
+from edgepack.errors import ConversionError, UsageError
 from tests.fixtures.commands import FLOAT_MODEL, RunCommand
+from tests.fixtures.importers import save_onnx, weights_of
 
 _SMALL = NamedShape(name="small", inputs=(("x", (1, 3, 224, 224)),))
 _LARGE = NamedShape(name="large", inputs=(("x", (1, 3, 448, 448)), ("mask", (1, 448))))
@@ -78,3 +86,40 @@ def test_an_input_is_fixed_by_one_option(run: RunCommand) -> None:
     )
     assert ran.code == 2
     assert "--shape: pixels has a shape from --input-shape already" in ran.err
+
+
+def test_a_failure_names_its_shape_and_what_was_written() -> None:
+    fault = ConversionError("no kernel", remedy="Replace it.")
+    with (
+        pytest.raises(ConversionError) as caught,
+        naming_shape("large", [Path("a-small.edgepack")]),
+    ):
+        raise fault
+    assert caught.value.message == "--shape large: no kernel"
+    assert caught.value.remedy == (
+        "Replace it. Bundles written for the shapes before it: a-small.edgepack."
+    )
+    with pytest.raises(ConversionError) as caught, naming_shape(None, []):
+        raise fault
+    assert caught.value is fault
+
+
+@pytest.mark.toolchain
+def test_the_first_bundle_stays_when_the_second_shape_fails(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    model = save_onnx(
+        tmp_path / "product.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        inputs={"x": (TensorProto.FLOAT, ["batch", "size"])},
+        outputs={"y": (TensorProto.FLOAT, ["batch", 3])},
+        weights={"w": weights_of(4, 3)},
+    )
+    ran = run(
+        *("pack", model, "--target", "laptop-x86-64", "--recipe", "float32"),
+        *("--shape", "small:x=1,4", "--shape", "large:x=1,9"),
+    )
+    assert ran.code == 1
+    (bundle,) = Path().glob("*.edgepack")
+    assert "edgepack: --shape large: " in ran.err
+    assert f" Bundles written for the shapes before it: {bundle}." in ran.err

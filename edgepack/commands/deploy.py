@@ -14,7 +14,7 @@ from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
 from edgepack.commands.import_options import import_options, source_model
-from edgepack.commands.named_shapes import path_for
+from edgepack.commands.named_shapes import naming_shape, path_for
 from edgepack.commands.options import (
     OUTPUT_FILE,
     device_options,
@@ -91,9 +91,10 @@ def deploy(
     bodies: dict[str | None, dict[str, Any]] = {}
     codes: list[int] = []
     for (name, request), (page, records) in zip(requests, paths, strict=True):
-        bodies[name], code = _deploy_one(
-            request, devices, given, cache=cache, page=page, records=records, as_json=as_json
-        )
+        with naming_shape(name, [Path(body["pack"]["bundle"]) for body in bodies.values()]):
+            bodies[name], code = _deploy_one(
+                request, devices, given, cache=cache, page=page, records=records, as_json=as_json
+            )
         codes.append(code)
     if as_json:
         print_json(bodies.get(None, {"shapes": bodies}))

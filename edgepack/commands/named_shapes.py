@@ -1,14 +1,15 @@
 """Named shapes: one model packed once for each set of input shapes, each a bundle of its own."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from edgepack.errors import UsageError
+from edgepack.errors import EdgePackError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.workflow.request import PackRequest
@@ -140,6 +141,29 @@ def _fix(request: "PackRequest", shape: NamedShape) -> "PackRequest":
     imports = replace(request.imports, input_shapes=(*request.imports.input_shapes, *shape.inputs))
     name = request.name or default_name(request.model.name)
     return replace(request, imports=imports, name=f"{name}-{shape.name}")
+
+
+@contextmanager
+def naming_shape(shape: str | None, written: Sequence[Path]) -> Iterator[None]:
+    """Name the shape in a failure, and the bundles of the shapes before it.
+
+    Args:
+        shape: its name; None without shapes.
+        written: these bundles.
+
+    Raises:
+        EdgePackError: what was raised, in these words.
+    """
+    try:
+        yield
+    except EdgePackError as error:
+        if shape is None:
+            raise
+        done = ", ".join(str(path) for path in written) or "none"
+        raise type(error)(
+            f"--shape {shape}: {error.message}",
+            remedy=f"{error.remedy} Bundles written for the shapes before it: {done}.".lstrip(),
+        ) from error
 
 
 def path_for(path: Path, shape: str | None) -> Path:

@@ -9,6 +9,7 @@ from edgepack.commands.console import print_json, print_table, show_work, warn
 from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import ready_device
 from edgepack.commands.import_options import import_options, source_model
+from edgepack.commands.named_shapes import naming_shape
 from edgepack.commands.options import (
     device_options,
     json_option,
@@ -51,15 +52,17 @@ def pack(
     results: list[PackResult] = []
     if device is None:
         with show_work() as work:
-            for _, request in requests:
-                results.append(pack_model(request, cache=cache, rig=None, on_step=work.step))
+            for name, request in requests:
+                with naming_shape(name, [each.bundle.path for each in results]):
+                    results.append(pack_model(request, cache=cache, rig=None, on_step=work.step))
     else:
         profile = requests[0][1].profile
         with ready_device(device, given=given, profile=profile, cache=cache) as ready:
-            for _, request in requests:
-                results.append(
-                    pack_model(request, cache=cache, rig=ready.rig, on_step=ready.work.step)
-                )
+            for name, request in requests:
+                with naming_shape(name, [each.bundle.path for each in results]):
+                    results.append(
+                        pack_model(request, cache=cache, rig=ready.rig, on_step=ready.work.step)
+                    )
     if as_json:
         bodies = {
             name: pack_json(request, result)
