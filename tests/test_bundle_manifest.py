@@ -384,6 +384,8 @@ def test_a_manifest_may_not_list_itself_or_climb_out() -> None:
         ("saved_model_dir", "saved_model_dir"),
         ("...h5", "model"),
         ("größe.PTH", "gr-e"),
+        ("net.py:make", "net-make"),
+        ("package.module:make", "package.module-make"),
     ],
 )
 def test_a_bundle_is_named_after_its_source(source: str, name: str) -> None:

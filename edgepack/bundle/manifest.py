@@ -180,7 +180,11 @@ class BundleManifest:
 
 def default_name(source_name: str) -> str:
     """Give a bundle's name from its source's file name: the stem, odd characters as '-'."""
-    stem = re.sub(r"\.(keras|h5|hdf5|onnx|tflite|pt2?|pth)$", "", source_name, flags=re.IGNORECASE)
+    # Code is named as FILE.py:function.
+    source_name = source_name.replace(".py:", ":")
+    stem = re.sub(
+        r"\.(keras|h5|hdf5|onnx|pb|tflite|pt2?|pth|ts)$", "", source_name, flags=re.IGNORECASE
+    )
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:64] or "model"
 
 
