@@ -117,6 +117,19 @@ def test_the_node_whose_weight_a_converter_spoils_is_named(
     assert found.reference != found.converted
     assert max(rounds) == 4
 
+    def forget(conversion: Conversion, *, expose: Sequence[str] | None = None) -> Translation:
+        found = translate(conversion, expose=expose)
+        signature = replace(found.model.signature, inputs=())
+        return replace(found, model=replace(found.model, signature=signature))
+
+    monkeypatch.setattr(departure, "translate", forget)
+    monkeypatch.setattr(departure, "_MOST_FAULTS", 1)
+    unbound = find_departure(conversion, imported, trial=trial, minimum_db=60, on_progress=_ignore)
+    assert unbound == NoDeparture(
+        reason="no node could be looked at: expected a model of 1 inputs, but with its nodes "
+        "exposed it has 0"
+    )
+
     monkeypatch.setattr(departure, "translate", translate)
     right = find_departure(conversion, imported, trial=trial, minimum_db=60, on_progress=_ignore)
     assert isinstance(right, NoDeparture)

@@ -240,8 +240,15 @@ def _look(
 
 def _bind(imported: ImportedModel, translation: Translation) -> ImportedModel:
     """Give the exposing model the input layouts of the whole one, where they fit."""
+    specs = translation.model.signature.inputs
+    if len(specs) != len(imported.inputs):
+        raise ConversionError(
+            f"expected a model of {len(imported.inputs)} inputs, but with its nodes exposed it has "
+            f"{len(specs)}",
+            remedy="Report this as a bug of EdgePack, with the model if you can.",
+        )
     bindings = []
-    for binding, spec in zip(imported.inputs, translation.model.signature.inputs, strict=True):
+    for binding, spec in zip(imported.inputs, specs, strict=True):
         fitting = candidate_permutations(binding.source.shape, spec.shape)
         order = binding.permutation if binding.permutation in fitting else fitting[0]
         bindings.append(replace(binding, permutation=order))

@@ -243,7 +243,8 @@ def freeze_source(
         frozen = freeze(traced)
     except LOAD_ERRORS as error:
         raise untraceable(source, shapes, error) from error
-    return frozen if request["expose"] is None else exposing(frozen, request["expose"])
+    expose = request.get("expose")  # a request for the nodes asks for none
+    return frozen if expose is None else exposing(frozen, expose)
 
 
 def describe(name: str, tensor: Any) -> dict[str, Any]:  # noqa: ANN401 - TensorFlow is untyped
