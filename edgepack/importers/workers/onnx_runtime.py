@@ -17,7 +17,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
 )
 
 AGAIN = "The model may still work when exported again with another opset or exporter."
-# As for TensorFlow's sources of half precision: of a sound one, rounding leaves 40 and more.
+# As of TensorFlow's sources of half precision: what is less is no rounding.
 _LEAST_AGREEMENT_DB = 20
 _ROUNDING = 1e-3
 _LEAST_EQUAL = 0.5
