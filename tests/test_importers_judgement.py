@@ -44,8 +44,8 @@ def _normal(seed: int, num: int = 4, size: float = 1.0) -> list[Array]:
 def test_an_error_of_the_signals_own_size_never_passes(
     seed: int, exponent: float, wanted_db: float
 ) -> None:
-    """Whatever the size of the output, as long as it is told apart from zero."""
-    ours = _normal(seed, size=10.0 ** max(exponent, -5.0))
+    """Whatever the size of the output, as long as the source tells it from zero."""
+    ours = _normal(seed, size=10.0**exponent)
     noise = 10.0 ** (-wanted_db / 20)
     theirs = [
         (array + noise * np.std(array) * other).astype(np.float32)
@@ -142,6 +142,19 @@ def test_an_output_of_zeros_and_ones_alone_is_saturated() -> None:
     hot = [np.eye(3, dtype=np.float32)[[place]] for place in (0, 2, 1)]
     parity, missed = _judge(hot, hot, scale=1.0)
     assert (parity.judgement, missed) == (Judgement.SATURATED, None)
+
+
+def test_small_values_are_not_answered_by_zeros() -> None:
+    ours = _normal(4, size=1e-7)
+    zeros = [np.zeros_like(array) for array in ours]
+    moved = [array * np.float32(1 + 2**-22) for array in ours]
+    assert _judge(ours, ours, moved)[0].judgement is Judgement.SQNR
+    assert _judge(ours, zeros, moved)[1] == pytest.approx(0, abs=0.01)
+    assert _judge(ours, zeros)[1] is not None
+    # What changes altogether with the inputs' last bits is a zero, and its rounding.
+    parity, missed = _judge(ours, zeros, _normal(5, size=1e-7))
+    assert (parity.judgement, missed) == (Judgement.ROUNDING, None)
+    assert _judge(zeros, ours, zeros)[0].judgement is Judgement.CONSTANT
 
 
 def test_ids_are_equal_or_not() -> None:

@@ -20,6 +20,10 @@ ROUNDING: Final = 5e-7
 _TOLD_APART: Final = 10.0
 # Share of integers that must hold still when the inputs move, for the others to be ties.
 _LEAST_JUDGED: Final = 0.5
+# Share of the inputs' size below which a value is zero, whatever gave it.
+_ZERO: Final = 1e-12
+# A value near zero that moves by a tenth with its inputs' last bits is only their rounding.
+_NOISE_DB: Final = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +80,8 @@ def measure_outputs(
         names: the outputs' names.
         scales: for each output the size its values are computed at, such as 1 for a sigmoid;
             0 when it is not known.
-        zero_scale: an output that is zero to this size's rounding is held to that alone.
+        zero_scale: an output that is zero, or only the rounding of values of this size, is held
+            to that rounding alone. A small one that the source tells well from zero is not.
 
     Raises:
         ModelError: the outputs differ in number or in shape.
@@ -89,7 +94,8 @@ def measure_outputs(
         )
         is_float = all(array.dtype.kind == "f" for array in ours)
         scale = scales[index]
-        if is_float and _is_zero(ours, zero_scale):
+        response_db = _response_db(ours, again) if is_float and again else None
+        if is_float and _is_zero(ours, zero_scale, response_db):
             scale = max(scale, zero_scale)
         figures.append(
             OutputFigures(
@@ -99,7 +105,7 @@ def measure_outputs(
                 cosine=output.cosine,
                 top1_agreement=output.top1_agreement,
                 equal_share=None if is_float else _equal_share(ours, theirs, again),
-                response_db=_response_db(ours, again) if is_float and again else None,
+                response_db=response_db,
                 scale=scale if is_float and scale > 0 else None,
                 worst_slice=find_worst_slice(ours, theirs) if is_float else None,
                 num_non_finite=output.num_non_finite,
@@ -139,16 +145,21 @@ def _constancy(arrays: Sequence[NDArray[Any]], scale: float) -> Judgement | None
     if spread <= _TOLD_APART * ROUNDING * max(scale, largest):
         return Judgement.CONSTANT
     whole = np.round(stacked)
-    is_saturated = largest <= 1.0 + ROUNDING and bool(
-        np.all(np.abs(stacked - whole) <= _TOLD_APART * ROUNDING)
+    # Zeros alone are small values of any kind, not a sigmoid's end.
+    is_saturated = (
+        largest <= 1.0 + ROUNDING
+        and bool(whole.any())
+        and bool(np.all(np.abs(stacked - whole) <= _TOLD_APART * ROUNDING))
     )
     return Judgement.SATURATED if is_saturated else None
 
 
-def _is_zero(arrays: Sequence[NDArray[Any]], scale: float) -> bool:
-    return all(
-        array.size == 0 or float(np.max(np.abs(array))) <= 2 * ROUNDING * scale for array in arrays
-    )
+def _is_zero(arrays: Sequence[NDArray[Any]], scale: float, response_db: float | None) -> bool:
+    largest = max((float(np.max(np.abs(each))) for each in arrays if each.size), default=0.0)
+    if largest <= _ZERO * scale:
+        return True
+    is_noise = response_db is not None and response_db < _NOISE_DB
+    return is_noise and largest <= 2 * ROUNDING * scale
 
 
 def _equal_share(
