@@ -184,15 +184,20 @@ def _pickle_faults(data: bytes, title: str) -> Iterator[str]:
         yield f"{title} is a pickle that holds {found[1] if found else 'more than tensors'}"
 
 
-def _program_faults(program: Any, *, own_operations: bool) -> Iterator[str]:  # noqa: ANN401 - JSON
-    waiting = [program]
+def _tables(root: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Give every table of a JSON value, at any depth."""
+    waiting = [root]
     while waiting:
         each = waiting.pop()
         if isinstance(each, list):
             waiting.extend(each)
-        if not isinstance(each, dict):
-            continue
-        waiting.extend(each.values())
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+            yield each
+
+
+def _program_faults(program: Any, *, own_operations: bool) -> Iterator[str]:  # noqa: ANN401 - JSON
+    for each in _tables(program):
         target, expression = each.get("target"), each.get("expr_str")
         if isinstance(target, str) and "inputs" in each:
             yield from _operation_faults(target, own_operations=own_operations)
@@ -217,15 +222,8 @@ def _operation_faults(target: str, *, own_operations: bool) -> Iterator[str]:
 
 
 def _structure_faults(spec: Any, *, own_types: bool) -> Iterator[str]:  # noqa: ANN401 - JSON
-    waiting = [spec]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, list):
-            waiting.extend(each)
-        if not isinstance(each, dict):
-            continue
+    for each in _tables(spec):
         kind, context = each.get("type"), each.get("context")
-        waiting.extend(each.get("children_spec") or ())
         if isinstance(kind, str) and kind not in _OWN_STRUCTURES and not own_types:
             yield f"its inputs or outputs stand in a {kind[:80]}"
         if isinstance(context, dict) or "__enum__" in str(context):
