@@ -18,9 +18,7 @@ from edgepack.commands.pack_options import image_options, make_images
 from edgepack.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from edgepack.importers import ParityReport
     from edgepack.report.conversion import AttemptRow, ConversionSummary, TensorRow
-    from edgepack.report.summary import ParitySummary
     from edgepack.workflow.converting import ConvertResult
 
 _USUAL_PARITY_DB: Final = 60.0
@@ -111,7 +109,10 @@ def _peak_memory_bytes() -> int:
 
 def _summarize(result: "ConvertResult", *, seconds: float) -> "ConversionSummary":
     from edgepack.report.conversion import AttemptRow, ConversionSummary
+    from edgepack.report.intake import summarize_parity
+    from edgepack.workflow.material import record_parity
 
+    parity = record_parity(result.verified.parity)
     source = result.verified.imported.source
     return ConversionSummary(
         source=source.file_name,
@@ -120,37 +121,11 @@ def _summarize(result: "ConvertResult", *, seconds: float) -> "ConversionSummary
             AttemptRow(converter=each.converter.value, fault=each.fault)
             for each in result.verified.attempts
         ),
-        parity=_summarize_parity(result.verified.parity),
+        parity=summarize_parity(parity) if parity is not None else None,
         tensors=_tensors(result),
         num_bytes=result.model.num_bytes,
         seconds=seconds,
         peak_memory_bytes=_peak_memory_bytes(),
-    )
-
-
-def _summarize_parity(report: "ParityReport") -> "ParitySummary | None":
-    from edgepack.report.summary import ParityRow, ParitySummary
-
-    if not report.outputs:
-        return None
-    return ParitySummary(
-        rows=tuple(
-            ParityRow(
-                output=each.output,
-                sqnr_db=each.sqnr_db,
-                max_abs_error=each.max_abs_error,
-                cosine=each.cosine,
-                top1_agreement=each.top1_agreement,
-                judgement=each.judgement,
-                equal_share=each.equal_share,
-            )
-            for each in report.outputs
-        ),
-        reference=report.reference,
-        num_samples=report.num_samples,
-        generated=report.generated,
-        minimum_db=report.minimum_db,
-        num_sets=max(1, len(report.seeds)),
     )
 
 

@@ -115,7 +115,7 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
     return Material(
         imported=imported,
         attempts=verified.attempts,
-        parity=_record_parity(verified.parity),
+        parity=record_parity(verified.parity),
         model=model,
         contract=describe_contract(
             imported,
@@ -195,7 +195,8 @@ def _load_data(
     return _Loaded(calibration=samples, evaluation=None)
 
 
-def _record_parity(report: ParityReport) -> Parity | None:
+def record_parity(report: ParityReport) -> Parity | None:
+    """Give what a manifest and a report say of a parity check; None when there was none."""
     if not report.outputs:
         return None
     return Parity(

@@ -66,7 +66,7 @@ class Stream(tf.Module):  # type: ignore[misc]
         self.hidden = tf.Variable(0.2 * GENERATOR.standard_normal((40, 32)).astype(np.float32))
         self.last = tf.Variable(0.3 * GENERATOR.standard_normal((32, 3)).astype(np.float32))
 
-    @tf.function(input_signature=[tf.TensorSpec((1, 1, 8), tf.float32, name="frame")])
+    @tf.function(input_signature=[tf.TensorSpec((1, 1, 8), tf.float32, name="frame")])  # type: ignore[untyped-decorator] # TensorFlow is untyped
     def step(self, frame: tf.Tensor) -> dict[str, tf.Tensor]:
         """Take a frame and give the scores."""
         window = tf.concat([self.window, frame], 1)
@@ -74,7 +74,7 @@ class Stream(tf.Module):  # type: ignore[misc]
         hidden = tf.nn.relu(tf.matmul(tf.reshape(window, (1, 40)), self.hidden))
         return {"score": tf.nn.softmax(tf.matmul(hidden, self.last))}
 
-    @tf.function(input_signature=[tf.TensorSpec((1, 8), tf.float32, name="value")])
+    @tf.function(input_signature=[tf.TensorSpec((1, 8), tf.float32, name="value")])  # type: ignore[untyped-decorator] # likewise
     def scale(self, value: tf.Tensor) -> dict[str, tf.Tensor]:
         """Do something else, without state."""
         return {"scaled": value * 2.0}
