@@ -160,6 +160,53 @@ def test_a_converted_models_layout_follows_from_its_sources() -> None:
     assert (plan.layout, plan.source_channel_axis) == (ImageLayout.NHWC, 1)
 
 
+def test_axes_in_an_order_of_no_images_are_refused_when_something_is_asked() -> None:
+    imported = imported_as(small_model("depthwise"), source_format=SourceFormat.KERAS)
+    source = TensorSpec(name="image", shape=(1, 12, 12, 3), dtype="float32")
+    turned = replace(imported, inputs=(TensorBinding(source=source, permutation=(0, 2, 1, 3)),))
+    assert plan_of(turned).is_empty
+    with pytest.raises(ContractError) as caught:
+        plan_of(turned, InputWish(name=None, scale=1.0))
+    assert caught.value.message == (
+        "model: input 'image': the converter turned the axes of (1, 12, 12, 3) to (0, 2, 1, 3), "
+        "which is no known layout of images: do this in the source model, or try another "
+        "--converter"
+    )
+
+
+def test_one_value_a_channel_needs_a_known_axis() -> None:
+    sound = TensorSpec(name="sound", shape=(1, 2, 2), dtype="float32")
+    wish = InputWish(name=None, scale=1.0, mean=(1.0, 2.0))
+    request_ = ContractRequest(inputs=(wish,))
+    (plan,) = plan_source((sound,), SourceFormat.KERAS, request_).inputs
+    assert plan.preprocessing is not None
+    with pytest.raises(ContractError) as caught:
+        plan_source((sound,), SourceFormat.ONNX, request_)
+    assert caught.value.message == (
+        "the model: input 'sound': --input-mean: one value a channel needs an image of four "
+        "dimensions, as nothing tells which axis of (1, 2, 2) counts channels: give a single value"
+    )
+    single = ContractRequest(inputs=(replace(wish, mean=(1.0,)),))
+    (plan,) = plan_source((sound,), SourceFormat.ONNX, single).inputs
+    assert plan.preprocessing is not None
+
+
+def test_classes_of_three_dimensions_need_a_known_axis() -> None:
+    model = small_model("embedding")
+    (spec,) = model.signature.outputs
+    signature = replace(model.signature, outputs=(replace(spec, shape=(1, 4, 6)),))
+    model = replace(model, signature=signature)
+    wish = OutputWish(name=None, head=Head.ARGMAX)
+    (plan,) = plan_of(imported_as(model), wish).outputs
+    assert plan.wanted_shape == (1, 4)
+    with pytest.raises(ContractError) as caught:
+        plan_of(imported_as(model, source_format=SourceFormat.ONNX), wish)
+    assert caught.value.message == (
+        f"model: output {spec.name!r}: --output argmax: nothing tells which axis of (1, 4, 6) "
+        "counts classes: append the layer in the source model, as in torch.softmax(y, dim=1)"
+    )
+
+
 IMAGE = TensorSpec(name="image", shape=(1, 2, 2, 3), dtype="float32")
 PIXELS = ContractRequest(inputs=(InputWish(name=None, dtype="uint8"),))
 SCALED = ContractRequest(inputs=(InputWish(name=None, scale=1 / 255),))

@@ -26,7 +26,10 @@ _CHANNELS_FIRST: Final = frozenset(
     {SourceFormat.ONNX, SourceFormat.PYTORCH, SourceFormat.TORCHSCRIPT, SourceFormat.FUNCTION}
 )
 _DTYPES: Final = ("uint8", "float32")
+# How converters turn images: not at all, channels to the end, or channels to the front.
+_TURNS: Final = frozenset({None, (0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)})
 _HEADS: Final = frozenset({"SOFTMAX", "LOG_SOFTMAX", "LOGISTIC"})
+_CHOOSING: Final = frozenset({Head.SOFTMAX, Head.ARGMAX})
 
 Wish = TypeVar("Wish", InputWish, OutputWish)
 
@@ -73,6 +76,8 @@ def make_plan(imported: ImportedModel, request: ContractRequest) -> ContractPlan
         _plan_output(spec, wished.get(i), _model_layout(custom, binding), writers[i], faults)
         for i, (spec, binding) in enumerate(zip(signature.outputs, imported.outputs, strict=True))
     )
+    if source_format in _CHANNELS_FIRST:
+        faults += [fault for each in outputs if (fault := _class_axis_fault(each)) is not None]
     _raise(faults, imported.source.file_name)
     return ContractPlan(inputs=inputs, outputs=outputs)
 
@@ -138,6 +143,20 @@ def _plan_input(
     wish = wish or InputWish(name=None)
     known = len(faults)
     preprocessing = _read_preprocessing(spec, wish, axis, faults)
+    if layout is None and len(spec.shape) > 2 and source_format in _CHANNELS_FIRST:  # noqa: PLR2004 - N, C
+        faults += [
+            f"input {spec.name!r}: {option}: one value a channel needs an image of four "
+            f"dimensions, as nothing tells which axis of {spec.shape} counts channels: "
+            "give a single value"
+            for option, values in (("--input-mean", wish.mean), ("--input-std", wish.std))
+            if values is not None and len(values) > 1
+        ]
+    if source_layout is not None and layout is None and wish != InputWish(name=wish.name):
+        faults.append(
+            f"input {spec.name!r}: the converter turned the axes of {binding.source.shape} to "
+            f"{binding.permutation}, which is no known layout of images: do this in the source "
+            "model, or try another --converter"
+        )
     faults += _dtype_faults(spec, wish, layout)
     if wish.layout is not None and layout is None:
         faults.append(
@@ -217,7 +236,7 @@ def _dtype_faults(spec: TensorSpec, wish: InputWish, layout: ImageLayout | None)
 def _plan_output(
     spec: TensorSpec,
     wish: OutputWish | None,
-    layout: ImageLayout,
+    layout: ImageLayout | None,
     writer: str,
     faults: list[str],
 ) -> OutputPlan:
@@ -226,7 +245,7 @@ def _plan_output(
     plan = OutputPlan(
         spec=spec,
         layout=layout if is_image else None,
-        wanted_layout=(wish.layout or layout) if is_image else None,
+        wanted_layout=(wish.layout or layout) if is_image and layout is not None else None,
         head=wish.head,
         writer=writer,
     )
@@ -236,6 +255,11 @@ def _plan_output(
             f"{where}: --output-layout {wish.layout} is about images of four dimensions, but its "
             f"shape is {spec.shape}"
         )
+    elif layout is None and (wish.layout is not None or wish.head in _CHOOSING):
+        faults.append(
+            f"{where}: the converter turned its axes in an order that is no known layout of "
+            "images: do this in the source model, or try another --converter"
+        )
     elif wish.layout is not None and spec.dtype != "float32":
         faults.append(f"{where}: --output-layout turns float32 outputs only, not {spec.dtype}")
     fault = None if wish.head is None else _head_fault(plan, wish)
@@ -244,6 +268,18 @@ def _plan_output(
     if plan.is_changed and writer == SHARED:
         faults.append(f"{where}: its tensor is another output too, and cannot be changed alone")
     return plan
+
+
+def _class_axis_fault(plan: OutputPlan) -> str | None:
+    """Refuse a choice among classes where they may stand on the second axis or on the last."""
+    rank = len(plan.spec.shape)
+    if plan.head not in _CHOOSING or rank in {2, _IMAGE_RANK} or rank < 2:  # noqa: PLR2004 - N, C
+        return None
+    return (
+        f"output {plan.spec.name!r}: --output {plan.head}: nothing tells which axis of "
+        f"{plan.spec.shape} counts classes: append the layer in the source model, as in "
+        "torch.softmax(y, dim=1)"
+    )
 
 
 def _head_fault(plan: OutputPlan, wish: OutputWish) -> str | None:
@@ -278,10 +314,12 @@ def _source_layout(plan: InputPlan) -> ImageLayout:
     return ImageLayout.NCHW if plan.source_channel_axis == 1 else ImageLayout.NHWC
 
 
-def _model_layout(source: ImageLayout, binding: TensorBinding) -> ImageLayout:
-    """Give the order that the source's order became in the converted model."""
+def _model_layout(source: ImageLayout, binding: TensorBinding) -> ImageLayout | None:
+    """Give the order that the source's order became in the converted model; None for another."""
     if binding.permutation is None or len(binding.permutation) != _IMAGE_RANK:
         return source
+    if binding.permutation not in _TURNS:
+        return None
     axis = binding.permutation.index(1 if source is ImageLayout.NCHW else _IMAGE_RANK - 1)
     return ImageLayout.NCHW if axis == 1 else ImageLayout.NHWC
 
