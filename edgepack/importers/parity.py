@@ -159,6 +159,8 @@ def _run_trials(
     trials: Sequence[Trial],
     options: ImportOptions,
 ) -> Figures:
+    # Samples that do not fit are refused before anything runs.
+    feeds = [model_feeds(imported, trial.samples) for trial in trials]
     try:
         answers = _ask_source(imported, path, worker, trials, options)
     except ModelError:
@@ -166,11 +168,9 @@ def _run_trials(
         # A converted model that cannot do what its source can has no such excuse.
         if len(trials) == 1:
             raise
-        trials = trials[:1]
+        trials, feeds = trials[:1], feeds[:1]
         answers = _ask_source(imported, path, worker, trials, options)
-    results = run_converted(
-        imported.model, model_feeds(imported, join_trials([trial.samples for trial in trials]))
-    )
+    results = run_converted(imported.model, [sample for each in feeds for sample in each])
     try:
         return _measure(imported, trials, answers, results)
     except ModelError as error:  # shapes that depend on values
