@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepack.cache import Cache
-from edgepack.contract import ContractRequest, make_plan, plan_source, prove_shape, shape_model
+from edgepack.contract import ContractPlan, ContractRequest
 from edgepack.contract.describe import describe_contract
 from edgepack.contract.record import IOContract
 from edgepack.contract.samples import (
@@ -13,14 +13,14 @@ from edgepack.contract.samples import (
     generate_raw,
     raw_images,
     raw_specs,
-    source_samples,
     stated_images,
 )
 from edgepack.data import ImagePreprocessing, Samples, load_samples
-from edgepack.importers import ImportOptions, VerifiedImport, detect_format, import_verified
+from edgepack.importers import ImportOptions, VerifiedImport
 from edgepack.model import Model, TensorSpec
 from edgepack.workflow.answers import keep_answers
 from edgepack.workflow.request import StepCallback
+from edgepack.workflow.shaping import import_shaped
 
 # Every input and output is compared element by element, so few show as much as many.
 _NUM_GENERATED: Final = 4
@@ -67,13 +67,11 @@ def convert_model(request: ConvertRequest, *, cache: Cache, on_step: StepCallbac
     """Import a model, prove it, and shape its inputs and outputs.
 
     Raises:
-        EdgePackError: as `import_verified`, `load_samples`, `make_plan` and `prove_shape`.
+        EdgePackError: as `import_shaped`, `load_samples` and `ShapedImport.prove`.
     """
-    source_format = detect_format(request.model)
     loaded: list[Samples] = []
 
-    def read_samples(specs: tuple[TensorSpec, ...]) -> Samples | None:
-        plan = plan_source(specs, source_format, request.contract)
+    def load_raw(specs: tuple[TensorSpec, ...], plan: ContractPlan) -> Samples | None:
         if request.data is None:
             return None
         if not loaded:
@@ -84,27 +82,25 @@ def convert_model(request: ConvertRequest, *, cache: Cache, on_step: StepCallbac
             )
             check_raw(samples, plan)
             loaded.append(samples)
-        return source_samples(loaded[0], plan)
+        return loaded[0]
 
-    verified = import_verified(
+    shaped = import_shaped(
         request.model,
         options=request.imports,
-        read_samples=read_samples,
+        request=request.contract,
+        load_raw=load_raw,
         minimum_db=request.minimum_parity_db,
         cache=cache,
-        on_progress=on_step,
+        on_step=on_step,
     )
-    imported = verified.imported
-    plan = make_plan(imported, request.contract)
-    model = shape_model(imported.model, plan)
+    imported, plan = shaped.verified.imported, shaped.plan
     given = loaded[0] if loaded else None
     if not plan.is_empty:
-        on_step("proving the shaped inputs and outputs")
         samples = given or generate_raw(imported, plan, num_samples=_NUM_GENERATED, seed=_SEED)
-        prove_shape(imported, plan, model, samples, run=keep_answers(cache))
+        shaped.prove(samples, run=keep_answers(cache), on_step=on_step)
     return ConvertResult(
-        verified=verified,
-        model=model,
+        verified=shaped.verified,
+        model=shaped.model,
         contract=describe_contract(
             imported,
             plan,

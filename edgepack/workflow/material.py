@@ -6,7 +6,7 @@ from typing import Final
 
 from edgepack.bundle.manifest import Parity, ParityRecord
 from edgepack.cache import Cache
-from edgepack.contract import ContractPlan, make_plan, plan_source, prove_shape, shape_model
+from edgepack.contract import ContractPlan
 from edgepack.contract.describe import describe_contract
 from edgepack.contract.record import IOContract
 from edgepack.contract.samples import (
@@ -15,7 +15,6 @@ from edgepack.contract.samples import (
     raw_images,
     raw_specs,
     shaped_feeds,
-    source_samples,
     stated_images,
 )
 from edgepack.data import (
@@ -30,13 +29,12 @@ from edgepack.importers import (
     Attempt,
     ImportedModel,
     ParityReport,
-    detect_format,
-    import_verified,
 )
 from edgepack.model import Model, TensorSpec
 from edgepack.optimize.variant import EvaluationSet, make_evaluation
 from edgepack.workflow.answers import keep_answers
 from edgepack.workflow.request import PackRequest, StepCallback
+from edgepack.workflow.shaping import import_shaped
 
 # Enough to expose an int8 variant that breaks down; too few to trust an agreement by, which
 # the warnings say.
@@ -77,45 +75,39 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
     """Import the model, read its data, check its parity, and ask it for the reference answers.
 
     Raises:
-        EdgePackError: as `import_verified`, `load_samples`, `make_plan`, `prove_shape` and
-            `run_model`.
+        EdgePackError: as `import_shaped`, `load_samples`, `ShapedImport.prove` and `run_model`.
     """
     on_step(f"reading {request.model.name}")
     class_names = _read_class_names(request.class_names)
-    source_format = detect_format(request.model)
     loaded: list[_Loaded] = []
 
-    def read_samples(specs: tuple[TensorSpec, ...]) -> Samples | None:
-        plan = plan_source(specs, source_format, request.contract)
+    def load_raw(specs: tuple[TensorSpec, ...], plan: ContractPlan) -> Samples | None:
         # The source's inputs are the same whatever converts it, so data are read once.
         if not loaded:
             loaded.append(_load_data(request, specs, plan, class_names))
         calibration, evaluation = loaded[0].split(is_stream=False)
-        first = calibration or evaluation
-        return None if first is None else source_samples(first, plan)
+        return calibration or evaluation
 
-    verified = import_verified(
+    shaped = import_shaped(
         request.model,
         options=request.imports,
-        read_samples=read_samples,
+        request=request.contract,
+        load_raw=load_raw,
         minimum_db=request.minimum_parity_db,
         cache=cache,
-        on_progress=on_step,
+        on_step=on_step,
     )
-    imported = verified.imported
+    imported, plan, model = shaped.verified.imported, shaped.plan, shaped.model
     _check_class_names(request, class_names, imported)
-    plan = make_plan(imported, request.contract)
-    model = shape_model(imported.model, plan)
     calibration, given = loaded[0].split(is_stream=imported.model.is_stream)
     evaluation = given or generate_raw(imported, plan, num_samples=_NUM_GENERATED, seed=_SEED)
     run = keep_answers(cache)
     if not plan.is_empty:
-        on_step("proving the shaped inputs and outputs")
-        prove_shape(imported, plan, model, evaluation, run=run)
+        shaped.prove(evaluation, run=run, on_step=on_step)
     return Material(
         imported=imported,
-        attempts=verified.attempts,
-        parity=record_parity(verified.parity),
+        attempts=shaped.verified.attempts,
+        parity=record_parity(shaped.verified.parity),
         model=model,
         contract=describe_contract(
             imported,
