@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,6 @@ from edgepack.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from edgepack.report.conversion import AttemptRow, ConversionSummary, TensorRow
     from edgepack.workflow.converting import ConvertResult
-
-_USUAL_PARITY_DB: Final = 60.0
 
 
 @click.command()
@@ -54,6 +52,7 @@ def convert(*, model: Path, output: Path | None, as_json: bool, **given: Any) ->
     """
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.converting import ConvertRequest, convert_model
+    from edgepack.workflow.request import DEFAULT_PARITY_DB
 
     start = time.monotonic()
     target = output or Path(f"{_output_stem(model)}.tflite")
@@ -74,7 +73,7 @@ def convert(*, model: Path, output: Path | None, as_json: bool, **given: Any) ->
         print_json(_to_json(result, summary, target))
         return
     _show(result, summary, target)
-    if given["allow_parity"] < _USUAL_PARITY_DB:
+    if given["allow_parity"] < DEFAULT_PARITY_DB:
         warn(f"the import was allowed {given['allow_parity']:g} dB of parity")
 
 

@@ -36,7 +36,13 @@ from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 from edgepack.workflow.material import Material, prepare_material
-from edgepack.workflow.request import Outcome, PackRequest, PackResult, StepCallback
+from edgepack.workflow.request import (
+    DEFAULT_PARITY_DB,
+    Outcome,
+    PackRequest,
+    PackResult,
+    StepCallback,
+)
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 
 if TYPE_CHECKING:
@@ -44,7 +50,6 @@ if TYPE_CHECKING:
     from edgepack.workflow.rig import Rig
 
 HOST: Final = "host"
-DEFAULT_PARITY_DB: Final = 60.0
 _MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
 _MAXIMUM_FAULT: Final = 2000
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import Parity
@@ -14,6 +15,9 @@ from edgepack.optimize.choose import Choice, Floors, Objective
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant
 from edgepack.profile import TargetProfile
+
+DEFAULT_PARITY_DB: Final = 60.0
+"""SQNR an import must reach when the user says nothing."""
 
 StepCallback = Callable[[str], None]
 """Called with what is being done now, in words."""
@@ -69,7 +73,7 @@ class PackRequest:
     data: DataRequest
     imports: ImportOptions
     contract: ContractRequest = ContractRequest()  # noqa: RUF009 - frozen, so one serves all
-    minimum_parity_db: float = 60.0
+    minimum_parity_db: float = DEFAULT_PARITY_DB
     name: str | None = None
     version: str | None = None
     output: Path | None = None
