@@ -1,10 +1,8 @@
 """Running a model on this machine, in a child process that may die of it."""
 
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +12,7 @@ from edgepack._fields import join_faults
 from edgepack.child import ChildExit, read_arrays, run_child, write_arrays
 from edgepack.errors import DataError, ModelError
 from edgepack.model import Model, TensorSpec
+from edgepack.scratch import open_scratch
 
 Feeds = Sequence[tuple[NDArray[Any], ...]]
 """One tuple a sample: the inputs in the model's order, in the model's element types."""
@@ -56,8 +55,7 @@ def run_model(
     _check_feeds(model, feeds)
     if not feeds:
         return ()
-    with tempfile.TemporaryDirectory(prefix="edgepack-evaluate-") as name:
-        folder = Path(name)
+    with open_scratch("evaluate") as folder:
         (folder / "model.tflite").write_bytes(model.data)
         write_arrays(folder / "feeds", chain.from_iterable(feeds))
         ended = run_child(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +33,7 @@ from edgepack.importers.source import (
 )
 from edgepack.importers.worker import open_converter, open_worker, runs_user_code
 from edgepack.model import load_model
+from edgepack.scratch import open_scratch
 
 _MODEL: Final = "model.tflite"
 _RECORD: Final = "import.json"
@@ -77,10 +77,10 @@ def import_model(
     title = path if source_format is SourceFormat.FUNCTION else path.name
     if runs_user_code(worker, source_format, options):
         on_progress(f"converting {title} with {worker.title}")
-        with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
+        with open_scratch("import") as scratch:
             for file, data in _convert_files(conversion).items():
-                (Path(name) / file).write_bytes(data)
-            return _read_entry(Path(name), path.name)
+                (scratch / file).write_bytes(data)
+            return _read_entry(scratch, path.name)
     key = _digest(conversion)
     folder = cache.load(key)
     if folder is None:

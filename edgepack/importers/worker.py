@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from edgepack.cache import cache_directory
 from edgepack.data.arrays import read_npz
 from edgepack.errors import DataError, EdgePackError, ModelError, ToolchainError
 from edgepack.importers.source import Converter, ImportOptions, SourceFormat
+from edgepack.scratch import open_scratch
 from edgepack.toolchains import Toolchain, ensure_toolchain, run_worker
 from edgepack.toolchains.catalog import Origin
 from edgepack.toolchains.worker import LOG_NAME
@@ -172,8 +172,7 @@ def convert_source(
         ModelError, ConversionError: the worker refused the model, or could not convert it.
         ToolchainError: the worker died.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-import-") as name:
-        folder = Path(name)
+    with open_scratch("import") as folder:
         request = _request(path, source_format, options, folder) | {
             "converter": converter.value,
             "expose": None if expose is None else list(expose),
@@ -212,8 +211,7 @@ def run_source(
         ModelError: the framework cannot run the model on the samples.
         ToolchainError: the worker died.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-reference-") as name:
-        folder = Path(name)
+    with open_scratch("reference") as folder:
         arrays = {str(index): array for index, array in enumerate(inputs)}
         np.savez(folder / "inputs.npz", allow_pickle=False, **arrays)
         request = _request(path, source_format, options, folder) | {
@@ -237,8 +235,8 @@ def list_nodes(
         ModelError: the source cannot be read.
         ToolchainError: the worker died, or answered something else.
     """
-    with tempfile.TemporaryDirectory(prefix="edgepack-nodes-") as name:
-        request = _request(path, source_format, options, Path(name)) | {"operation": "nodes"}
+    with open_scratch("nodes") as folder:
+        request = _request(path, source_format, options, folder) | {"operation": "nodes"}
         fields = Fields(_ask(worker, request, path, options))
     nodes = tuple(
         SourceNode(name=table.text("name"), op=table.text("op"), output=table.text("output"))

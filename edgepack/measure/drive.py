@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
 from edgepack.measure.record import EngineFacts, Measurement, ModelIdentity, make_measurement
 from edgepack.model import Model, Signature
+from edgepack.scratch import open_scratch
 
 if TYPE_CHECKING:
     from edgepack.device.facts import DeviceFacts
@@ -173,14 +173,14 @@ def measure_on_host(
     from edgepack.device.local import LocalDevice  # noqa: PLC0415 - likewise
 
     check_plan(plan)
-    with tempfile.TemporaryDirectory(prefix="edgepack-measure-") as folder:
+    with open_scratch("measure") as folder:
         device = LocalDevice()
-        path = Path(folder) / "model.tflite"
+        path = folder / "model.tflite"
         path.write_bytes(model.data)
         inputs = pack_tensors(list(feeds[:1]), model.signature.inputs) if feeds else ()
         paths: list[str] = []
         for index, data in enumerate(inputs):
-            target = Path(folder) / f"input_{index}.bin"
+            target = folder / f"input_{index}.bin"
             target.write_bytes(data)
             paths.append(str(target))
         timed = TimedModel(
@@ -202,7 +202,7 @@ def measure_on_host(
             runner=str(RUNNER_PATH),
             inputs=tuple(paths),
         )
-        facts = read_facts(device, folder)
+        facts = read_facts(device, str(folder))
         return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
 
 

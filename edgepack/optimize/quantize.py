@@ -5,9 +5,7 @@ those of the float model, unless the recipe asks for integer inputs and outputs.
 """
 
 import json
-import tempfile
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 from edgepack._fields import join_faults
@@ -20,6 +18,7 @@ from edgepack.optimize.eligibility import check_eligible
 from edgepack.optimize.recipe import InterfaceType, Recipe
 from edgepack.optimize.restore import restore_float32
 from edgepack.profile import Scheme
+from edgepack.scratch import open_scratch
 
 _TIMEOUT_SECONDS: Final = 3600.0
 _TEMPORARY_KEY: Final = "edgepack"
@@ -77,8 +76,7 @@ def quantize(
     data = model.data if model.signature.key is not None else _add_signature(model, key, names)
     float_ops: tuple[str, ...] = ()
     while True:
-        with tempfile.TemporaryDirectory(prefix="edgepack-quantize-") as name:
-            folder = Path(name)
+        with open_scratch("quantize") as folder:
             (folder / "model.tflite").write_bytes(data)
             (folder / "request.json").write_text(
                 json.dumps(request | {"float_ops": float_ops}), encoding="utf-8"

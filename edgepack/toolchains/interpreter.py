@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 
 from edgepack._fields import Fields, join_faults
 from edgepack.errors import ToolchainError
+from edgepack.scratch import open_scratch
 from edgepack.toolchains.catalog import ToolchainSpec
 
 _PROBE_SECONDS: Final = 60
@@ -83,7 +83,7 @@ def probe_interpreter(
         ToolchainError: it does not run, or is no Python.
     """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
-    with tempfile.TemporaryDirectory() as folder:  # `-c` imports from the working directory
+    with open_scratch("probe") as folder:  # `-c` imports from the working directory
         try:
             done = subprocess.run(
                 [path, "-c", _PROBE, " ".join(modules), " ".join(distributions)],
