@@ -37,7 +37,16 @@ from edgepack.data import ImageLayout
 from edgepack.errors import BundleError, UsageError
 from edgepack.fidelity import Fidelity, OutputFidelity
 from edgepack.model import Quantization, Signature, TensorSpec
-from edgepack.optimize.recipe import Granularity, InterfaceType, Recipe
+from edgepack.optimize.recipe import (
+    Granularity,
+    InterfaceType,
+    LayerScheme,
+    PruneKind,
+    Pruning,
+    RangeMethod,
+    Recipe,
+    Rounding,
+)
 from edgepack.profile import EngineName, Scheme
 from tests.fixtures.bundle import FIDELITY, PARITY, PROVENANCE, built_in_profile
 
@@ -77,7 +86,15 @@ recipes = st.builds(
     scheme=st.sampled_from(Scheme),
     granularity=st.sampled_from(Granularity),
     interface=st.sampled_from(InterfaceType),
-    prune=st.floats(0, 0.99),
+    pruning=st.builds(Pruning, kind=st.sampled_from(PruneKind), share=st.floats(0, 0.99)),
+    equalize=st.booleans(),
+    bias_correction=st.booleans(),
+    rounding=st.sampled_from(Rounding),
+    weight_ranges=st.sampled_from(RangeMethod),
+    activation_ranges=st.sampled_from(RangeMethod),
+    layers=st.dictionaries(texts, st.sampled_from(Scheme), max_size=3).map(
+        lambda table: tuple(LayerScheme(layer=k, scheme=v) for k, v in sorted(table.items()))
+    ),
 )
 fidelities = st.builds(
     Fidelity,
@@ -247,7 +264,7 @@ def test_all_faults_are_listed_with_their_keys() -> None:
     table: Any = manifest_to_json(MANIFEST)
     table["name"] = "../digits"
     table["target"]["profile"]["hardware"]["arch"] = "aarch65"
-    table["recipe"]["prune"] = 2
+    table["recipe"]["prune"] = {"share": 2}
     table["signature"]["inputs"][0]["dtype"] = "float31"
     table["files"][0]["sha256"] = "no"
     table["provenance"]["source"].pop("name")
@@ -258,7 +275,7 @@ def test_all_faults_are_listed_with_their_keys() -> None:
         "'../digits'\n"
         "  - signature.inputs[0].dtype: unknown value 'float31'; did you mean 'float32'?\n"
         "  - target.profile.hardware.arch: unknown value 'aarch65'; did you mean 'aarch64'?\n"
-        "  - recipe.prune: expected at most 0.99, not 2.0\n"
+        "  - recipe.prune.share: expected at most 0.99, not 2.0\n"
         "  - provenance.source.name: missing; expected a text\n"
         "  - files[0].sha256: expected 64 lowercase hex digits, not 'no'\n"
         "  - extra: unknown key; known: artifacts, class_names, contract, fidelity, files, format, "

@@ -11,7 +11,7 @@ from edgepack.optimize.eligibility import (
     list_offers,
 )
 from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
+from edgepack.optimize.recipe import Pruning, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import came_as, make_feeds
 
@@ -84,7 +84,7 @@ def test_a_refusal_gives_its_reason(name: str, reason: str) -> None:
 
 
 def test_pruning_needs_float_weights_whatever_the_recipe() -> None:
-    recipe = stock_recipe(Scheme.AS_IS, prune=0.5)
+    recipe = stock_recipe(Scheme.AS_IS, pruning=Pruning(share=0.5))
     assert find_refusal(came_as("float32").traits, recipe) is None
     refusal = find_refusal(came_as("int8").traits, recipe)
     assert refusal == "its weights and activations are int8 already: the float values are gone"

@@ -7,7 +7,7 @@ import pytest
 from edgepack.cache import Cache
 from edgepack.errors import OptimizeError
 from edgepack.optimize import variant as variant_module
-from edgepack.optimize.recipe import InterfaceType, Recipe, stock_recipe
+from edgepack.optimize.recipe import InterfaceType, Pruning, Recipe, stock_recipe
 from edgepack.optimize.variant import (
     build_variant,
     digest_feeds,
@@ -52,7 +52,7 @@ def test_integer_and_float_interfaces_are_compared_in_real_numbers(cache: Cache)
 def test_a_second_build_is_read_from_the_cache(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.5)
+    recipe = stock_recipe(Scheme.DYNAMIC_RANGE, pruning=Pruning(share=0.5))
     first = _build(recipe, cache)
 
     def never(*_: object, **__: object) -> None:
@@ -71,7 +71,7 @@ def test_other_calibration_data_make_another_static_variant(cache: Cache) -> Non
 
 
 def test_pruning_comes_before_quantization_and_zeros_stay(cache: Cache) -> None:
-    variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.5), cache)
+    variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, pruning=Pruning(share=0.5)), cache)
     assert variant.prune_facts is not None
     assert variant.prune_facts.num_zero_after == 932
     dense = _build(stock_recipe(Scheme.DYNAMIC_RANGE), cache)
@@ -96,7 +96,7 @@ def test_labels_give_accuracies(cache: Cache) -> None:
 
 
 def test_json_gives_the_same_variant_back(cache: Cache) -> None:
-    variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, prune=0.25), cache)
+    variant = _build(stock_recipe(Scheme.DYNAMIC_RANGE, pruning=Pruning(share=0.25)), cache)
     table = json.loads(json.dumps(variant_to_json(variant), allow_nan=False))
     assert parse_variant(table, model=variant.model) == variant
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from edgepack._fields import nearest
 from edgepack.commands.console import warn
 from edgepack.commands.contract_options import make_contract_request
 from edgepack.commands.import_options import make_import_options
@@ -21,7 +22,7 @@ from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.data import ImagePreprocessing
-    from edgepack.optimize.recipe import Recipe
+    from edgepack.optimize.recipe import Pruning, Recipe
     from edgepack.profile import TargetProfile
     from edgepack.workflow.request import PackRequest
 
@@ -85,8 +86,10 @@ def pack_options(function: F) -> F:
         ),
         click.option(
             "--prune",
-            metavar="SHARE",
-            help="Share of each layer's weights to set to zero, smallest first: 50% or 0.5.",
+            metavar="[KIND:]SHARE",
+            help="Share of each layer's weights to set to zero, smallest first: 50% or 0.5; "
+            "sparsegpt:0.7 makes up for them in the others; structured:0.3 takes whole channels "
+            "out, until that share of the multiplications is gone.",
         ),
         click.option(
             "--io",
@@ -165,19 +168,30 @@ def parse_share(option: str, text: str) -> float:
     return share
 
 
-def parse_prune(text: str | None) -> float:
-    """Read `50%` or `0.5` as the share to prune.
+def parse_pruning(text: str | None) -> "Pruning":
+    """Read `50%`, `0.5` or `structured:0.3` as what to prune.
 
     Raises:
-        UsageError: neither, or outside 0 to 0.99.
+        UsageError: none of these, or a share outside 0 to 0.99.
     """
-    share = parse_share("--prune", text) if text is not None else 0.0
+    from edgepack.optimize.recipe import NO_PRUNING, PruneKind, Pruning
+
+    if text is None:
+        return NO_PRUNING
+    kind, colon, number = text.rpartition(":")
+    known = [each.value for each in PruneKind]
+    if colon and kind not in known:
+        raise UsageError(
+            f"--prune: unknown kind {kind!r}{nearest(kind, known)}",
+            remedy=f"Write --prune SHARE, or KIND:SHARE with a kind of {', '.join(known)}.",
+        )
+    share = parse_share("--prune", number)
     if share > _LARGEST_PRUNE:
         raise UsageError(
             f"--prune: expected at most 99%, not {text!r}",
             remedy="A layer of zeros is no layer; write for instance --prune 50%.",
         )
-    return share
+    return Pruning(kind=PruneKind(kind) if colon else PruneKind.MAGNITUDE, share=share)
 
 
 def parse_points(option: str, text: str | None) -> float | None:
@@ -321,8 +335,8 @@ def _make_recipes(given: Mapping[str, Any], profile: "TargetProfile") -> "tuple[
     schemes = [scheme.value for scheme in profile.schemes]
     names = given["recipes"] or [*schemes, *({Scheme.FLOAT32.value} - {*schemes})]
     interface = InterfaceType(given["interface"])
-    prune = parse_prune(given["prune"])
-    recipes = tuple(find_recipe(name, prune=prune, interface=interface) for name in names)
+    pruning = parse_pruning(given["prune"])
+    recipes = tuple(find_recipe(name, pruning=pruning, interface=interface) for name in names)
     repeated = {
         recipe.name for recipe in recipes if [r.name for r in recipes].count(recipe.name) > 1
     }

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.contract.graph import (
+from edgepack.graph import (
     Tree,
     name_of,
     read_constant,

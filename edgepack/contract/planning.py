@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from edgepack._fields import join_faults, nearest
-from edgepack.contract.graph import name_of, writer
 from edgepack.contract.plan import SHARED, ContractPlan, InputPlan, OutputPlan, channel_axis
 from edgepack.contract.preprocessing import Head, Preprocessing
 from edgepack.contract.request import ContractRequest, InputWish, OutputWish
 from edgepack.data import ImageLayout
 from edgepack.errors import ContractError
 from edgepack.flatbuffer import read_flatbuffer
+from edgepack.graph import name_of, writer
 from edgepack.importers.binding import ImportedModel, TensorBinding
 from edgepack.importers.source import SourceFormat
 from edgepack.model import TensorSpec

@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.contract.fold import can_fold, find_first_layer, fold_multiplier
-from edgepack.contract.graph import (
+from edgepack.contract.plan import ContractPlan, InputPlan, OutputPlan, channel_axis
+from edgepack.contract.preprocessing import Head, Preprocessing
+from edgepack.errors import ContractError
+from edgepack.flatbuffer import decode_name, read_flatbuffer, write_flatbuffer
+from edgepack.graph import (
     Tree,
     drop_unused,
     make_op,
@@ -28,10 +32,6 @@ from edgepack.contract.graph import (
     tensor_shape,
     writer,
 )
-from edgepack.contract.plan import ContractPlan, InputPlan, OutputPlan, channel_axis
-from edgepack.contract.preprocessing import Head, Preprocessing
-from edgepack.errors import ContractError
-from edgepack.flatbuffer import decode_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
 
 _FLOAT32: Final = 0  # TensorType of schema.fbs

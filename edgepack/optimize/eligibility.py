@@ -59,7 +59,7 @@ def list_offers(traits: Traits) -> tuple[Offer, ...]:
 
 def find_refusal(traits: Traits, recipe: Recipe) -> str | None:
     """Say why a recipe cannot be carried out on a model; None when it can."""
-    if recipe.prune and (refusal := refuse_float_pass(traits)) is not None:
+    if recipe.pruning.share and (refusal := refuse_float_pass(traits)) is not None:
         return refusal
     if recipe.scheme is Scheme.AS_IS:
         return None

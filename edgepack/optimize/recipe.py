@@ -11,6 +11,13 @@ from edgepack._fields import Fields, join_faults, nearest
 from edgepack.errors import RecipeError
 from edgepack.profile import Scheme
 
+# The schemes with integer weights.
+_REFINABLE: Final = (
+    Scheme.DYNAMIC_RANGE,
+    Scheme.WEIGHT_ONLY_INT8,
+    Scheme.INT8,
+    Scheme.INT16X8,
+)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 
 
@@ -28,6 +35,73 @@ class Granularity(StrEnum):
     CHANNELWISE = "channelwise"
 
 
+class PruneKind(StrEnum):
+    """What pruning takes away, and how it makes up for it."""
+
+    MAGNITUDE = "magnitude"
+    SPARSEGPT = "sparsegpt"
+    STRUCTURED = "structured"
+
+
+class RangeMethod(StrEnum):
+    """How the range that integers stand for is set from what was seen."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    OCTAV = "octav"
+    KL = "kl"
+    BEST = "best"
+
+
+class Rounding(StrEnum):
+    """How a weight becomes an integer."""
+
+    NEAREST = "nearest"
+    GPTQ = "gptq"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruning:
+    """What is taken away from the float model before anything else.
+
+    Attributes:
+        kind: single weights by magnitude or by SparseGPT, or whole channels.
+        share: of each layer's weights, or of the model's multiplications for whole channels;
+            0 is no pruning, below 1.
+    """
+
+    kind: PruneKind = PruneKind.MAGNITUDE
+    share: float = 0.0
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it looks at real inputs."""
+        return bool(self.share) and self.kind is not PruneKind.MAGNITUDE
+
+    @property
+    def label(self) -> str:
+        """How a recipe's name tells it: `prune0.5`, `structured0.3`."""
+        word = "prune" if self.kind is PruneKind.MAGNITUDE else self.kind.value
+        return f"{word}{self.share:g}"
+
+
+NO_PRUNING: Final = Pruning()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerScheme:
+    """A layer whose representation is not the recipe's.
+
+    Attributes:
+        layer: name of the tensor its op gives, in the float model.
+        scheme: float32 or another of the schemes that a layer can have of its own.
+    """
+
+    layer: str
+    scheme: Scheme
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """What is to be done to a float model.
@@ -37,14 +111,42 @@ class Recipe:
         scheme: representation of weights and activations.
         granularity: how many weights share a scale.
         interface: element type of inputs and outputs; only static schemes offer integers.
-        prune: share of each layer's weights set to zero by magnitude, 0 to below 1.
+        pruning: what is taken away first.
+        equalize: whether channels of neighboring layers are brought to like ranges.
+        bias_correction: whether the shift of each layer's mean that quantized weights cause is
+            taken back.
+        rounding: how weights become integers.
+        weight_ranges: how the range of a channel's weights is set.
+        activation_ranges: how the range of an activation is set; only of static schemes.
+        layers: the layers that are not represented as `scheme` says, by name.
     """
 
     name: str
     scheme: Scheme
     granularity: Granularity = Granularity.CHANNELWISE
     interface: InterfaceType = InterfaceType.FLOAT
-    prune: float = 0.0
+    pruning: Pruning = NO_PRUNING
+    equalize: bool = False
+    bias_correction: bool = False
+    rounding: Rounding = Rounding.NEAREST
+    weight_ranges: RangeMethod = RangeMethod.MINMAX
+    activation_ranges: RangeMethod = RangeMethod.MINMAX
+    layers: tuple[LayerScheme, ...] = ()
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it cannot be carried out without real inputs."""
+        return self.is_static or self.is_refined or self.pruning.needs_calibration
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether the float weights are prepared for their quantization by our own passes."""
+        return (
+            self.equalize
+            or self.bias_correction
+            or self.rounding is not Rounding.NEAREST
+            or self.weight_ranges is not RangeMethod.MINMAX
+        )
 
     @property
     def is_static(self) -> bool:
@@ -53,19 +155,22 @@ class Recipe:
 
 
 def stock_recipe(
-    scheme: Scheme, *, prune: float = 0.0, interface: InterfaceType = InterfaceType.FLOAT
+    scheme: Scheme,
+    *,
+    pruning: Pruning = NO_PRUNING,
+    interface: InterfaceType = InterfaceType.FLOAT,
 ) -> Recipe:
     """Give a scheme's plain recipe, named after it (`int8`, or `int8+prune0.5`).
 
     Raises:
         RecipeError: as `check_recipe`.
     """
-    name = scheme.value if not prune else f"{scheme.value}+prune{prune:g}"
+    name = scheme.value if not pruning.share else f"{scheme.value}+{pruning.label}"
     static = scheme in {Scheme.INT8, Scheme.INT16X8}
     recipe = Recipe(
         name=name,
         scheme=scheme,
-        prune=prune,
+        pruning=pruning,
         interface=interface if static else InterfaceType.FLOAT,
     )
     check_recipe(recipe)
@@ -103,31 +208,61 @@ def read_recipe(fields: Fields, *, name: str | None = None) -> Recipe:
         scheme=fields.choice("scheme", Scheme),
         granularity=fields.choice("granularity", Granularity, Granularity.CHANNELWISE),
         interface=fields.choice("interface", InterfaceType, InterfaceType.FLOAT),
-        prune=fields.number("prune", 0.0, minimum=0.0, maximum=0.99),
+        pruning=_read_pruning(fields.table("prune")),
+        equalize=fields.boolean("equalize", default=False),
+        bias_correction=fields.boolean("bias_correction", default=False),
+        rounding=fields.choice("rounding", Rounding, Rounding.NEAREST),
+        weight_ranges=fields.choice("weight_ranges", RangeMethod, RangeMethod.MINMAX),
+        activation_ranges=fields.choice("activation_ranges", RangeMethod, RangeMethod.MINMAX),
+        layers=_read_layers(fields.table("layers")),
     )
     fields.close()
     return recipe
 
 
+def _read_pruning(fields: Fields) -> Pruning:
+    pruning = Pruning(
+        kind=fields.choice("kind", PruneKind, PruneKind.MAGNITUDE),
+        share=fields.number("share", 0.0, minimum=0.0, maximum=0.99),
+    )
+    fields.close()
+    return pruning
+
+
+def _read_layers(fields: Fields) -> tuple[LayerScheme, ...]:
+    layers = tuple(
+        LayerScheme(layer=name, scheme=fields.choice(name, Scheme))
+        for name in sorted(fields.keys())
+    )
+    fields.close()
+    return layers
+
+
 def recipe_to_json(recipe: Recipe) -> dict[str, object]:
     """Give a recipe as a JSON object, every key written out; `read_recipe` reads it back."""
     return {
+        "activation_ranges": recipe.activation_ranges.value,
+        "bias_correction": recipe.bias_correction,
+        "equalize": recipe.equalize,
         "granularity": recipe.granularity.value,
         "interface": recipe.interface.value,
+        "layers": {each.layer: each.scheme.value for each in recipe.layers},
         "name": recipe.name,
-        "prune": recipe.prune,
+        "prune": {"kind": recipe.pruning.kind.value, "share": recipe.pruning.share},
+        "rounding": recipe.rounding.value,
         "scheme": recipe.scheme.value,
+        "weight_ranges": recipe.weight_ranges.value,
     }
 
 
-def find_recipe(name: str, *, prune: float, interface: InterfaceType) -> Recipe:
+def find_recipe(name: str, *, pruning: Pruning, interface: InterfaceType) -> Recipe:
     """Give the recipe of a scheme's name, or of a TOML file when the name is a path.
 
     Raises:
         RecipeError: neither a scheme nor a readable file; a malformed file.
     """
     if name in {scheme.value for scheme in Scheme}:
-        return stock_recipe(Scheme(name), prune=prune, interface=interface)
+        return stock_recipe(Scheme(name), pruning=pruning, interface=interface)
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
         try:
@@ -155,8 +290,25 @@ def check_recipe(recipe: Recipe) -> None:
     faults: list[str] = []
     if not _NAME.fullmatch(recipe.name):
         faults.append(f"name: expected letters, digits and ._+-, not {recipe.name!r}")
-    if not 0.0 <= recipe.prune <= 0.99:  # noqa: PLR2004 - a layer of zeros is no layer
-        faults.append(f"prune: expected a share from 0 to 0.99, not {recipe.prune}")
+    if not 0.0 <= recipe.pruning.share <= 0.99:  # noqa: PLR2004 - a layer of zeros is no layer
+        faults.append(f"prune: expected a share from 0 to 0.99, not {recipe.pruning.share}")
+    if recipe.is_refined and recipe.scheme not in _REFINABLE:
+        faults.append(
+            f"{recipe.scheme} has no integer weights that equalize, bias_correction, rounding or "
+            "weight_ranges could better"
+        )
+    if recipe.weight_ranges not in {RangeMethod.MINMAX, RangeMethod.MSE, RangeMethod.OCTAV}:
+        faults.append(
+            f"weight_ranges: expected minmax, mse or octav, not {recipe.weight_ranges.value}"
+        )
+    if recipe.activation_ranges is not RangeMethod.MINMAX and not recipe.is_static:
+        faults.append(f"activation_ranges: {recipe.scheme} keeps activations in float")
+    names = [each.layer for each in recipe.layers]
+    faults += [
+        f"layers: {name!r} stands twice" for name in sorted({*names}) if names.count(name) > 1
+    ]
+    if recipe.layers and recipe.scheme not in _REFINABLE:
+        faults.append(f"layers: {recipe.scheme} is one for the whole model")
     if recipe.interface is InterfaceType.INTEGER and not recipe.is_static:
         faults.append(f"interface: {recipe.scheme} keeps activations in float, so its I/O is float")
     if faults:

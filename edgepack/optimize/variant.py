@@ -175,7 +175,7 @@ def build_variant(
     if model.is_quantized and recipe.scheme is not Scheme.AS_IS:
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
-    pruned, facts = prune(base, recipe.prune) if recipe.prune else (base, None)
+    pruned, facts = prune(base, recipe.pruning.share) if recipe.pruning.share else (base, None)
     candidate, float_ops = quantize(pruned, recipe, calibration)
     variant = Variant(
         recipe=recipe,
