@@ -35,8 +35,8 @@ SIZE = 320
 # The smallest crop, as a share of the photograph's short side.
 SMALLEST = 0.6
 WORDS = (
-    *("EXIT", "Platform 9", "open daily", "No. 4711", "12:45", "Café", "Ausgang", "SALE -50%"),
-    *("Museum", "fragile", "km/h", "Total 19.99", "EdgePack", "Line 2", "www.example.org"),
+    *("EXIT", "Platform 9", "open daily", "No. 4711", "12:45", "Ausgang", "SALE -50%"),
+    *("Cafe", "Museum", "fragile", "km/h", "Total 19.99", "EdgePack", "Line 2", "www.example.org"),
 )
 NUM_LINES = 4
 # PP-OCR was trained on (pixel / 255 - 0.5) / 0.5, blue first.
