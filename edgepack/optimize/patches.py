@@ -100,7 +100,8 @@ def input_patches(
 def mean_patch(tree: Tree, layer: Layer, array: NDArray[np.float32]) -> NDArray[np.float64]:
     """Give the mean of all rows of `input_patches`, (num_groups, num_in), without making them."""
     if layer.op == "FULLY_CONNECTED":
-        return array.reshape(1, -1, _num_in(tree, layer)).mean(axis=1, dtype=np.float64)
+        rows = array.reshape(1, -1, _num_in(tree, layer))
+        return np.asarray(rows.mean(axis=1, dtype=np.float64))
     window, padded = _prepare(tree, layer, array)
     means = np.empty((1, *window.kernel, padded.shape[3]))
     for row in range(window.kernel[0]):

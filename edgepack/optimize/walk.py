@@ -6,7 +6,7 @@ each layer that takes time with the square of the depth; walked, it takes two ru
 Each op runs as a model of its own in LiteRT, and what nobody reads any more is dropped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,29 +41,30 @@ class LayerChange:
     bias: NDArray[np.float32] | None = None
 
 
+class Samples(Protocol):
+    """Arrays of one tensor, one a sample."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+
+    def __iter__(self) -> Iterator[NDArray[Any]]: ...
+
+
 class Visitor(Protocol):
     """What a pass does on the way."""
 
-    def change(
-        self,
-        layer: Layer,
-        reference: Sequence[NDArray[Any]],
-        changed: Sequence[NDArray[Any]],
-    ) -> LayerChange | None:
+    def change(self, layer: Layer, reference: Samples, changed: Samples) -> LayerChange | None:
         """Give a layer's new weights before it runs, having seen its input on both sides.
 
-        The sequences hold one array a sample; they are the same object while nothing before
-        the layer was changed.
+        The two are the same object while nothing before the layer was changed.
         """
         ...
 
     def observe(
-        self,
-        tensor: int,
-        reference: Sequence[NDArray[Any]],
-        changed: Sequence[NDArray[Any]],
-    ) -> Sequence[NDArray[Any]] | None:
-        """See what an op (or the model's input) gave; what is returned takes the changed side's place."""
+        self, tensor: int, reference: Samples, changed: Samples
+    ) -> Iterable[NDArray[Any]] | None:
+        """See what an op, or the model's input, gave; what is returned replaces `changed`."""
         ...
 
 
