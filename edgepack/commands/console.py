@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
+    from edgepack.workflow.request import SearchProgress
+
 PIPED_WIDTH: Final = 80
 # Lists are searched with grep and cut with awk: a row stays on its line.
 LIST_WIDTH: Final = 250
@@ -49,12 +51,26 @@ def warn(text: str) -> None:
 class Work:
     """Tells on stderr what is being done: a line a step."""
 
+    def __init__(self) -> None:
+        self._best: str | None = None
+
     def step(self, text: str) -> None:
         """Say what begins now."""
         note(text)
 
     def transfer(self, num_bytes: int, total_bytes: int) -> None:
         """Count bytes that were just sent, of so many in all."""
+
+    def progress(self, progress: "SearchProgress") -> None:
+        """Say how far a search is when it has a better candidate, is done, or is interrupted."""
+        if progress.is_interrupted:
+            warn(_interruption(progress))
+            return
+        is_news = progress.best is not None and progress.best != self._best
+        if is_news or progress.num_done == progress.num_total:
+            self._best = progress.best
+            done = f"{progress.num_done} of {progress.num_total} candidates"
+            note(f"{done}; best so far: {describe_best(progress)}")
 
     def ask(self, prompt: Callable[[str], str], text: str) -> str:
         """Ask the user with the screen to themselves."""
@@ -65,8 +81,10 @@ class LiveWork(Work):
     """Shows the current step with its time, and a transfer as a bar with its rate."""
 
     def __init__(self, bars: "Progress") -> None:
+        super().__init__()
         self._bars = bars
         self._task: TaskID | None = None
+        self._search: TaskID | None = None
         self._text = "sending"
         self._sent_bytes = 0
 
@@ -89,6 +107,28 @@ class LiveWork(Work):
         else:  # the device still has to check it: the step goes on without a bar
             self.step(self._text)
 
+    def progress(self, progress: "SearchProgress") -> None:
+        """Move the bar of a search, which stands below the step it is at."""
+        if progress.is_interrupted:
+            self._end_search()
+            warn(_interruption(progress))
+            return
+        if self._search is None:
+            self._search = self._bars.add_task("", total=progress.num_total, is_search=True)
+        self._bars.update(
+            self._search,
+            completed=progress.num_done,
+            total=progress.num_total,
+            description=f"best so far: {describe_best(progress)}",
+        )
+        if progress.num_done == progress.num_total:
+            self._end_search()
+
+    def _end_search(self) -> None:
+        if self._search is not None:
+            self._bars.remove_task(self._search)
+            self._search = None
+
     def ask(self, prompt: Callable[[str], str], text: str) -> str:
         """Take the display away while the user is asked."""
         # The spinner would write over the question and hide the cursor.
@@ -97,6 +137,31 @@ class LiveWork(Work):
             return prompt(text)
         finally:
             self._bars.start()
+
+
+def describe_best(progress: "SearchProgress") -> str:
+    """Give the best candidate of a search with its figures: `int8, 34.2 dB, 1.24 ms, 34.5 kB`."""
+    from edgepack.report.labels import plain
+    from edgepack.report.units import decibels, file_size, latency
+
+    if progress.best is None:
+        return "none inside the floors"
+    sqnr_db, latency_ns = progress.best_sqnr_db, progress.best_latency_ns
+    parts = [
+        plain(progress.best, longest=64),
+        decibels(sqnr_db) if sqnr_db is not None else None,
+        latency(latency_ns) if latency_ns is not None else None,
+        file_size(progress.best_bytes) if progress.best_bytes is not None else None,
+    ]
+    return ", ".join(part for part in parts if part is not None)
+
+
+def _interruption(progress: "SearchProgress") -> str:
+    tried = f"after {progress.num_done} of {progress.num_total} candidates"
+    return (
+        f"interrupted {tried}: the search ends here, and the best so far is kept "
+        f"({describe_best(progress)}); interrupt again to give it up"
+    )
 
 
 @contextmanager

@@ -329,7 +329,8 @@ def _check_images(images: "ImagePreprocessing | None", sources: "tuple[str | Non
 
 def _make_recipes(given: Mapping[str, Any], profile: "TargetProfile") -> "tuple[Recipe, ...]":
     """Give the recipes the user named, or the target's with float32 to compare with."""
-    from edgepack.optimize.recipe import InterfaceType, find_recipe
+    from edgepack.optimize.recipe import InterfaceType
+    from edgepack.optimize.recipe_file import find_recipe
     from edgepack.profile import Scheme
 
     schemes = [scheme.value for scheme in profile.schemes]

@@ -1,9 +1,10 @@
-"""The live display of work: a spinner for a step, a bar with its rate for a transfer."""
+"""The live display of work: a spinner for a step, a bar for a transfer and for a search."""
 
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -16,16 +17,41 @@ from rich.table import Column
 from rich.text import Text
 
 
-class _TransferOnly(ProgressColumn):
-    """A column that is empty for steps, which have no bytes."""
+class _CountedOnly(ProgressColumn):
+    """A column that is empty for steps, which count nothing."""
 
     def __init__(self, column: ProgressColumn) -> None:
         super().__init__(table_column=Column(no_wrap=True))
         self._column = column
 
     def render(self, task: Task) -> RenderableType:
-        """Draw the column for a transfer."""
+        """Draw the column for a transfer or a search."""
         return Text("") if task.total is None else self._column(task)
+
+
+class _Amount(ProgressColumn):
+    """Bytes of a transfer, candidates of a search."""
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._bytes = DownloadColumn()
+        self._candidates = MofNCompleteColumn()
+
+    def render(self, task: Task) -> RenderableType:
+        """Draw how much is done of how much."""
+        return (self._candidates if task.fields.get("is_search") else self._bytes)(task)
+
+
+class _Rate(ProgressColumn):
+    """Bytes a second of a transfer; a search's candidates are too unlike to have a rate."""
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._column = TransferSpeedColumn()
+
+    def render(self, task: Task) -> RenderableType:
+        """Draw the rate of a transfer."""
+        return Text("") if task.fields.get("is_search") else self._column(task)
 
 
 def make_progress(console: Console) -> Progress:
@@ -35,9 +61,9 @@ def make_progress(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False, table_column=text),
-        _TransferOnly(BarColumn(bar_width=12)),
-        _TransferOnly(DownloadColumn()),
-        _TransferOnly(TransferSpeedColumn()),
+        _CountedOnly(BarColumn(bar_width=12)),
+        _CountedOnly(_Amount()),
+        _CountedOnly(_Rate()),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         console=console,
         transient=True,

@@ -1,13 +1,12 @@
 """Recipes: what is to be done to a float model, as a value that travels with the result."""
 
 import re
-import tomllib
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
-from edgepack._fields import Fields, join_faults, nearest
+from edgepack._fields import Fields, join_faults
 from edgepack.errors import RecipeError
 from edgepack.profile import Scheme
 
@@ -18,6 +17,12 @@ _REFINABLE: Final = (
     Scheme.INT8,
     Scheme.INT16X8,
 )
+_SCHEME_WORDS: Final = {
+    Scheme.DYNAMIC_RANGE: "dynamic int8",
+    Scheme.WEIGHT_ONLY_INT8: "weight-only int8",
+    Scheme.INT16X8: "int16 activations with int8 weights",
+    Scheme.AS_IS: "as it is",
+}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 
 
@@ -59,6 +64,21 @@ class Rounding(StrEnum):
 
     NEAREST = "nearest"
     GPTQ = "gptq"
+
+
+_PRUNE_WORDS: Final = {
+    PruneKind.MAGNITUDE: "magnitude",
+    PruneKind.SPARSEGPT: "SparseGPT",
+    PruneKind.STRUCTURED: "structured",
+}
+_RANGE_WORDS: Final = {
+    RangeMethod.MINMAX: "min-max",
+    RangeMethod.PERCENTILE: "percentile",
+    RangeMethod.MSE: "MSE",
+    RangeMethod.OCTAV: "OCTAV",
+    RangeMethod.KL: "KL",
+    RangeMethod.BEST: "best",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +138,7 @@ class Recipe:
         rounding: how weights become integers.
         weight_ranges: how the range of a channel's weights is set.
         activation_ranges: how the range of an activation is set; only of static schemes.
-        layers: the layers that are not represented as `scheme` says, by name.
+        layers: the layers that are not represented as `scheme` says, sorted by name.
     """
 
     name: str
@@ -132,6 +152,11 @@ class Recipe:
     weight_ranges: RangeMethod = RangeMethod.MINMAX
     activation_ranges: RangeMethod = RangeMethod.MINMAX
     layers: tuple[LayerScheme, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Sort the layers: their order means nothing, and two recipes that say the same are one."""
+        ordered = tuple(sorted(self.layers, key=lambda each: (each.layer, each.scheme.value)))
+        object.__setattr__(self, "layers", ordered)
 
     @property
     def needs_calibration(self) -> bool:
@@ -173,30 +198,6 @@ def stock_recipe(
         pruning=pruning,
         interface=interface if static else InterfaceType.FLOAT,
     )
-    check_recipe(recipe)
-    return recipe
-
-
-def parse_recipe(text: str, *, name: str) -> Recipe:
-    """Read a recipe from TOML text.
-
-    Raises:
-        RecipeError: not TOML, or breaking the schema; all faults are listed.
-    """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(
-            f"recipe {name!r}: not valid TOML: {error}",
-            remedy='Mend the line; `scheme = "int8"` alone is a whole recipe.',
-        ) from error
-    fields = Fields(table)
-    recipe = read_recipe(fields, name=name)
-    if fields.faults:
-        raise RecipeError(
-            join_faults(f"recipe {name!r}", fields.faults),
-            remedy='Mend the keys named above; `scheme = "int8"` alone is a whole recipe.',
-        )
     check_recipe(recipe)
     return recipe
 
@@ -255,31 +256,6 @@ def recipe_to_json(recipe: Recipe) -> dict[str, object]:
     }
 
 
-def find_recipe(name: str, *, pruning: Pruning, interface: InterfaceType) -> Recipe:
-    """Give the recipe of a scheme's name, or of a TOML file when the name is a path.
-
-    Raises:
-        RecipeError: neither a scheme nor a readable file; a malformed file.
-    """
-    if name in {scheme.value for scheme in Scheme}:
-        return stock_recipe(Scheme(name), pruning=pruning, interface=interface)
-    path = Path(name)
-    if path.suffix == ".toml" or "/" in name:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(
-                f"recipe file {name}: cannot be read: {error}",
-                remedy="Check the path; recipes are UTF-8 TOML files.",
-            ) from error
-        return parse_recipe(text, name=path.stem)
-    known = [scheme.value for scheme in Scheme]
-    raise RecipeError(
-        f"unknown recipe {name!r}{nearest(name, known)}",
-        remedy=f"Give one of {', '.join(known)}, or the path of a .toml file.",
-    )
-
-
 def check_recipe(recipe: Recipe) -> None:
     """Refuse a recipe that asks for what cannot be had.
 
@@ -307,6 +283,12 @@ def check_recipe(recipe: Recipe) -> None:
     faults += [
         f"layers: {name!r} stands twice" for name in sorted({*names}) if names.count(name) > 1
     ]
+    # JSON can spell half a character, which no file can hold.
+    faults += [
+        f"layers: expected a name of whole characters, not {name!r}"
+        for name in names
+        if any(unicodedata.category(char) == "Cs" for char in name)
+    ]
     if recipe.layers and recipe.scheme not in _REFINABLE:
         faults.append(f"layers: {recipe.scheme} is one for the whole model")
     if recipe.interface is InterfaceType.INTEGER and not recipe.is_static:
@@ -315,3 +297,30 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError(
             join_faults(f"recipe {recipe.name!r}", faults), remedy="Change the recipe."
         )
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Say in words what a recipe does: `int8, GPTQ, bias corrected, 3 layers float32`."""
+    parts = [_SCHEME_WORDS.get(recipe.scheme, recipe.scheme.value)]
+    if recipe.granularity is Granularity.TENSORWISE:
+        parts.append("one scale a tensor")
+    if recipe.equalize:
+        parts.append("equalized")
+    if recipe.weight_ranges is not RangeMethod.MINMAX:
+        parts.append(f"{_RANGE_WORDS[recipe.weight_ranges]} weight ranges")
+    if recipe.activation_ranges is not RangeMethod.MINMAX:
+        parts.append(f"{_RANGE_WORDS[recipe.activation_ranges]} activation ranges")
+    if recipe.rounding is not Rounding.NEAREST:
+        parts.append(recipe.rounding.value.upper())
+    if recipe.bias_correction:
+        parts.append("bias corrected")
+    schemes = [each.scheme for each in recipe.layers]
+    for scheme in sorted({*schemes}, key=lambda each: each.value):
+        number = schemes.count(scheme)
+        words = _SCHEME_WORDS.get(scheme, scheme.value)
+        parts.append(f"{number} {'layer' if number == 1 else 'layers'} {words}")
+    if recipe.pruning.share:
+        parts.append(f"{_PRUNE_WORDS[recipe.pruning.kind]} pruning {100 * recipe.pruning.share:g}%")
+    if recipe.interface is InterfaceType.INTEGER:
+        parts.append("integer inputs and outputs")
+    return ", ".join(parts)

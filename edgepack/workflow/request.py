@@ -24,6 +24,33 @@ StepCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SearchProgress:
+    """How far a search is, and the best it has found.
+
+    Attributes:
+        num_done: candidates that are built and judged.
+        num_total: candidates that are planned by now; it may grow.
+        best: name of the best candidate inside the floors; None while there is none.
+        best_sqnr_db: its worst output's SQNR.
+        best_latency_ns: its median latency; None where latency is not measured.
+        best_bytes: size of its flatbuffer.
+        is_interrupted: whether the user ended the search, so that the best so far is kept.
+    """
+
+    num_done: int
+    num_total: int
+    best: str | None = None
+    best_sqnr_db: float | None = None
+    best_latency_ns: float | None = None
+    best_bytes: int | None = None
+    is_interrupted: bool = False
+
+
+ProgressCallback = Callable[[SearchProgress], None]
+"""Called after each candidate, and once more when the user ends the search."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataRequest:
     """Where calibration and evaluation data come from.
 
