@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack.shares import jackknife_interval
+
 LIMIT_DB: Final = 300.0
 
 
@@ -42,6 +44,17 @@ class Sums:
     num_non_finite: int = 0
     num_elements: int = 0
     num_unusable: int = 0
+
+    def merge(self, other: "Sums") -> None:
+        """Add the sums of other samples of the same output."""
+        self.signal += other.signal
+        self.noise += other.noise
+        self.candidate += other.candidate
+        self.product += other.product
+        self.max_abs_error = max(self.max_abs_error, other.max_abs_error)
+        self.num_non_finite += other.num_non_finite
+        self.num_elements += other.num_elements
+        self.num_unusable += other.num_unusable
 
     @property
     def is_vacuous(self) -> bool:
@@ -80,6 +93,25 @@ def ratio_db(signal: float, noise: float) -> float:
     # The difference of logarithms, as the quotient may overflow.
     ratio = 10.0 * (math.log10(signal) - math.log10(noise))
     return min(LIMIT_DB, max(-LIMIT_DB, ratio))
+
+
+def ratio_interval_db(
+    signals: NDArray[np.float64], noises: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Give the 95% interval of sum(signals) / sum(noises) in dB, over samples.
+
+    The jackknife's, within the limits; None with fewer than two samples.
+    """
+    signal, noise = float(signals.sum()), float(noises.sum())
+    # A difference of sums may end a hair below zero where one sample holds nearly all.
+    left_out = [
+        ratio_db(max(0.0, signal - float(first)), max(0.0, noise - float(second)))
+        for first, second in zip(signals, noises, strict=True)
+    ]
+    interval = jackknife_interval(ratio_db(signal, noise), left_out)
+    if interval is None:
+        return None
+    return (max(-LIMIT_DB, interval[0]), min(LIMIT_DB, interval[1]))
 
 
 def cosine(product: float, signal: float, candidate: float) -> float:

@@ -178,7 +178,7 @@ def test_a_changed_record_lists_all_faults() -> None:
         "  - drop_points_ci95: expected two numbers in order, not a list ([3, 1])",
         (
             "  - spam: unknown key; known: accuracy, accuracy_ci95, drop_points, "
-            "drop_points_ci95, num_samples, outputs, reference_accuracy, sqnr_db, "
+            "drop_points_ci95, metric, num_samples, outputs, reference_accuracy, sqnr_db, "
             "top1_agreement, top1_agreement_ci95"
         ),
     ]

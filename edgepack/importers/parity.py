@@ -14,13 +14,14 @@ from edgepack import child as child_module
 from edgepack import comparison as comparison_module
 from edgepack import evaluate as evaluate_module
 from edgepack import evaluate_worker
-from edgepack import fidelity as fidelity_module
 from edgepack import flatbuffer as flatbuffer_module
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.comparison import LIMIT_DB
 from edgepack.data import Samples
 from edgepack.errors import ConversionError, ModelError, ParityError
 from edgepack.evaluate import Answers
+from edgepack.fidelity import agreement as agreement_module
+from edgepack.fidelity import compare as fidelity_module
 from edgepack.importers import binding as binding_module
 from edgepack.importers import figures as figures_module
 from edgepack.importers import limits as limits_module
@@ -128,6 +129,7 @@ def check_parity(
             comparison_module,
             evaluate_module,
             evaluate_worker,
+            agreement_module,
             fidelity_module,
             figures_module,
             flatbuffer_module,

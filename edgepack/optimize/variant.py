@@ -16,7 +16,6 @@ from edgepack import (
     comparison,
     evaluate,
     evaluate_worker,
-    fidelity,
     flatbuffer,
     shares,
     traits,
@@ -33,7 +32,7 @@ from edgepack.evaluate import (
     quantize_array,
     run_model,
 )
-from edgepack.fidelity import Fidelity, compare_outputs, read_fidelity
+from edgepack.fidelity import Fidelity, agreement, compare, compare_outputs, read_fidelity, record
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Model, TensorSpec, read_model
 from edgepack.optimize import eligibility, quantize_worker, restore
@@ -295,7 +294,9 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             eligibility,
             evaluate,
             evaluate_worker,
-            fidelity,
+            agreement,
+            compare,
+            record,
             flatbuffer,
             model_module,
             prune_module,
