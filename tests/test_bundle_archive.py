@@ -16,6 +16,7 @@ from edgepack.bundle.archive import Bundle, open_bundle, verify_bundle
 from edgepack.bundle.container import write_container
 from edgepack.bundle.manifest import MANIFEST_PATH
 from edgepack.errors import BundleError, UsageError
+from edgepack.optimize.recipe_file import parse_recipe
 from tests.fixtures.bundle import (
     FIDELITY,
     PARITY,
@@ -77,6 +78,7 @@ def test_the_manifest_comes_first_and_every_file_is_recorded(bundle: Bundle) -> 
             "golden/input-000.bin",
             "golden/reference-000.bin",
             "model.tflite",
+            "recipe.toml",
         ]
         for record in bundle.files():
             data = archive.read(record.path)
@@ -178,17 +180,44 @@ def test_a_changed_file_with_right_checksums_is_named(bundle: Bundle, tmp_path: 
     assert verify_bundle(path) == ("'model.tflite': its data are not those the manifest states",)
 
 
-def test_another_model_under_right_hashes_is_found(bundle: Bundle, tmp_path: Path) -> None:
-    other = digits_int8_model().data
+def with_right_hashes(bundle: Bundle, folder: Path, path: str, data: bytes) -> Path:
+    """Write the bundle with one file changed, and its record in the manifest too."""
     table: Any = json.loads(bundle.read(MANIFEST_PATH))
     for record in table["files"]:
-        if record["path"] == "model.tflite":
-            record |= {"sha256": hashlib.sha256(other).hexdigest(), "num_bytes": len(other)}
+        if record["path"] == path:
+            record |= {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     manifest = f"{json.dumps(table, indent=1, sort_keys=True)}\n".encode()
-    path = rewritten(bundle, tmp_path, {MANIFEST_PATH: manifest, "model.tflite": other})
+    return rewritten(bundle, folder, {MANIFEST_PATH: manifest, path: data})
+
+
+def test_another_model_under_right_hashes_is_found(bundle: Bundle, tmp_path: Path) -> None:
+    path = with_right_hashes(bundle, tmp_path, "model.tflite", digits_int8_model().data)
     assert verify_bundle(path) == (
         "model.tflite: its inputs and outputs are not those the manifest states",
     )
+
+
+def test_the_recipe_file_reproduces_the_manifests_recipe(bundle: Bundle) -> None:
+    text = bundle.read("recipe.toml").decode()
+    assert parse_recipe(text, name="other") == bundle.manifest.recipe
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b'name = "float32"\nscheme = "int8"\n', "its recipe is not the one the manifest states"),
+        (
+            b'scheme = "int9"',
+            "recipe 'float32': scheme: unknown value 'int9'; did you mean 'int8'?",
+        ),
+        (b"\xff", "expected UTF-8 text"),
+    ],
+)
+def test_another_recipe_under_right_hashes_is_found(
+    bundle: Bundle, tmp_path: Path, data: bytes, fault: str
+) -> None:
+    path = with_right_hashes(bundle, tmp_path, "recipe.toml", data)
+    assert verify_bundle(path) == (f"recipe.toml: {fault}",)
 
 
 def test_a_model_that_is_none_is_found(bundle: Bundle, tmp_path: Path) -> None:
@@ -214,7 +243,7 @@ def test_the_order_of_entries_is_part_of_the_layout(bundle: Bundle, tmp_path: Pa
     with path.open("wb") as file:
         write_container(file, contents[::-1])
     assert verify_bundle(path) == (
-        "expected 'manifest.json' as the first entry, not 'model.tflite'",
+        "expected 'manifest.json' as the first entry, not 'recipe.toml'",
     )
 
 

@@ -251,7 +251,7 @@ def test_every_manifest_is_read_back_as_it_was(manifest: BundleManifest) -> None
 
 def test_what_is_needed_elsewhere_stands_in_the_json() -> None:
     table: Any = manifest_to_json(MANIFEST)
-    assert table["format"] == 2
+    assert table["format"] == 3
     assert table["target"]["id"] == "raspberry-pi-4"
     assert table["target"]["profile"]["hardware"]["arch"] == "aarch64"
     assert table["provenance"]["source"]["sha256"] == "5d" * 32
@@ -349,8 +349,8 @@ def test_another_spelling_of_the_same_is_refused() -> None:
 
 def test_a_later_format_says_what_to_do() -> None:
     with pytest.raises(BundleError) as caught:
-        parse_manifest(b'{"format": 3, "new": {}}')
-    assert caught.value.message == "manifest.json: expected format 2, not 3"
+        parse_manifest(b'{"format": 4, "new": {}}')
+    assert caught.value.message == "manifest.json: expected format 3, not 4"
     assert caught.value.remedy == (
         "Use the version of EdgePack that wrote the bundle, or pack the model again."
     )
@@ -375,7 +375,8 @@ def test_records_must_fit_the_signature() -> None:
     assert message_of(manifest_to_json(broken)) == (
         "manifest.json: 2 faults\n"
         "  - files: expected 'golden/host-000.bin' of 12 bytes, but got none\n"
-        "  - files: 'stray.bin' is neither an artifact, golden, example.py, nor below files/"
+        "  - files: 'stray.bin' is neither an artifact, golden, example.py, recipe.toml, nor "
+        "below files/"
     )
 
 

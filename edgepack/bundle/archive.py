@@ -16,6 +16,7 @@ from edgepack.bundle.manifest import (
     EXTRA_FOLDER,
     MANIFEST_PATH,
     MODEL_PATH,
+    RECIPE_PATH,
     Artifact,
     BundleManifest,
     FileRecord,
@@ -25,12 +26,13 @@ from edgepack.bundle.manifest import (
     encode_manifest,
     golden_paths,
 )
-from edgepack.bundle.reading import parse_manifest
+from edgepack.bundle.reading import parse_manifest, recipe_faults
 from edgepack.contract.record import IOContract, plain_contract
 from edgepack.errors import BundleError, ModelError
 from edgepack.fidelity import Fidelity
 from edgepack.model import Model, read_model
 from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.recipe_file import recipe_to_toml
 from edgepack.profile import EngineName, TargetProfile
 
 MAXIMUM_MANIFEST_BYTES: Final = 4 * 2**20
@@ -146,6 +148,7 @@ def write_bundle(
 
     Raises:
         UsageError: a name or version that cannot be a file name.
+        RecipeError: a recipe that asks for what cannot be had.
         BundleError: arguments that contradict each other, or a disk that cannot be written.
     """
     check_identity(name, version)
@@ -167,7 +170,8 @@ def write_bundle(
         model_path=MODEL_PATH,
         labels_path=labels,
     )
-    contents = {MODEL_PATH: model.data, EXAMPLE_PATH: example} | extra
+    recipe_text = recipe_to_toml(recipe).encode()
+    contents = {MODEL_PATH: model.data, EXAMPLE_PATH: example, RECIPE_PATH: recipe_text} | extra
     contents |= dict(zip(inputs, golden.inputs, strict=True))
     contents |= dict(zip(reference, golden.reference, strict=True))
     contents |= dict(zip(host, golden.host, strict=True))
@@ -237,7 +241,7 @@ def verify_bundle(path: Path) -> tuple[str, ...]:
     """Give every fault of a bundle; none when it is whole.
 
     Beyond what `open_bundle` asks, the model must be readable and have the signature that
-    the manifest states.
+    the manifest states, and the recipe file must say what the manifest says.
 
     Raises:
         BundleError: the file cannot be read at all.
@@ -256,7 +260,8 @@ def verify_bundle(path: Path) -> tuple[str, ...]:
         return (f"{MODEL_PATH}: {error.message}",)
     if model.signature != bundle.manifest.signature:
         return (f"{MODEL_PATH}: its inputs and outputs are not those the manifest states",)
-    return ()
+    has_recipe = RECIPE_PATH in {each.path for each in bundle.entries}
+    return recipe_faults(bundle.read(RECIPE_PATH), bundle.manifest.recipe) if has_recipe else ()
 
 
 def _inspect(path: Path) -> tuple[Bundle | None, list[str]]:

@@ -24,9 +24,10 @@ from edgepack.profile import (
     profile_to_json,
 )
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST_PATH: Final = "manifest.json"
 MODEL_PATH: Final = "model.tflite"
+RECIPE_PATH: Final = "recipe.toml"
 GOLDEN_FOLDER: Final = "golden/"
 EXTRA_FOLDER: Final = "files/"
 MAXIMUM_GOLDEN_SAMPLES: Final = 64

@@ -12,6 +12,7 @@ from edgepack.bundle.manifest import (
     FORMAT,
     MANIFEST_PATH,
     MAXIMUM_GOLDEN_SAMPLES,
+    RECIPE_PATH,
     Artifact,
     BundleManifest,
     FileRecord,
@@ -23,10 +24,11 @@ from edgepack.bundle.manifest import (
     identity_faults,
 )
 from edgepack.contract.record import read_contract
-from edgepack.errors import BundleError
+from edgepack.errors import BundleError, RecipeError
 from edgepack.fidelity import Judgement, read_fidelity
 from edgepack.model import read_signature
-from edgepack.optimize.recipe import read_recipe
+from edgepack.optimize.recipe import Recipe, read_recipe
+from edgepack.optimize.recipe_file import parse_recipe
 from edgepack.profile import EngineName, TargetProfile, profile_digest, read_profile
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -62,6 +64,19 @@ def parse_manifest(data: bytes) -> BundleManifest:
     if fields.faults:
         raise BundleError(join_faults(MANIFEST_PATH, fields.faults), remedy=remedy)
     return manifest
+
+
+def recipe_faults(data: bytes, recipe: Recipe) -> tuple[str, ...]:
+    """Say why a bundle's recipe file is not that of the recipe its manifest states."""
+    try:
+        written = parse_recipe(data.decode("utf-8"), name=recipe.name)
+    except UnicodeDecodeError:
+        return (f"{RECIPE_PATH}: expected UTF-8 text",)
+    except RecipeError as error:
+        return (f"{RECIPE_PATH}: {error.message}",)
+    if written != recipe:
+        return (f"{RECIPE_PATH}: its recipe is not the one the manifest states",)
+    return ()
 
 
 def _refuse_constant(name: str) -> object:
@@ -222,7 +237,7 @@ def _check_files(fields: Fields, manifest: BundleManifest) -> None:
         if sizes.get(path) != num_bytes:
             came = f"{sizes[path]} bytes" if path in sizes else "none"
             fields.fault("files", f"expected {path!r} of {num_bytes} bytes, but got {came}")
-    _check_strays(fields, manifest, {*golden, EXAMPLE_PATH})
+    _check_strays(fields, manifest, {*golden, EXAMPLE_PATH, RECIPE_PATH})
 
 
 def _check_strays(fields: Fields, manifest: BundleManifest, known: set[str]) -> None:
@@ -237,5 +252,6 @@ def _check_strays(fields: Fields, manifest: BundleManifest, known: set[str]) -> 
     for path in strays:
         fields.fault(
             "files",
-            f"{path!r} is neither an artifact, golden, {EXAMPLE_PATH}, nor below {EXTRA_FOLDER}",
+            f"{path!r} is neither an artifact, golden, {EXAMPLE_PATH}, {RECIPE_PATH}, nor below "
+            f"{EXTRA_FOLDER}",
         )
