@@ -8,7 +8,7 @@ from edgepack.errors import DataError
 from edgepack.fidelity import Fidelity, compare_outputs, parse_fidelity, to_json
 from edgepack.measure.golden import judge_golden
 from edgepack.model import Signature, TensorSpec
-from edgepack.optimize.choose import Floors, judge
+from edgepack.optimize.floors import Floors, judge
 
 IDS = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)
 
@@ -31,7 +31,7 @@ def test_ids_are_judged_by_the_share_that_is_equal() -> None:
     assert compare((900, *IDS[1:])).outputs[0].sqnr_db == output.sqnr_db
     assert judge(fidelity, Floors()) == ()
     assert judge(compare((0, 0, *IDS[2:])), Floors()) == (
-        "output 'class': top-1 agreement 80.0% is below 90%",
+        "output 'class': top-1 agreement 80.0% (95%: 49.0 to 94.3) is below 90%",
     )
 
 

@@ -275,7 +275,8 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
         UsageError, ProfileError, RecipeError: an option is not right, or names nothing known.
     """
     from edgepack.catalog import find_profile, user_profile_directory
-    from edgepack.optimize.choose import Floors, Objective
+    from edgepack.optimize.choose import Objective
+    from edgepack.optimize.floors import Floors
     from edgepack.workflow.request import DataRequest, PackRequest
 
     profile, origin = find_profile(given["target"], user_directory=user_profile_directory())

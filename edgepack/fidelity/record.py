@@ -56,7 +56,7 @@ def _read_metric(fields: Fields) -> MetricFidelity:
     metric = MetricFidelity(
         name=fields.text("name"),
         reference=fields.number("reference"),
-        candidate=fields.number("candidate"),
+        candidate=None if fields.raw("candidate") is None else fields.number("candidate"),
         drop_ci95=_optional_interval(fields, "drop_ci95"),
     )
     fields.close()

@@ -51,20 +51,20 @@ class MetricFidelity:
     Attributes:
         name: `module:function` or `file.py:function`.
         reference: its value for the float model's outputs.
-        candidate: its value for the candidate's.
+        candidate: its value for the candidate's; None when that is no finite number.
         drop_ci95: interval of what was lost, over samples; None where there is none: of too
             few samples, or of a metric that cannot be taken of a part of them.
     """
 
     name: str
     reference: float
-    candidate: float
+    candidate: float | None
     drop_ci95: tuple[float, float] | None = None
 
     @property
-    def drop(self) -> float:
+    def drop(self) -> float | None:
         """What was lost against the reference, in the metric's own points."""
-        return self.reference - self.candidate
+        return None if self.candidate is None else self.reference - self.candidate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

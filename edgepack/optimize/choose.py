@@ -1,15 +1,22 @@
-"""Choosing a variant: floors that none may fall below, then what was measured; pure.
+"""Choosing a variant among those inside the floors, by what was measured; pure.
 
-The rules are those of `docs/architecture.md`: latency counts only where it was measured on
-the device the model is for; among variants whose intervals overlap the best one's, the
-highest fidelity wins, then the smallest.
+- Latency counts only where it was measured on the device the model is for. The float model is the
+  bound: only a variant whose 95% interval lies wholly below the float model's is shown to be
+  quicker, and only such a one is chosen over it. Among these, all whose intervals overlap that of
+  the quickest are tied. Without a measurement the target's order of schemes decides.
+- Memory is that of an inference where it was measured, if need be on this machine; it varies
+  between launches, and ranges that overlap the least one's are tied.
+- Size is exact: bytes of the flatbuffer.
+
+Of tied variants the one with the highest fidelity is chosen, then the smallest. An overlap with the
+float model's latency is a tie with it, which it wins, as nothing is nearer to it than itself. So
+when nothing else fits, the float model is chosen, and the reason says so.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgepack.errors import UsageError
 from edgepack.fidelity import Fidelity
 from edgepack.profile import Scheme
 
@@ -19,23 +26,7 @@ class Objective(StrEnum):
 
     LATENCY = "latency"
     SIZE = "size"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Floors:
-    """What a variant must keep of the float model.
-
-    Attributes:
-        min_sqnr_db: least SQNR of every output.
-        min_agreement: least top-1 agreement of every class output, judged on the point
-            estimate.
-        max_drop: most percentage points of accuracy lost; needs labels, and stands in place
-            of the other two. None is no such limit.
-    """
-
-    min_sqnr_db: float = 20.0
-    min_agreement: float = 0.9
-    max_drop: float | None = None
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +42,10 @@ class Candidate:
         median_ns: latency where it will run; None when it was not measured there.
         median_ci95_ns: its interval over launches; None when there were too few.
         measured_on: the device it was measured on.
+        memory_bytes: most that an inference took, in the median over launches; None when unknown.
+        memory_range_bytes: least and most of any launch.
+        memory_on: where that was seen.
+        is_reference: whether it is the float model itself, whatever its floors say.
     """
 
     name: str
@@ -61,6 +56,15 @@ class Candidate:
     median_ns: float | None = None
     median_ci95_ns: tuple[float, float] | None = None
     measured_on: str | None = None
+    memory_bytes: int | None = None
+    memory_range_bytes: tuple[int, int] | None = None
+    memory_on: str | None = None
+    is_reference: bool = False
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it may be chosen."""
+        return self.is_reference or not self.outside
 
     @property
     def interval_ns(self) -> tuple[float, float] | None:
@@ -68,6 +72,13 @@ class Candidate:
         if self.median_ns is None:
             return None
         return self.median_ci95_ns or (self.median_ns, self.median_ns)
+
+    @property
+    def memory_ends(self) -> tuple[int, int] | None:
+        """The range its memory is compared by."""
+        if self.memory_bytes is None:
+            return None
+        return self.memory_range_bytes or (self.memory_bytes, self.memory_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,47 +100,6 @@ class Choice:
     nearest: int | None = None
 
 
-def judge(fidelity: Fidelity, floors: Floors) -> tuple[str, ...]:
-    """Say why a variant is outside the floors; an empty tuple when it is inside.
-
-    Raises:
-        UsageError: a limit on lost accuracy without labels to measure it by.
-    """
-    reasons = [
-        f"output {output.output!r} holds {output.num_non_finite} NaN or infinite values"
-        for output in fidelity.outputs
-        if output.num_non_finite
-    ]
-    if floors.max_drop is not None:
-        if fidelity.drop_points is None or fidelity.accuracy is None:
-            raise UsageError(
-                "--max-drop limits the accuracy lost, but without labels there is no accuracy",
-                remedy="Give labels with --labels or in the data, or use --min-sqnr and "
-                "--min-agreement.",
-            )
-        if fidelity.drop_points > floors.max_drop:
-            reasons.append(
-                f"accuracy {100 * fidelity.accuracy:.1f}% is {fidelity.drop_points:.1f} points "
-                f"below the float model's{_interval(fidelity.drop_points_ci95)}, above "
-                f"{floors.max_drop:g}"
-            )
-        return tuple(reasons)
-    for output in fidelity.outputs:
-        is_judged = not output.num_non_finite and not output.is_index
-        if is_judged and output.sqnr_db < floors.min_sqnr_db:
-            reasons.append(
-                f"output {output.output!r}: SQNR {output.sqnr_db:.1f} dB is below "
-                f"{floors.min_sqnr_db:g} dB"
-            )
-        agreement = output.top1_agreement
-        if agreement is not None and agreement < floors.min_agreement:
-            reasons.append(
-                f"output {output.output!r}: top-1 agreement {100 * agreement:.1f}% is below "
-                f"{100 * floors.min_agreement:g}%"
-            )
-    return tuple(reasons)
-
-
 def choose(
     candidates: Sequence[Candidate],
     *,
@@ -138,10 +108,10 @@ def choose(
 ) -> Choice:
     """Choose among the candidates inside the floors; the candidates' order does not matter.
 
-    By latency: those whose interval overlaps that of the quickest, then the highest fidelity,
-    then the smallest; a candidate that was not measured while others were could not run there,
-    and is passed over. When none was measured where it will run, `schemes` decides, best
-    first. By size: the smallest, then the highest fidelity.
+    By latency: the rules of the module. A candidate that was not measured while others were could
+    not run there, and is passed over. When none was measured where it will run, `schemes` decides,
+    best first. By size: the smallest, then the highest fidelity. By memory: the least, where
+    ranges that overlap are tied; without any measurement, size decides.
 
     Args:
         candidates: at least one.
@@ -149,35 +119,53 @@ def choose(
         schemes: the target profile's order of preference.
 
     Raises:
-        ValueError: no candidates, or latencies of different devices.
+        ValueError: no candidates, or figures of different devices.
     """
     if not candidates:
         raise ValueError("no candidates to choose from")
-    inside = [i for i, candidate in enumerate(candidates) if not candidate.outside]
+    inside = [i for i, candidate in enumerate(candidates) if candidate.is_inside]
     if not inside:
         return _choose_none(candidates)
     if objective is Objective.SIZE:
-        index = min(inside, key=lambda i: (candidates[i].num_bytes, *_rank(candidates[i])))
-        return Choice(
-            index=index,
-            reason=f"{candidates[index].name} is {_best('smallest', inside)}",
+        return _choose_by_size(candidates, inside)
+    if objective is Objective.MEMORY:
+        known = [i for i in inside if candidates[i].memory_bytes is not None]
+        _check_devices("memory", {candidates[i].memory_on for i in known})
+        return (
+            _choose_by_memory(candidates, known) if known else _choose_by_size(candidates, inside)
         )
     measured = [i for i in inside if candidates[i].median_ns is not None]
-    devices = {candidates[i].measured_on for i in measured}
-    if len(devices) > 1:
-        raise ValueError(f"latencies of different devices cannot be compared: {devices}")
+    _check_devices("latencies", {candidates[i].measured_on for i in measured})
     if not measured:
         return _choose_by_preference(candidates, inside, schemes)
     return _choose_by_latency(candidates, measured)
 
 
+def _check_devices(figures: str, devices: set[str | None]) -> None:
+    if len(devices) > 1:
+        raise ValueError(f"{figures} of different devices cannot be compared: {devices}")
+
+
 def _choose_by_latency(candidates: Sequence[Candidate], inside: Sequence[int]) -> Choice:
-    quickest = min(inside, key=lambda i: (candidates[i].median_ns, *_rank(candidates[i])))
-    tied = tuple(i for i in inside if _overlap(candidates[i], candidates[quickest]))
+    reference = next((i for i in inside if candidates[i].is_reference), None)
+    allowed = list(inside)
+    if reference is not None:
+        allowed = [
+            i for i in inside if i == reference or _is_below(candidates[i], candidates[reference])
+        ]
+    quickest = min(allowed, key=lambda i: (candidates[i].median_ns, *_rank(candidates[i])))
+    # Where the float model is the quickest that is allowed, what overlaps it lost the tie to it.
+    among = inside if quickest == reference else allowed
+    tied = tuple(i for i in among if _overlap(candidates[i], candidates[quickest]))
     index = min(tied, key=lambda i: _rank(candidates[i]))
     device = candidates[index].measured_on
     name = candidates[index].name
-    if len(tied) == 1:
+    if index == reference and len(inside) > 1:
+        others = [candidates[i].name for i in inside if i != reference]
+        which = others[0] if len(others) == 1 else f"none of {', '.join(sorted(others))}"
+        is_shown = "is not shown" if len(others) == 1 else "is shown"
+        reason = f"{which} {is_shown} to be quicker on {device} than {name}, which stays"
+    elif len(tied) == 1:
         reason = f"{name} is {_best('quickest', inside)} on {device}"
     else:
         names = ", ".join(sorted(candidates[i].name for i in tied))
@@ -186,6 +174,29 @@ def _choose_by_latency(candidates: Sequence[Candidate], inside: Sequence[int]) -
             "to the float model"
         )
     return Choice(index=index, reason=reason, measured_on=device, tied=tied)
+
+
+def _choose_by_size(candidates: Sequence[Candidate], inside: Sequence[int]) -> Choice:
+    index = min(inside, key=lambda i: (candidates[i].num_bytes, *_rank(candidates[i])))
+    return Choice(index=index, reason=f"{candidates[index].name} is {_best('smallest', inside)}")
+
+
+def _choose_by_memory(candidates: Sequence[Candidate], inside: Sequence[int]) -> Choice:
+    least = min(inside, key=lambda i: (candidates[i].memory_bytes, *_rank(candidates[i])))
+    bound = candidates[least].memory_ends
+    tied = tuple(i for i in inside if _share_a_point(candidates[i].memory_ends, bound))
+    index = min(tied, key=lambda i: _rank(candidates[i]))
+    name, device = candidates[index].name, candidates[index].memory_on
+    if len(tied) == 1:
+        words = _best("leanest", inside)
+        reason = f"{name} is {words}, by the memory an inference took on {device}"
+    else:
+        names = ", ".join(sorted(candidates[i].name for i in tied))
+        reason = (
+            f"no difference in memory is shown on {device} between {names}; {name} is nearest "
+            "to the float model"
+        )
+    return Choice(index=index, reason=reason, tied=tied)
 
 
 def _choose_by_preference(
@@ -218,20 +229,29 @@ def _choose_none(candidates: Sequence[Candidate]) -> Choice:
     )
 
 
-def _rank(candidate: Candidate) -> tuple[float, int, str]:
+def _rank(candidate: Candidate) -> tuple[bool, float, int, str]:
     """Order by fidelity, then size; the name makes ties the same in every order."""
-    return (-candidate.fidelity.sqnr_db, candidate.num_bytes, candidate.name)
+    return (
+        not candidate.is_reference,
+        -candidate.fidelity.sqnr_db,
+        candidate.num_bytes,
+        candidate.name,
+    )
 
 
 def _overlap(first: Candidate, second: Candidate) -> bool:
-    ours, theirs = first.interval_ns, second.interval_ns
-    if ours is None or theirs is None:
-        return False
-    return ours[0] <= theirs[1] and theirs[0] <= ours[1]
+    return _share_a_point(first.interval_ns, second.interval_ns)
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f" (95%: {interval[0]:.1f} to {interval[1]:.1f})"
+def _is_below(candidate: Candidate, reference: Candidate) -> bool:
+    ours, theirs = candidate.interval_ns, reference.interval_ns
+    return ours is not None and theirs is not None and ours[1] < theirs[0]
+
+
+def _share_a_point(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool:
+    return (
+        first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]
+    )
 
 
 def _best(word: str, inside: Sequence[int]) -> str:

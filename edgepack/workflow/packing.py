@@ -30,8 +30,9 @@ from edgepack.fidelity import Judgement
 from edgepack.importers import describe_left_out
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
-from edgepack.optimize.choose import Candidate, Choice, choose, judge
+from edgepack.optimize.choose import Candidate, Choice, choose
 from edgepack.optimize.eligibility import describe, find_refusal, fit_recipes
+from edgepack.optimize.floors import judge
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme

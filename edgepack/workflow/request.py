@@ -11,7 +11,8 @@ from edgepack.contract import ContractRequest
 from edgepack.data import ImagePreprocessing
 from edgepack.importers import ImportOptions, SourceInfo
 from edgepack.measure.validity import VerdictName
-from edgepack.optimize.choose import Choice, Floors, Objective
+from edgepack.optimize.choose import Choice, Objective
+from edgepack.optimize.floors import Floors
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant
 from edgepack.profile import TargetProfile
