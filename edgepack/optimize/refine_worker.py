@@ -29,6 +29,8 @@ from edgepack.optimize.walk import LayerChange, Samples, walk
 # a layer of many positions or many groups takes no longer than the others.
 _LEAST_ROWS: Final = 2048
 _ROWS_EACH_INPUT: Final = 6
+# Of TRANSPOSE_CONV, the first with a bias (tflite's op_version.cc); the others always had one.
+_BIASED_VERSION: Final = 3
 _WAITING_BYTES: Final = 24 * 2**20
 # Second moments of more inputs take too much memory: such layers are rounded to nearest.
 _MAXIMUM_INPUTS: Final = 4608
@@ -216,7 +218,11 @@ def add_biases(tree: Any) -> None:  # noqa: ANN401 - the generated classes are u
         if layer.bias is not None:
             continue
         operator = graph.operators[layer.position]
-        place = 3 if layer.op == "TRANSPOSE_CONV" else 2
+        place = 2
+        if layer.op == "TRANSPOSE_CONV":
+            place = 3
+            code = tree.operatorCodes[operator.opcodeIndex]
+            code.version = max(int(code.version), _BIASED_VERSION)
         inputs = [int(index) for index in operator.inputs][:place]
         matrix = weight_matrix(tree, layer)
         zeros = np.zeros(matrix.shape[0] * matrix.shape[1], np.float32)
