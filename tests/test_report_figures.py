@@ -7,24 +7,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from edgepack.report.figures import plot_comparison, plot_distribution, plot_launches
-from edgepack.report.tradeoff import Measure, plot_tradeoff
-from tests.fixtures.report import HOSTILE, benchmark, figures, launches, pack
+from tests.fixtures.report import benchmark, figures, launches
 
 
 def texts(svg: str) -> list[str]:
     root = ET.fromstring(svg)  # noqa: S314 - our own figure
     return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-RECIPES = {"float32", "float16", "dynamic_range", "int8", "int8+prune0.5"}
-
-
-def places_of(svg: str) -> list[tuple[str, tuple[float, float]]]:
-    root = ET.fromstring(svg)  # noqa: S314 - our own figure
-    return [
-        (each.text or "", (float(each.get("x", "")), float(each.get("y", ""))))
-        for each in root.iter("{http://www.w3.org/2000/svg}text")
-    ]
 
 
 def test_distribution_marks_quantiles_and_is_told_in_words() -> None:
@@ -96,32 +84,6 @@ def test_doubtful_launches_are_told() -> None:
 def test_nothing_to_plot_is_no_plot() -> None:
     assert plot_distribution(replace(benchmark(), latency=None, launches=())) is None
     assert plot_comparison([benchmark()]) is None
-    one = replace(pack(), variants=pack().variants[:1])
-    assert plot_tradeoff(one, measure=Measure.LATENCY) is None
-    untimed = replace(pack(), variants=tuple(replace(e, median_ns=None) for e in pack().variants))
-    assert plot_tradeoff(untimed, measure=Measure.LATENCY) is None
-
-
-def test_tradeoff_names_every_variant_and_the_floor() -> None:
-    plot = plot_tradeoff(pack(), measure=Measure.FIDELITY)
-    assert plot is not None
-    shown = texts(plot.svg)
-    assert set(shown) >= RECIPES
-    assert "floor 20 dB" in shown
-    assert plot.description.endswith("Chosen: int8.")
-
-
-def test_hostile_names_fall_back_to_the_row_number() -> None:
-    rows = list(pack().variants)
-    rows[3] = replace(rows[3], recipe=HOSTILE)
-    rows[1] = replace(rows[1], recipe="שלום")
-    rows[2] = replace(rows[2], recipe="$\\frac{")
-    hostile = replace(pack(), variants=tuple(rows), chosen=HOSTILE)
-    plot = plot_tradeoff(hostile, measure=Measure.LATENCY)
-    assert plot is not None
-    assert "row 2" in texts(plot.svg)
-    assert "$\\frac{" in texts(plot.svg)
-    assert "<script" not in plot.svg
 
 
 def test_measurements_of_unlike_speed_share_an_axis() -> None:
@@ -130,19 +92,6 @@ def test_measurements_of_unlike_speed_share_an_axis() -> None:
     assert plot is not None
     assert {"1. pi@kitchen", "2. zero"} <= set(texts(plot.svg))
     assert "int8 on zero: median 80" in plot.description
-
-
-def test_labels_lie_inside_the_picture_and_apart_from_the_floor() -> None:
-    near = tuple(
-        replace(row, num_bytes=34_000 + index, sqnr_db=20.0 + index / 10)
-        for index, row in enumerate(pack().variants[:5])
-    )
-    plot = plot_tradeoff(replace(pack(), variants=near), measure=Measure.FIDELITY)
-    assert plot is not None
-    places = {label: place for label, place in places_of(plot.svg) if label in RECIPES}
-    assert len(places) == 5
-    assert all(0 <= x <= 440 and 0 <= y <= 246 for x, y in places.values())
-    assert len({y for _, y in places.values()}) == 5
 
 
 def test_the_tail_beyond_the_axis_is_not_drawn() -> None:

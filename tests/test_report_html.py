@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from edgepack.report.summary import (
     Fact,
     PushSummary,
 )
-from tests.fixtures.report import HOSTILE, benchmark, deploy_report, pack
+from tests.fixtures.report import HOSTILE, benchmark, deploy_report, pack, search_pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +150,7 @@ REPORTS: dict[str, Callable[[], DeployReport]] = {
     "bare": lambda: DeployReport(title="m.tflite", benchmarks=(benchmark(recipe=None),)),
     "unknown": unknown_states,
     "pack only": lambda: DeployReport(title="p", pack=replace(pack(), measured_on=None)),
+    "search": lambda: DeployReport(title="s", pack=search_pack()),
     "empty": lambda: DeployReport(title="nothing"),
 }
 
@@ -211,6 +213,34 @@ def test_page_holds_what_was_found() -> None:
         "5.96e-08",
     ):
         assert part in text
+
+
+def test_of_many_candidates_the_best_come_first_and_all_are_there() -> None:
+    reader = read(page_of("search"))
+    text = " ".join(reader.text.split())
+    first, _, rest = text.partition("The other candidates, by the same numbers")
+    table = first.partition("compared with float on 72 samples")[2]
+    assert "1. int8-" in table
+    assert "float16" in table
+    assert "dynamic_range" not in table
+    assert "other candidates: " in table
+    assert "39. dynamic_range dynamic int8 5.08 MB 4.42 MB packed 16.8 dB worst 9.3 dB" in rest
+    assert "output 'logits': SQNR 16.8 dB is below 20 dB" in rest
+    assert "41. int8-tuned int8 — — — — skipped no kernel for it" in rest
+    numbers = [int(each) for each in re.findall(r" (\d+)\. (?:int8|float|weight|dyn|int16)", text)]
+    assert {*numbers} == {*range(1, 42)}
+
+
+def test_the_recipe_can_be_copied_from_the_page() -> None:
+    page = page_of("search")
+    shown = page[page.index("<pre>") + 5 : page.index("</pre>")]
+    assert unescape(shown) == search_pack().recipe_toml
+
+
+def test_the_chart_says_what_its_marks_mean() -> None:
+    text = " ".join(read(page_of("search")).text.split())
+    for words in ("Pareto front: no other", "outside the floors Numbers are those of the table"):
+        assert words in text
 
 
 def test_a_state_unknown_for_one_reason_says_it_once() -> None:
@@ -282,7 +312,7 @@ def test_browser_shows_it_without_requests_messages_or_overflow(
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["deploy", "several", "unknown"])
+@pytest.mark.parametrize("name", ["deploy", "several", "unknown", "search"])
 @pytest.mark.parametrize("width", [390, 768, 1100])
 def test_browser_cuts_no_table(browser: Browser, tmp_path: Path, name: str, width: int) -> None:
     path = tmp_path / "report.html"
@@ -306,7 +336,7 @@ def test_browser_names_each_value_of_a_stacked_row_on_a_phone(
         ".map(e => getComputedStyle(e, '::before').content)"
     )
     assert names == [
-        *('"Size"', '"Compressed"', '"SQNR"', '"Agreement"', '"Median latency"', '"Standing"'),
+        *('"Size"', '"SQNR"', '"Agreement"', '"Median latency"', '"Standing"'),
     ]
 
 
@@ -319,16 +349,16 @@ def test_browser_without_scripts_draws_plots_in_the_pages_colors(
     path.write_text(page_of("deploy"), encoding="utf-8")
     browser.open(path, dark=dark, scripts=False)
     assert browser.messages == []
-    find = "[...document.querySelectorAll('svg text')].find(e => e.textContent == 'int8')"
+    find = "[...document.querySelectorAll('svg text')].find(e => e.textContent == '1. int8')"
     ink = browser.evaluate(f"getComputedStyle({find}).fill")
     assert ink == ("rgb(233, 235, 238)" if dark else "rgb(22, 25, 29)")
     paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(18, 21, 25)" if dark else "rgb(255, 255, 255)")
     heights = browser.evaluate(
-        "[...document.querySelectorAll('svg')].map(e => e.getBoundingClientRect().height)"
+        "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().height)"
     )
     assert isinstance(heights, list)
-    assert len(heights) == 4
+    assert len(heights) == 6
     assert all(200 < height < 500 for height in heights)
     assert browser.screenshot().startswith(b"\x89PNG")
 

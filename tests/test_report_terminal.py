@@ -17,7 +17,15 @@ from edgepack.report.terminal import (
     render_report,
     render_text,
 )
-from tests.fixtures.report import HOSTILE, benchmark, deploy_report, figures, launches, pack
+from tests.fixtures.report import (
+    HOSTILE,
+    benchmark,
+    deploy_report,
+    figures,
+    launches,
+    pack,
+    search_pack,
+)
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
@@ -40,6 +48,27 @@ def test_variants_table_at_80_columns() -> None:
     assert re.search(r"^ int16x8( +—){5}  skipped$", text, re.MULTILINE)
     assert "int16x8: no kernel for int16 activations of op SOFTMAX in this runtime" in text
     assert "int8+prune0.5: SQNR of 'probabilities' is 11.8 dB, below the floor of 20 dB" in text
+
+
+def test_of_many_candidates_only_the_best_have_rows() -> None:
+    packed = search_pack()
+    text = " ".join(render_text(render_pack(packed), width=200).split())
+    assert f"{packed.chosen} 5.36 MB" in text
+    assert "float32 18.6 MB 16.2 MB exact" in text
+    assert "dynamic_range" not in text
+    assert "below 20 dB" not in text
+    assert re.search(
+        r"\d+ other candidates: \d+ inside the floors but better in nothing, \d+ outside the "
+        r"floors, 1 skipped \(the report and --json have them all\)",
+        text,
+    )
+    assert f"chosen: {packed.chosen_reason}" in text
+    assert "recipe: int8, equalized" in text
+
+
+def test_few_candidates_have_a_row_each() -> None:
+    text = render_text(render_pack(pack()))
+    assert "other candidate" not in text
 
 
 def test_long_reasons_wrap_below_themselves_without_spaces_at_the_ends() -> None:

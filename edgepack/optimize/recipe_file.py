@@ -1,6 +1,5 @@
 """Recipes as TOML files: what a user writes, and what reproduces a variant exactly."""
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,8 @@ from edgepack.profile import Scheme
 FIRST_LINE: Final = "# EdgePack recipe"
 """How a written recipe file begins, so that it can be told from a file of the user's own."""
 
+# The last character that four hex digits can spell.
+_LAST_OF_FOUR: Final = 0xFFFF
 # Models of ten thousand layers have names of a kilobyte at most.
 _MAXIMUM_BYTES: Final = 16 * 2**20
 
@@ -70,10 +71,16 @@ def _value(value: object) -> str:
 
 
 def _text(text: str) -> str:
-    """Write a basic string; TOML 1.0 escapes as JSON does, but for what lies beyond U+FFFF."""
-    escaped = json.dumps(text, ensure_ascii=False)
-    # JSON leaves DEL as it is; TOML wants it escaped.
-    return escaped.replace("\x7f", "\\u007F")
+    """Write a basic string of TOML 1.0; what would not show, or turn other text, is escaped."""
+    return '"' + "".join(map(_character, text)) + '"'
+
+
+def _character(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    if char.isprintable():
+        return char
+    return f"\\u{ord(char):04X}" if ord(char) <= _LAST_OF_FOUR else f"\\U{ord(char):08X}"
 
 
 def parse_recipe(text: str, *, name: str) -> Recipe:

@@ -13,6 +13,10 @@ _GAP: Final = 7.0
 _EDGE: Final = 8.0
 _LINE: Final = 1.5 * FONT_SIZE
 _TICK: Final = 3.5
+# Parts of an axis: beside its outermost values, and beyond a cut.
+_MARGIN: Final = 0.06
+_BEYOND: Final = 0.09
+_CLEAR: Final = 0.04
 # Two values nearer than this share of themselves are one, as far as an axis can show.
 _NARROWEST: Final = 1e-9
 
@@ -65,6 +69,99 @@ def log_axis(low: float, high: float, *, name: str) -> Axis:
     ]
     inside = tuple(tick for tick in ticks if low <= tick[0] <= high)
     return Axis(low=low, high=high, ticks=inside, name=name, logarithmic=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutAxis:
+    """An axis that is cut at an end, beyond which all that lies too far off stands on one line.
+
+    Attributes:
+        axis: with the room beyond the cuts.
+        low: where it is cut below, or the axis's low.
+        high: where it is cut above, or the axis's high.
+    """
+
+    axis: Axis
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        """Give where on the axis a value stands."""
+        if value > self.high:
+            return _between(self.high, self.axis.high, self.axis)
+        return _between(self.low, self.axis.low, self.axis) if value < self.low else value
+
+    def clip(self, value: float) -> float:
+        """Give the nearest value between the cuts."""
+        return min(max(value, self.low), self.high)
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The values at which the axis is cut."""
+        ends = ((self.low, self.axis.low), (self.high, self.axis.high))
+        return tuple(cut for cut, end in ends if cut != end)
+
+
+def cut_axis(
+    values: Sequence[float],
+    *,
+    name: str,
+    is_over: bool = False,
+    is_under: bool = False,
+    logarithmic: bool = False,
+    least: float | None = None,
+    most: float | None = None,
+) -> CutAxis:
+    """Make an axis over values with a margin, cut where others lie over or under them.
+
+    Args:
+        values: that are to be told apart; at least one, above 0 on a logarithmic axis.
+        name: what the axis counts.
+        is_over: whether there are more above, to stand beyond a cut.
+        is_under: whether there are more below.
+        logarithmic: whether equal ways are equal factors.
+        least: no axis reaches below it.
+        most: no tick stands above it.
+    """
+    low, high = min(values), max(values)
+    if logarithmic:
+        margin, beyond = (high / low) ** _MARGIN, (high / low) ** _BEYOND
+        low, high = low / margin, high * margin
+        top, bottom = high * beyond, low / beyond
+        ticks = log_axis(low, high, name=name).ticks
+    else:
+        margin = _MARGIN * (high - low) or 0.01 * abs(high) or 1.0
+        low, high = low - margin, high + margin
+        low = low if least is None else max(low, least)
+        beyond = _BEYOND * (high - low)
+        top, bottom = high + beyond, low - beyond
+        last = high if most is None else min(high, most)
+        ticks = round_ticks(low, last, num_ticks=_NUM_TICKS)
+    axis = Axis(
+        low=bottom if is_under else low,
+        high=top if is_over else high,
+        ticks=ticks,
+        name=name,
+        logarithmic=logarithmic,
+    )
+    # The cut's own mark needs the room of a tick beside it.
+    inner = [
+        tick
+        for tick in axis.ticks
+        if not (is_under and axis.share(tick[0]) < axis.share(low) + _CLEAR)
+        and not (is_over and axis.share(tick[0]) > axis.share(high) - _CLEAR)
+    ]
+    under = [(_between(axis.low, low, axis), f"< {_short(low)}")] if is_under else []
+    over = [(_between(high, axis.high, axis), f"> {_short(high)}")] if is_over else []
+    return CutAxis(axis=replace(axis, ticks=(*under, *inner, *over)), low=low, high=high)
+
+
+def _between(one: float, other: float, axis: Axis) -> float:
+    return math.sqrt(one * other) if axis.logarithmic else (one + other) / 2
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.1f}"  # noqa: PLR2004 - two digits
 
 
 def round_ticks(low: float, high: float, *, num_ticks: int) -> tuple[tuple[float, str], ...]:

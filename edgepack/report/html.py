@@ -28,18 +28,15 @@ from edgepack.report.markup import (
     row_head,
     row_number,
     section,
-    share_cell,
     table,
     text_of,
 )
 from edgepack.report.rows import (
-    Standing,
     figure_rows,
     launch_rows,
     parity_basis,
     parity_notes,
     parity_samples,
-    standing,
 )
 from edgepack.report.style import STYLE_SHEET
 from edgepack.report.summary import (
@@ -49,18 +46,16 @@ from edgepack.report.summary import (
     PackSummary,
     ParitySummary,
     PushSummary,
-    VariantRow,
 )
-from edgepack.report.tradeoff import Measure, plot_tradeoff
 from edgepack.report.units import (
     ABSENT,
     count,
     decibels,
     file_size,
     seconds,
-    share,
     small_number,
 )
+from edgepack.report.variants import variants_section
 
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -68,13 +63,6 @@ _POLICY: Final = (
 # A number and its unit stay on one line.
 _UNIT: Final = re.compile(r"(\d) (ns|µs|ms|s)\b")
 _KEPT: Final = r"\1&nbsp;\2"
-_BADGES: Final = {
-    Standing.CHOSEN: "good",
-    Standing.CHOSEN_OUTSIDE: "fault",
-    Standing.INSIDE: "",
-    Standing.OUTSIDE: "fault",
-    Standing.SKIPPED: "",
-}
 
 
 def render_page(report: DeployReport) -> str:
@@ -84,7 +72,7 @@ def render_page(report: DeployReport) -> str:
     if len(report.benchmarks) > 1:
         sections.append(_comparison(report.benchmarks))
     if report.pack is not None:
-        sections.append(_pack(report.pack))
+        sections.append(variants_section(report.pack))
     sections += [
         _benchmark(each, with_reasons=len(report.benchmarks) > 1) for each in report.benchmarks
     ]
@@ -144,87 +132,6 @@ def _verdict(benchmark: BenchmarkSummary) -> str:
     badge = f'<span class="badge {level}">{escape(verdict)}</span>'
     meaning = VERDICT_MEANINGS.get(verdict)
     return badge + (f' <span class="lead">{escape(meaning)}</span>' if meaning else "")
-
-
-def _pack(pack: PackSummary) -> str:
-    with_latency = any(row.median_ns is not None for row in pack.variants)
-    with_accuracy = any(row.accuracy is not None for row in pack.variants)
-    with_agreement = any(row.top1_agreement is not None for row in pack.variants)
-    columns = [("Recipe", False), ("Size", True), ("Compressed", True), ("SQNR", True)]
-    columns += [("Agreement", True)] * with_agreement + [("Accuracy", True)] * with_accuracy
-    columns += [("Median latency", True)] * with_latency + [("Standing", False)]
-    rows = [
-        _variant(
-            row,
-            pack,
-            with_agreement=with_agreement,
-            with_accuracy=with_accuracy,
-            with_latency=with_latency,
-        )
-        for row in pack.variants
-    ]
-    about = plain(pack.target_description or pack.target)
-    caption = f"Variants of {plain(pack.model, longest=120)} for {about}"
-    if pack.num_samples is not None:
-        caption += f", compared with float on {count(pack.num_samples, 'sample')}"
-    if with_latency and pack.latency_on is not None:
-        caption += f", timed on {device_name(pack.latency_on)}"
-    reason = f"Chosen: {plain(pack.chosen_reason)}."
-    parts = [f'<p class="lead">{escape(reason)}{_floors(pack)}</p>']
-    parts.append(
-        plots(
-            plot_tradeoff(pack, measure=Measure.LATENCY),
-            plot_tradeoff(pack, measure=Measure.FIDELITY),
-        )
-    )
-    parts.append(table(caption, columns, rows))
-    if pack.bundle is not None:
-        size = f", {file_size(pack.bundle_bytes)}" if pack.bundle_bytes is not None else ""
-        parts.append(f"<p>Bundle <code>{text_of(pack.bundle)}</code>{escape(size)}</p>")
-    return section("Variants", *parts)
-
-
-def _floors(pack: PackSummary) -> str:
-    floors = []
-    if pack.min_sqnr_db is not None:
-        floors.append(f"SQNR of at least {pack.min_sqnr_db:g} dB")
-    if pack.min_agreement is not None:
-        floors.append(f"at least {share(pack.min_agreement)} agreement with float")
-    if pack.max_drop_points is not None:
-        floors.append(f"at most {pack.max_drop_points:g} percentage points of accuracy lost")
-    if not floors:
-        return ""
-    return f" The floors: {escape(', '.join(floors))}; the objective: {text_of(pack.objective)}."
-
-
-def _variant(
-    row: VariantRow,
-    pack: PackSummary,
-    *,
-    with_agreement: bool,
-    with_accuracy: bool,
-    with_latency: bool,
-) -> str:
-    state = standing(row, chosen=pack.chosen)
-    cells = [
-        row_head(row.recipe, longest=64),
-        cell(file_size(row.num_bytes) if row.num_bytes is not None else ABSENT),
-        cell(file_size(row.compressed_bytes) if row.compressed_bytes is not None else ABSENT),
-        cell(decibels(row.sqnr_db) if row.sqnr_db is not None else ABSENT),
-    ]
-    if with_agreement:
-        cells.append(share_cell(row.top1_agreement, row.top1_agreement_ci95))
-    if with_accuracy:
-        cells.append(share_cell(row.accuracy, row.accuracy_ci95))
-    if with_latency:
-        cells.append(latency_cell(row.median_ns, row.median_ci95_ns))
-    notes = [row.skipped_reason] if row.skipped_reason is not None else list(row.reasons)
-    if row.zero_share is not None:
-        notes.append(f"{share(row.zero_share)} of the weights are zero")
-    badge = f'<span class="badge {_BADGES[state]}">{escape(state.value)}</span>'
-    cells.append(f'<td class="text">{badge}</td>')
-    kind = {Standing.SKIPPED: "skipped", Standing.CHOSEN: "chosen"}.get(state, "")
-    return noted_row(cells, notes, kind=kind)
 
 
 def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
+from edgepack.optimize.recipe import describe_recipe
+from edgepack.optimize.recipe_file import recipe_to_toml
 from edgepack.report.contract import attempt_facts, contract_facts
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
     from edgepack.measure.stats import LatencySummary
-    from edgepack.optimize.choose import Choice, Floors
+    from edgepack.optimize.choose import Choice
+    from edgepack.optimize.floors import Floors
     from edgepack.optimize.variant import Variant
 
 # What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
@@ -258,11 +261,14 @@ def summarize_variant(
 ) -> VariantRow:
     """Give a built variant's row; `reasons` say why it is outside the floors, if it is."""
     fidelity, pruned = variant.fidelity, variant.prune_facts
+    channels = [each.worst_channel_sqnr_db for each in fidelity.outputs]
     return VariantRow(
         recipe=variant.recipe.name,
+        passes=describe_recipe(variant.recipe),
         num_bytes=variant.model.num_bytes,
         compressed_bytes=variant.compressed_bytes,
         sqnr_db=fidelity.sqnr_db,
+        worst_channel_sqnr_db=min((each for each in channels if each is not None), default=None),
         top1_agreement=fidelity.top1_agreement,
         top1_agreement_ci95=fidelity.top1_agreement_ci95,
         accuracy=fidelity.accuracy,
@@ -324,4 +330,5 @@ def summarize_pack(
         parity=summarize_parity(manifest.parity) if manifest.parity is not None else None,
         provenance=(*contract_facts(manifest), *bundle_provenance(manifest)),
         warnings=warnings,
+        recipe_toml=recipe_to_toml(manifest.recipe),
     )

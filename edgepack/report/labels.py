@@ -17,6 +17,11 @@ def plain(text: str, *, longest: int = _LONGEST) -> str:
     return shorten(" ".join(shown.split()), longest)
 
 
+def visible(text: str) -> str:
+    """Give a text of several lines without control and direction characters."""
+    return "\n".join("".join(map(_visible, line)) for line in text.split("\n"))
+
+
 def _visible(char: str) -> str:
     category = unicodedata.category(char)
     if char.isspace():

@@ -68,9 +68,10 @@ def cell(text: str, interval: str = "", *, number: bool = True) -> str:
     return f'<td class="{"number" if number else "text"}">{escape(text)}{below}</td>'
 
 
-def row_head(text: str, *, longest: int = 120) -> str:
-    """Write the cell that names a row; the name comes from outside."""
-    return f'<th scope="row">{text_of(text, longest=longest)}</th>'
+def row_head(text: str, *, longest: int = 120, below: str = "") -> str:
+    """Write the cell that names a row, and more of it below; both come from outside."""
+    more = f'<span class="interval">{text_of(below)}</span>' if below else ""
+    return f'<th scope="row">{text_of(text, longest=longest)}{more}</th>'
 
 
 def row_number(number: str) -> str:
@@ -92,6 +93,12 @@ def plots(*plots: Plot | None) -> str:
         )
         + "</div>"
     )
+
+
+def legend(marks: Sequence[tuple[str, str]], ending: str) -> str:
+    """Write what the marks of figures mean: each an SVG element and its words."""
+    items = "".join(f"<li>{svg} {escape(words)}</li>" for svg, words in marks)
+    return f'<ul class="legend">{items}<li>{escape(ending)}</li></ul>'
 
 
 def noted_row(cells: Sequence[str], notes: Sequence[str], *, kind: str = "") -> str:

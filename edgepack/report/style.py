@@ -78,6 +78,7 @@ th, td { padding: .5rem .75rem; border-bottom: 1px solid var(--rule); text-align
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--muted); font-size: .8125rem; font-weight: 500; vertical-align: bottom; }
+tbody th .interval { font-weight: 400; }
 tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8rem; }
 tbody th.ordinal { min-width: 3rem; }
 td.text { overflow-wrap: anywhere; min-width: 9rem; }
@@ -104,6 +105,13 @@ tr.notes > td { padding-top: 0; overflow-wrap: anywhere; }
 figure { margin: 0; min-width: 0; }
 figure svg { display: block; width: 100%; max-width: 32rem; height: auto; }
 figcaption { margin-top: .35rem; color: var(--muted); font-size: .8125rem; line-height: 1.45; }
+.legend { margin: -.25rem 0 1.5rem; padding: 0; list-style: none; color: var(--muted);
+  font-size: .8125rem; line-height: 1.45; }
+.legend li { display: inline-block; margin-right: 1.25rem; }
+.legend svg { width: 24px; height: 20px; vertical-align: -5px; }
+pre { overflow-x: auto; padding: .75rem 1rem; border-radius: .5rem; background: var(--panel);
+  font: .8125rem/1.5 ui-monospace, "SF Mono", "Cascadia Mono", Menlo, monospace;
+  white-space: pre-wrap; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 0 2.5rem; }
 .columns > * { min-width: 0; }

@@ -19,9 +19,11 @@ class VariantRow:
 
     Attributes:
         recipe: name of the recipe.
+        passes: what it does, in words.
         num_bytes: size of the model; None when it was not built.
         compressed_bytes: its size inside the bundle.
         sqnr_db: worst output's signal to quantization noise against float.
+        worst_channel_sqnr_db: least SQNR of one channel of any output; None without channels.
         top1_agreement: share of samples whose first class is the float model's.
         accuracy: share of samples whose first class is the label.
         median_ns: median latency where `PackSummary.latency_on` says.
@@ -32,9 +34,11 @@ class VariantRow:
     """
 
     recipe: str
+    passes: str = ""
     num_bytes: int | None = None
     compressed_bytes: int | None = None
     sqnr_db: float | None = None
+    worst_channel_sqnr_db: float | None = None
     top1_agreement: float | None = None
     top1_agreement_ci95: tuple[float, float] | None = None
     accuracy: float | None = None
@@ -97,6 +101,7 @@ class PackSummary:
         reference_accuracy: accuracy of the float model on the same samples.
         num_samples: evaluation samples behind the fidelity figures.
         warnings: what the user must know of this pack.
+        recipe_toml: the chosen recipe as the file that reproduces it.
     """
 
     model: str
@@ -118,6 +123,7 @@ class PackSummary:
     parity: ParitySummary | None = None
     provenance: tuple[Fact, ...] = ()
     warnings: tuple[str, ...] = ()
+    recipe_toml: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,11 +53,11 @@ class Plot:
     description: str
 
 
-def picture(parts: Iterable[str], *, height: float) -> str:
-    """Write an SVG element of the common width, as wide as the page lets it be."""
+def picture(parts: Iterable[str], *, height: float, width: float = WIDTH) -> str:
+    """Write an SVG element, as wide as the page lets it be."""
     # The page names the figure; a screen reader need not walk through its parts.
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(WIDTH)} {_n(height)}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '
         f'aria-hidden="true" focusable="false" style="font-size:{_n(FONT_SIZE)}px">'
         f"{''.join(parts)}</svg>"
     )
@@ -135,6 +135,12 @@ def diamond(center: Point, *, radius: float, color: str) -> str:
     x, y = center
     corners = ((x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y))
     return f'<path d="{_path(corners)}Z" style="fill:{color}"/>'
+
+
+def titled(parts: Iterable[str], title: str) -> str:
+    """Write a group with a title, which a browser shows where the pointer rests on it."""
+    # Hollow marks answer to the pointer too.
+    return f'<g style="pointer-events:all"><title>{escape(title)}</title>{"".join(parts)}</g>'
 
 
 def text(at: Point, content: str, *, color: str = INK, anchor: Anchor = "start") -> str:

@@ -10,7 +10,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from edgepack.report.headline import Headline, Level, device_title, model_title, write_headline
+from edgepack.report.candidates import Place, rank_candidates, tell_others
+from edgepack.report.headline import (
+    Headline,
+    Level,
+    chosen_row,
+    device_title,
+    model_title,
+    write_headline,
+)
 from edgepack.report.labels import device_name, plain
 from edgepack.report.rows import (
     Standing,
@@ -52,6 +60,7 @@ _STANDING_STYLES: Final = {
     Standing.SKIPPED: "dim",
 }
 _NUM_MEDIANS: Final = 20
+_MANY_VARIANTS: Final = 8
 
 PIPED_WIDTH: Final = 100
 """Columns of text that goes to no terminal: what a log or a terminal of today shows in a line."""
@@ -90,7 +99,10 @@ def render_headline(headline: Headline) -> tuple[RenderableType, ...]:
 
 
 def render_pack(pack: PackSummary) -> RenderableType:
-    """Give the variants as a table, then why which was chosen, then parity."""
+    """Give the variants as a table, then why which was chosen, then parity.
+
+    Of many, only the Pareto front and the chosen one have rows; the others are counted.
+    """
     heading = f"Variants of {plain(pack.model, longest=80)} for {plain(pack.target, longest=64)}"
     with_latency = any(row.median_ns is not None for row in pack.variants)
     with_accuracy = any(row.accuracy is not None for row in pack.variants)
@@ -102,18 +114,24 @@ def render_pack(pack: PackSummary) -> RenderableType:
     if with_latency:
         table.add_column("median", justify="right", no_wrap=True)
     table.add_column("", overflow="fold", min_width=7)
-    for row in pack.variants:
+    rows, others = _shown(pack)
+    for row in rows:
         table.add_row(
             *_variant_cells(row, pack, with_latency=with_latency, with_accuracy=with_accuracy)
         )
     parts: list[RenderableType] = [_heading(heading), table]
     notes = [
         f"{plain(row.recipe, longest=64)}: {plain(reason)}"
-        for row in pack.variants
+        for row in rows
         for reason in ((row.skipped_reason,) if row.skipped_reason else row.reasons)
     ]
     parts += [_indented(note) for note in notes]
+    if others:
+        parts.append(_indented(f"{others} (the report and --json have them all)"))
     parts.append(_indented(f"chosen: {plain(pack.chosen_reason)}"))
+    best = chosen_row(pack)
+    if best is not None and best.passes not in {"", best.recipe}:
+        parts.append(_indented(f"recipe: {plain(best.passes, longest=200)}"))
     if with_latency and pack.latency_on is not None:
         parts.append(_indented(f"latency measured on {device_name(pack.latency_on)}"))
     if pack.bundle is not None:
@@ -122,6 +140,15 @@ def render_pack(pack: PackSummary) -> RenderableType:
     if pack.parity is not None:
         parts.append(render_parity(pack.parity))
     return Group(*parts)
+
+
+def _shown(pack: PackSummary) -> tuple[Sequence[VariantRow], str]:
+    """Give the rows that are shown, and how many others there are in words."""
+    if len(pack.variants) <= _MANY_VARIANTS:
+        return pack.variants, ""
+    ranked = rank_candidates(pack)
+    best = [each.row for each in ranked if each.place in {Place.CHOSEN, Place.FRONT}]
+    return (best, tell_others(ranked)) if best else (pack.variants, "")
 
 
 def _variant_cells(
