@@ -23,8 +23,9 @@ from edgepack.importers import ImportOptions, check_parity, import_model, model_
 from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import LatencySummary, summarize
+from edgepack.optimize.evaluation import make_evaluation
 from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.variant import Variant, build_variant, make_evaluation
+from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -7,11 +7,10 @@ import pytest
 from edgepack.cache import Cache
 from edgepack.errors import OptimizeError
 from edgepack.optimize import variant as variant_module
+from edgepack.optimize.evaluation import digest_feeds, make_evaluation
 from edgepack.optimize.recipe import InterfaceType, Pruning, Recipe, stock_recipe
 from edgepack.optimize.variant import (
     build_variant,
-    digest_feeds,
-    make_evaluation,
     parse_variant,
     variant_to_json,
 )

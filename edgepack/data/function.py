@@ -1,14 +1,6 @@
-"""Samples from the user's own Python: `module:function`, yielding one dict a sample.
+"""Samples from the user's own Python: `module:function`, yielding one dict a sample."""
 
-This runs the user's code in this process, with the current directory first on the import
-path, just as `python -m module` would; it is never taken from a model, bundle or device.
-"""
-
-import contextlib
-import importlib
 import itertools
-import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgepack._fields import join_faults
 from edgepack.data.arrays import MAXIMUM_BYTES
+from edgepack.data.own_code import find_function, own_code
 from edgepack.errors import DataError
 
 MAXIMUM_SAMPLES: Final = 10_000
@@ -26,21 +19,17 @@ MAXIMUM_SAMPLES: Final = 10_000
 def read_function(source: str) -> Mapping[str, NDArray[Any]]:
     """Call a function and stack what it yields: each item a dict of one sample's arrays.
 
-    Printing inside the function goes to standard error, as standard output is for results.
-
     Raises:
         DataError: no such module or function, an exception inside it, items that are no
             dicts of arrays, unlike keys or shapes, or more than 10,000 samples or 4 GiB.
     """
-    module_name, _, function_name = source.partition(":")
-    with _import_path(), contextlib.redirect_stdout(sys.stderr):
-        try:
-            function = getattr(importlib.import_module(module_name), function_name)
-            items = list(itertools.islice(_bounded(source, function()), MAXIMUM_SAMPLES + 1))
-        except DataError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            raise _user_fault(source, error) from error
+    with own_code(
+        source,
+        remedy="Mend the function; it is imported from the current directory and called without "
+        "arguments.",
+    ):
+        function = find_function(source, Path.cwd())
+        items = list(itertools.islice(_bounded(source, function()), MAXIMUM_SAMPLES + 1))
     if len(items) > MAXIMUM_SAMPLES:
         raise DataError(
             f"{source}: expected at most {MAXIMUM_SAMPLES} samples, but it goes on yielding",
@@ -52,16 +41,6 @@ def read_function(source: str) -> Mapping[str, NDArray[Any]]:
             remedy="Check what the function iterates over.",
         )
     return _stack(source, items)
-
-
-@contextlib.contextmanager
-def _import_path() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _bounded(source: str, items: Any) -> Iterator[dict[str, NDArray[Any]]]:  # noqa: ANN401 - whatever the user returns
@@ -82,17 +61,6 @@ def _bounded(source: str, items: Any) -> Iterator[dict[str, NDArray[Any]]]:  # n
                 remedy="End the function after some hundred samples, as with itertools.islice.",
             )
         yield arrays
-
-
-def _user_fault(source: str, error: Exception) -> DataError:
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if not frame.filename.startswith(("<", __file__))]
-    where = f" ({inside[-1].filename}, line {inside[-1].lineno})" if inside else ""
-    return DataError(
-        f"{source}: calling it failed: {type(error).__name__}: {error}{where}",
-        remedy="Mend the function; it is imported from the current directory and called without "
-        "arguments.",
-    )
 
 
 def _stack(source: str, items: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

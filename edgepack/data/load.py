@@ -1,11 +1,10 @@
 """Where samples come from: a file, a folder of images, or the user's own function."""
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from numpy.typing import NDArray
+from typing import Final
 
 from edgepack.data.arrays import read_labels, read_npy, read_npz
 from edgepack.data.function import read_function
@@ -24,6 +23,7 @@ def load_samples(
     images: ImagePreprocessing | None = None,
     labels: Path | None = None,
     class_names: Sequence[str] = (),
+    are_classes: bool = True,
 ) -> Samples:
     """Load samples and check them against the source model's inputs.
 
@@ -35,23 +35,33 @@ def load_samples(
         images: how images are preprocessed; the defaults when None.
         labels: file of class ids; an array `labels` of the data or class subfolders else.
         class_names: names of the classes in the model's order, for class subfolders.
+        are_classes: whether labels are class ids; of others only the count is checked.
 
     Raises:
         UsageError: there is no such file.
         DataError: unreadable, or not fitting; all faults are listed.
     """
     ids = None if labels is None else read_labels(labels)
+    check = functools.partial(check_samples, inputs=inputs, are_classes=are_classes)
     path = Path(source)
     if path.is_dir():
-        return _load_images(path, inputs, images, ids, class_names)
+        _require_single(source, inputs, "a folder of images feeds one; write an .npz")
+        array, found = read_images(
+            path,
+            spec=inputs[0],
+            preprocessing=images or ImagePreprocessing(),
+            class_names=class_names,
+        )
+        given = {inputs[0].name: array}
+        return check(given, labels=found if ids is None else ids, source=source)
     if path.suffix == ".npz" and path.exists():
-        return check_samples(read_npz(path), inputs=inputs, labels=ids, source=source)
+        return check(read_npz(path), labels=ids, source=source)
     if path.suffix == ".npy" and path.exists():
         _require_single(source, inputs, "an .npy holds one array; write an .npz")
         given = {inputs[0].name: read_npy(path)}
-        return check_samples(given, inputs=inputs, labels=ids, source=source)
+        return check(given, labels=ids, source=source)
     if not path.exists() and _FUNCTION.fullmatch(source):
-        return check_samples(read_function(source), inputs=inputs, labels=ids, source=source)
+        return check(read_function(source), labels=ids, source=source)
     came = "there is no such file" if not path.exists() else f"got a file {path.suffix!r}"
     # A path that leads nowhere is a mistake of the command line, as of any other path option.
     kind = DataError if path.exists() else UsageError
@@ -59,28 +69,6 @@ def load_samples(
         f"data {source!r}: expected an .npz, an .npy, a folder of images or module:function, but "
         f"{came}",
         remedy="Check the path; numpy.savez(path, input_name=array) writes a fitting file.",
-    )
-
-
-def _load_images(
-    path: Path,
-    inputs: tuple[TensorSpec, ...],
-    images: ImagePreprocessing | None,
-    ids: NDArray[Any] | None,
-    class_names: Sequence[str],
-) -> Samples:
-    _require_single(str(path), inputs, "a folder of images feeds one; write an .npz")
-    array, found = read_images(
-        path,
-        spec=inputs[0],
-        preprocessing=images or ImagePreprocessing(),
-        class_names=class_names,
-    )
-    return check_samples(
-        {inputs[0].name: array},
-        inputs=inputs,
-        labels=found if ids is None else ids,
-        source=str(path),
     )
 
 

@@ -25,19 +25,20 @@ class Samples:
     Attributes:
         arrays: name and array of each input, in the model's order; an array's shape is
             (num_samples, *spec.shape), so a batch axis of 1 stays.
-        labels: (num_samples,) int64 class ids, or None.
+        labels: (num_samples,) int64 class ids, or whatever a metric of the user's judges by,
+            (num_samples, ...); or None.
         digest: sha256 hex digest over names, element types, shapes, values and labels.
         num_samples: how many there are, at least one.
     """
 
     arrays: tuple[tuple[str, NDArray[Any]], ...]
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     digest: str
     num_samples: int
 
 
 def make_samples(
-    arrays: Sequence[tuple[str, NDArray[Any]]], *, labels: NDArray[np.int64] | None = None
+    arrays: Sequence[tuple[str, NDArray[Any]]], *, labels: NDArray[Any] | None = None
 ) -> Samples:
     """Make samples of arrays that were checked before, and digest their content."""
     digest = hashlib.sha256()
@@ -93,6 +94,7 @@ def check_samples(
     inputs: tuple[TensorSpec, ...],
     labels: NDArray[Any] | None,
     source: str,
+    are_classes: bool = True,
 ) -> Samples:
     """Bring arrays to a model's inputs: names, counts, shapes, element types, finite values.
 
@@ -101,6 +103,7 @@ def check_samples(
         inputs: the source model's inputs.
         labels: class ids from elsewhere.
         source: what the arrays came from, for messages.
+        are_classes: whether labels are class ids; of others only the count is checked.
 
     Raises:
         DataError: something does not fit; all faults are listed.
@@ -119,7 +122,8 @@ def check_samples(
         faults.append(f"expected as many samples of every input, but got {listed}")
     elif 0 in counts.values():
         faults.append("expected at least one sample, but got none")
-    ids = _fit_labels(labels, next(iter(counts.values()), None), faults)
+    count = next(iter(counts.values()), None)
+    ids = (_fit_labels if are_classes else _count_labels)(labels, count, faults)
     if faults:
         raise DataError(
             join_faults(source, faults),
@@ -225,6 +229,14 @@ def _leaves_range(array: NDArray[Any], cast: NDArray[Any]) -> bool:
 def _wraps(array: NDArray[Any], cast: NDArray[Any]) -> bool:
     # -1 as uint8 is 255 and back again -1: equal after the round trip, yet another number.
     return bool(np.any((array < 0) != (cast < 0)))
+
+
+def _count_labels(
+    labels: NDArray[Any] | None, count: int | None, faults: list[str]
+) -> NDArray[Any] | None:
+    if labels is not None and count is not None and labels.shape[:1] != (count,):
+        faults.append(f"labels: expected shape ({count}, ...), but got {labels.shape}")
+    return labels
 
 
 def _fit_labels(

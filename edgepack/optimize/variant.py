@@ -1,15 +1,11 @@
 """Variants: a recipe carried out on a model, with what it cost and how near it stayed."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from edgepack import (
     child,
@@ -24,22 +20,33 @@ from edgepack import model as model_module
 from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.errors import CacheError, ModelError, OptimizeError
-from edgepack.evaluate import (
-    Answers,
-    Feeds,
-    RunModel,
-    dequantize_array,
-    quantize_array,
-    run_model,
-)
-from edgepack.fidelity import Fidelity, agreement, compare, compare_outputs, read_fidelity, record
+from edgepack.evaluate import Answers, Feeds
+from edgepack.fidelity import Fidelity, agreement, compare, read_fidelity, record
 from edgepack.fidelity import to_json as fidelity_to_json
-from edgepack.model import Model, TensorSpec, read_model
-from edgepack.optimize import eligibility, quantize_worker, restore
+from edgepack.model import Model, read_model
+from edgepack.optimize import (
+    collapse,
+    composition,
+    eligibility,
+    findings,
+    quantize_worker,
+    restore,
+)
+from edgepack.optimize import evaluation as evaluation_module
 from edgepack.optimize import prune as prune_module
 from edgepack.optimize import quantize as quantize_module
 from edgepack.optimize import recipe as recipe_module
+from edgepack.optimize.collapse import find_collapse
+from edgepack.optimize.composition import check_composition
 from edgepack.optimize.eligibility import check_eligible
+from edgepack.optimize.evaluation import (
+    EvaluationSet,
+    answer_candidate,
+    compare_answers,
+    digest_feeds,
+    with_task,
+)
+from edgepack.optimize.findings import Finding, findings_to_json, read_findings
 from edgepack.optimize.prune import (
     PruneFacts,
     compressed_size,
@@ -60,23 +67,6 @@ _MODEL_NAME: Final = "model.tflite"
 _FACTS_NAME: Final = "facts.json"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class EvaluationSet:
-    """What variants of one model are compared on.
-
-    Attributes:
-        feeds: inputs of the float model, one tuple a sample.
-        reference: the float model's outputs on them.
-        labels: (num_samples,) class ids, or None.
-        digest: of the feeds and labels.
-    """
-
-    feeds: Feeds
-    reference: Answers
-    labels: NDArray[np.int64] | None
-    digest: str
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
     """A recipe carried out.
@@ -88,6 +78,7 @@ class Variant:
         compressed_bytes: size of the flatbuffer under zlib level 9.
         float_ops: kinds of op left in float as the quantizer failed at them.
         prune_facts: what pruning did; None when the recipe prunes nothing.
+        findings: what is wrong or doubtful about it.
     """
 
     recipe: Recipe
@@ -96,45 +87,7 @@ class Variant:
     compressed_bytes: int
     float_ops: tuple[str, ...] = ()
     prune_facts: PruneFacts | None = None
-
-
-def make_evaluation(
-    model: Model,
-    feeds: Feeds,
-    *,
-    labels: NDArray[np.int64] | None = None,
-    run: RunModel = run_model,
-) -> EvaluationSet:
-    """Run the float model on feeds and keep its outputs as the reference.
-
-    Args:
-        model: the float model.
-        feeds: its inputs, one tuple a sample.
-        labels: (num_samples,) class ids.
-        run: how the model is run.
-
-    Raises:
-        DataError: feeds that do not fit.
-        ModelError: the model cannot be run.
-    """
-    return EvaluationSet(
-        feeds=feeds,
-        reference=run(model, feeds),
-        labels=labels,
-        digest=digest_feeds(feeds, labels=labels),
-    )
-
-
-def digest_feeds(feeds: Feeds, *, labels: NDArray[np.int64] | None = None) -> str:
-    """Give the hex digest of feeds and labels: element types, shapes and values, in order."""
-    digest = hashlib.sha256(f"{len(feeds)}".encode())
-    for array in (
-        *(array for feed in feeds for array in feed),
-        *(() if labels is None else (labels,)),
-    ):
-        digest.update(repr((str(array.dtype), array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    findings: tuple[Finding, ...] = ()
 
 
 def build_variant(
@@ -162,13 +115,16 @@ def build_variant(
         RecipeError: a static scheme without calibration data.
         OptimizeError: the recipe cannot be carried out on this model, or its result cannot
             run on this machine; says which op.
-        DataError: labels that do not fit the outputs.
+        DataError: labels that do not fit the outputs, or a metric of the user's that fails.
         CacheError: the result cannot be kept.
     """
     key = _key(model, recipe, calibration, evaluation)
     folder = cache.load(key)
     if folder is not None:
-        return _read_entry(folder)
+        variant = _read_entry(folder)
+        if evaluation.task is None:
+            return variant
+        return _with_task(variant, evaluation, answer_candidate(variant.model, recipe, evaluation))
     check_eligible(model.traits, recipe)
     base = model
     if model.is_quantized and recipe.scheme is not Scheme.AS_IS:
@@ -176,10 +132,11 @@ def build_variant(
         _prove_restored(base, recipe, evaluation)
     pruned, facts = prune(base, recipe.pruning.share) if recipe.pruning.share else (base, None)
     candidate, float_ops = quantize(pruned, recipe, calibration)
+    answers = answer_candidate(candidate, recipe, evaluation)
     variant = Variant(
         recipe=recipe,
         model=candidate,
-        fidelity=evaluate_candidate(candidate, recipe, evaluation),
+        fidelity=compare_answers(answers, candidate, evaluation),
         # Compressing takes seconds for a large model, and pruning has done it already.
         compressed_bytes=(
             facts.compressed_bytes_after
@@ -188,45 +145,33 @@ def build_variant(
         ),
         float_ops=float_ops,
         prune_facts=facts,
+        findings=(
+            *find_collapse(
+                evaluation.reference,
+                answers,
+                names=tuple(spec.name for spec in candidate.signature.outputs),
+            ),
+            *check_composition(candidate, model, recipe),
+        ),
     )
     record = json.dumps(variant_to_json(variant), sort_keys=True)
     cache.store(key, {_MODEL_NAME: candidate.data, _FACTS_NAME: record.encode()})
-    return variant
+    return _with_task(variant, evaluation, answers)
+
+
+def _with_task(variant: Variant, evaluation: EvaluationSet, answers: Answers) -> Variant:
+    return replace(variant, fidelity=with_task(variant.fidelity, answers, evaluation))
 
 
 def _prove_restored(base: Model, recipe: Recipe, evaluation: EvaluationSet) -> None:
     """Refuse a model made float32 again that does not answer as the one with float16 weights."""
-    proof = evaluate_candidate(base, recipe, evaluation)
+    proof = compare_answers(answer_candidate(base, recipe, evaluation), base, evaluation)
     if proof.sqnr_db < _RESTORED_FLOOR_DB:
         raise OptimizeError(
             f"recipe {recipe.name!r}: expected the answers of the float16 weights from the same "
             f"weights in float32, but they are {proof.sqnr_db:.1f} dB apart",
             remedy="Give the float32 model it was made from, or pack it with --recipe as_is.",
         )
-
-
-def evaluate_candidate(candidate: Model, recipe: Recipe, evaluation: EvaluationSet) -> Fidelity:
-    """Run a candidate on the evaluation set and compare it with the float reference.
-
-    Raises:
-        OptimizeError: it cannot run on this machine.
-        DataError: labels that do not fit the outputs.
-    """
-    inputs, outputs = candidate.signature.inputs, candidate.signature.outputs
-    feeds = [_convert(quantize_array, feed, inputs) for feed in evaluation.feeds]
-    try:
-        results = run_model(candidate, feeds)
-    except ModelError as error:
-        raise OptimizeError(
-            f"recipe {recipe.name!r}: its result cannot run on this machine: {error.message}",
-            remedy="Choose another recipe.",
-        ) from error
-    return compare_outputs(
-        evaluation.reference,
-        [_convert(dequantize_array, result, outputs) for result in results],
-        names=tuple(spec.name for spec in outputs),
-        labels=evaluation.labels,
-    )
 
 
 def variant_to_json(variant: Variant) -> dict[str, object]:
@@ -240,6 +185,7 @@ def variant_to_json(variant: Variant) -> dict[str, object]:
         "fidelity": fidelity_to_json(variant.fidelity),
         "float_ops": list(variant.float_ops),
         "prune_facts": None if facts is None else prune_facts_to_json(facts),
+        "findings": findings_to_json(variant.findings),
     }
 
 
@@ -261,6 +207,7 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
             if fields.raw("prune_facts") is None
             else read_prune_facts(fields.table("prune_facts"))
         ),
+        findings=read_findings(fields, "findings"),
     )
     if fields.text("sha256") != model.sha256 or fields.integer("size_bytes") != model.num_bytes:
         fields.fault("sha256", f"expected that of the model beside it, {model.sha256}")
@@ -270,14 +217,6 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
             join_faults("variant", fields.faults), remedy="Build the variant again."
         )
     return variant
-
-
-def _convert(
-    change: Any,  # noqa: ANN401 - quantize_array or dequantize_array
-    arrays: Sequence[NDArray[Any]],
-    specs: Sequence[TensorSpec],
-) -> tuple[NDArray[Any], ...]:
-    return tuple(change(array, spec) for array, spec in zip(arrays, specs, strict=True))
 
 
 def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: EvaluationSet) -> str:
@@ -295,7 +234,11 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             evaluate,
             evaluate_worker,
             agreement,
+            collapse,
             compare,
+            composition,
+            evaluation_module,
+            findings,
             record,
             flatbuffer,
             model_module,

@@ -31,7 +31,7 @@ from edgepack.importers import (
     ParityReport,
 )
 from edgepack.model import Model, TensorSpec
-from edgepack.optimize.variant import EvaluationSet, make_evaluation
+from edgepack.optimize.evaluation import EvaluationSet, make_evaluation
 from edgepack.workflow.answers import keep_answers
 from edgepack.workflow.request import PackRequest, StepCallback
 from edgepack.workflow.shaping import import_shaped

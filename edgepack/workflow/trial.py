@@ -24,7 +24,8 @@ from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, write_measurement
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
-from edgepack.optimize.variant import Variant, digest_feeds
+from edgepack.optimize.evaluation import digest_feeds
+from edgepack.optimize.variant import Variant
 from edgepack.profile import OperatingSystem, TargetProfile
 from edgepack.workflow.benching import bench_model
 from edgepack.workflow.request import StepCallback, TrialLatency
