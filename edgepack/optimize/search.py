@@ -1,0 +1,189 @@
+"""The search for the best variant, as a conversation: it proposes a recipe, and is told what came.
+
+Pure: whoever holds the conversation builds, judges and measures. The way is from what costs
+little to what costs much:
+
+1. the float model, the reference of latency, and float16;
+2. each scheme with integer weights, refined (GPTQ, bias correction) where there are samples to
+   see each layer's inputs, stock where there are none;
+3. a static scheme outside the floors with its worst layers left in float: as many more each time
+   as the last time, until it is inside, then halved back: two runs for each doubling, where
+   trying one layer after the other takes one run a layer;
+4. what is inside with whole channels taken out, more each time until it falls outside the floors.
+
+What was built before is not built again: results are kept by content, so that a search that was
+broken off goes on where it was.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from edgepack.optimize.choose import Objective
+from edgepack.optimize.recipe import (
+    NO_PRUNING,
+    InterfaceType,
+    LayerScheme,
+    PruneKind,
+    Pruning,
+    RangeMethod,
+    Recipe,
+    Rounding,
+    stock_recipe,
+)
+from edgepack.profile import Scheme
+
+_INTEGER_WEIGHTS: Final = (
+    Scheme.INT8,
+    Scheme.DYNAMIC_RANGE,
+    Scheme.WEIGHT_ONLY_INT8,
+    Scheme.INT16X8,
+)
+# Shares of the multiplications that are taken out, one after the other while it stays inside.
+_PRUNED_SHARES: Final = (0.1, 0.2, 0.3, 0.4)
+# More layers in float than this part of all are another scheme by the name of this one.
+_LARGEST_FLOAT_PART: Final = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSpace:
+    """What may be tried on a model.
+
+    Attributes:
+        base: the scheme that leaves the model as it came: float32, or as_is.
+        schemes: those of the target that this model can have, best first.
+        objective: what the best variant is best in.
+        can_refine: whether each layer's inputs can be seen: there are samples, and the model has
+            no loop and no state.
+        can_prune: whether whole channels may be taken out.
+        num_layers: with weights.
+        pruning: what the user asks of every variant.
+        interface: of the static schemes.
+    """
+
+    base: Scheme
+    schemes: tuple[Scheme, ...]
+    objective: Objective
+    can_refine: bool
+    can_prune: bool
+    num_layers: int
+    pruning: Pruning = NO_PRUNING
+    interface: InterfaceType = InterfaceType.FLOAT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """What came of a recipe that was proposed.
+
+    Attributes:
+        is_inside: whether it was built and is inside the floors.
+        num_bytes: of the flatbuffer; None when it was not built.
+        median_ns: its latency where that decides; None when it was not measured there.
+    """
+
+    is_inside: bool
+    num_bytes: int | None = None
+    median_ns: float | None = None
+
+
+RankLayers = Callable[[Scheme], Sequence[str]]
+"""Names a model's layers, the worst in a scheme first."""
+
+Search = Generator[Recipe, Trial, None]
+"""Yields recipes, and is sent what came of each."""
+
+
+def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
+    """Propose recipes one after the other, each in the light of those before.
+
+    Args:
+        space: what may be tried.
+        rank_layers: asked at most once a scheme, when a scheme is outside the floors.
+    """
+    base = yield from _propose(stock_recipe(space.base, pruning=space.pruning))
+    if Scheme.FLOAT16 in space.schemes:
+        yield from _propose(stock_recipe(Scheme.FLOAT16, pruning=space.pruning))
+    inside: list[tuple[Recipe, Trial]] = [base]
+    for scheme in space.schemes:
+        if scheme not in _INTEGER_WEIGHTS:
+            continue
+        found = yield from _propose(_first_recipe(scheme, space))
+        if not found[1].is_inside and found[1].num_bytes is not None and space.can_refine:
+            found = yield from _leave_in_float(found[0], space, rank_layers)
+        if found[1].is_inside:
+            inside.append(found)
+    if space.can_prune and not space.pruning.share and space.objective is not Objective.MEMORY:
+        yield from _take_channels_out(inside, space)
+
+
+def _propose(recipe: Recipe) -> Generator[Recipe, Trial, tuple[Recipe, Trial]]:
+    trial = yield recipe
+    return recipe, trial
+
+
+def _first_recipe(scheme: Scheme, space: SearchSpace) -> Recipe:
+    """Give a scheme's most promising recipe: refined, where that can be done."""
+    stock = stock_recipe(scheme, pruning=space.pruning, interface=space.interface)
+    return refined(stock) if space.can_refine else stock
+
+
+def refined(recipe: Recipe) -> Recipe:
+    """Give a recipe with all passes that better its weights, under a name that says so."""
+    return replace(
+        recipe,
+        name=f"{recipe.name}+refined",
+        bias_correction=True,
+        rounding=Rounding.GPTQ,
+        activation_ranges=RangeMethod.BEST if recipe.is_static else RangeMethod.MINMAX,
+    )
+
+
+def _leave_in_float(
+    recipe: Recipe, space: SearchSpace, rank_layers: RankLayers
+) -> Generator[Recipe, Trial, tuple[Recipe, Trial]]:
+    """Find few layers whose absence brings a recipe inside the floors; the last trial if none."""
+    order = tuple(rank_layers(recipe.scheme))
+    largest = min(len(order), int(space.num_layers * _LARGEST_FLOAT_PART))
+    outside, count = 0, 1
+    found: tuple[Recipe, Trial] = (recipe, Trial(is_inside=False))
+    while outside < largest:
+        found = yield from _propose(_with_float(recipe, order[:count]))
+        if found[1].is_inside:
+            break
+        outside, count = count, min(count * 2, largest)
+    if not found[1].is_inside:
+        return found
+    while count - outside > max(1, count // 8):
+        middle = (outside + count) // 2
+        nearer = yield from _propose(_with_float(recipe, order[:middle]))
+        if nearer[1].is_inside:
+            found, count = nearer, middle
+        else:
+            outside = middle
+    return found
+
+
+def _with_float(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    layers = tuple(LayerScheme(layer=name, scheme=Scheme.FLOAT32) for name in sorted(names))
+    return replace(recipe, name=f"{recipe.name}+float{len(layers)}", layers=layers)
+
+
+def _take_channels_out(
+    inside: Sequence[tuple[Recipe, Trial]], space: SearchSpace
+) -> Generator[Recipe, Trial, None]:
+    """Take channels out of the best that is inside, as long as it stays there."""
+    recipe, _ = min(inside, key=lambda each: _cost(each[1], space.objective))
+    for share in _PRUNED_SHARES:
+        pruning = Pruning(kind=PruneKind.STRUCTURED, share=share)
+        proposed = replace(recipe, name=f"{recipe.name}+{pruning.label}", pruning=pruning)
+        trial = yield proposed
+        if not trial.is_inside:
+            return
+
+
+def _cost(trial: Trial, objective: Objective) -> tuple[float, float]:
+    """Give what the objective wants little of; bytes where latency does not tell."""
+    num_bytes = float("inf") if trial.num_bytes is None else float(trial.num_bytes)
+    if objective is Objective.LATENCY and trial.median_ns is not None:
+        return (trial.median_ns, num_bytes)
+    return (num_bytes, 0.0)
