@@ -83,7 +83,7 @@ def input_patches(
     """
     if layer.op == "FULLY_CONNECTED":
         rows = array.reshape(-1, _num_in(tree, layer))
-        return rows[_spread(len(rows), maximum_rows)][np.newaxis]
+        return rows[spread_rows(len(rows), maximum_rows)][np.newaxis]
     window, padded = _prepare(tree, layer, array)
     span = tuple((k - 1) * d + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
     views = sliding_window_view(padded, (span[0], span[1]), axis=(1, 2))
@@ -91,7 +91,7 @@ def input_patches(
         :, :: window.stride[0], :: window.stride[1], :, :: window.dilation[0], :: window.dilation[1]
     ][:, : window.output[0], : window.output[1]]
     batch, height, width = views.shape[:3]
-    picks = _spread(batch * height * width, maximum_rows)
+    picks = spread_rows(batch * height * width, maximum_rows)
     # (rows, channels, kernel height, kernel width)
     rows = views[np.unravel_index(picks, (batch, height, width))]
     return _group(rows.transpose(0, 2, 3, 1), _num_groups(tree, layer))
@@ -114,7 +114,8 @@ def mean_patch(tree: Tree, layer: Layer, array: NDArray[np.float32]) -> NDArray[
     return _group(means, _num_groups(tree, layer))[:, 0]
 
 
-def _spread(count: int, maximum: int | None) -> NDArray[np.intp]:
+def spread_rows(count: int, maximum: int | None) -> NDArray[np.intp]:
+    """Give the output positions that `input_patches` takes, in the order of memory."""
     if maximum is None or count <= maximum:
         return np.arange(count)
     return np.linspace(0, count - 1, maximum).astype(np.intp)
