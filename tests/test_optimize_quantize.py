@@ -5,7 +5,7 @@ from edgepack.evaluate import run_model
 from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
-from edgepack.optimize.quantize import quantize
+from edgepack.optimize.quantize import Quantized, quantize
 from edgepack.optimize.recipe import InterfaceType, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import (
@@ -39,7 +39,8 @@ def _sqnr_db(model: Model, candidate: Model) -> float:
 @pytest.mark.parametrize("scheme", Scheme)
 def test_each_scheme_keeps_the_interface_and_stays_near_the_float_model(scheme: Scheme) -> None:
     model = small_model("cnn")
-    quantized, float_ops = quantize(model, stock_recipe(scheme), make_feeds(model))
+    done = quantize(model, stock_recipe(scheme), make_feeds(model))
+    quantized, float_ops = done.model, done.float_ops
     assert quantized.signature == model.signature
     assert _sqnr_db(model, quantized) >= _FLOORS_DB[scheme]
     assert float_ops == ()
@@ -49,34 +50,34 @@ def test_each_scheme_keeps_the_interface_and_stays_near_the_float_model(scheme: 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cnn"])
 def test_static_int8_serves_depthwise_embedding_and_several_inputs(name: str) -> None:
     model = small_model(name)
-    quantized, _ = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model))
+    quantized = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model)).model
     assert quantized.signature == model.signature
     assert _sqnr_db(model, quantized) > 15.0
 
 
 def test_int8_weights_take_a_quarter_of_the_bytes() -> None:
     model = small_model("cnn")
-    quantized, _ = quantize(model, stock_recipe(Scheme.DYNAMIC_RANGE))
+    quantized = quantize(model, stock_recipe(Scheme.DYNAMIC_RANGE)).model
     assert quantized.num_bytes < 0.6 * model.num_bytes  # 1,864 weights of 4 bytes become 1
 
 
 def test_the_same_inputs_give_the_same_bytes() -> None:
     model = small_model("depthwise")
     recipe, feeds = stock_recipe(Scheme.INT8), make_feeds(model)
-    assert quantize(model, recipe, feeds)[0].data == quantize(model, recipe, feeds)[0].data
+    assert quantize(model, recipe, feeds).model.data == quantize(model, recipe, feeds).model.data
 
 
 def test_the_samples_order_does_not_matter() -> None:
     model = small_model("cnn")
     recipe, feeds = stock_recipe(Scheme.INT8), make_feeds(model)
-    backwards = quantize(model, recipe, list(reversed(feeds)))[0]
-    assert backwards.data == quantize(model, recipe, feeds)[0].data
+    backwards = quantize(model, recipe, list(reversed(feeds))).model
+    assert backwards.data == quantize(model, recipe, feeds).model.data
 
 
 def test_integer_inputs_and_outputs_are_made_when_asked_for() -> None:
     model = small_model("cnn")
     recipe = stock_recipe(Scheme.INT8, interface=InterfaceType.INTEGER)
-    quantized, _ = quantize(model, recipe, make_feeds(model))
+    quantized = quantize(model, recipe, make_feeds(model)).model
     for before, after in zip(
         (*model.signature.inputs, *model.signature.outputs),
         (*quantized.signature.inputs, *quantized.signature.outputs),
@@ -89,7 +90,7 @@ def test_integer_inputs_and_outputs_are_made_when_asked_for() -> None:
 def test_a_model_without_a_signature_stays_without_one_and_keeps_its_tensor_names() -> None:
     model = without_signature(small_model("two"))
     assert model.signature.key is None
-    quantized, _ = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model))
+    quantized = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model)).model
     assert quantized.signature == model.signature
     assert _sqnr_db(model, quantized) > 15.0
 
@@ -107,7 +108,7 @@ def test_static_schemes_refuse_to_guess_ranges() -> None:
 
 def test_a_quantized_model_is_refused_except_as_it_is() -> None:
     model = came_as("dynamic_range")
-    assert quantize(model, stock_recipe(Scheme.AS_IS)) == (model, ())
+    assert quantize(model, stock_recipe(Scheme.AS_IS)) == Quantized(model=model)
     with pytest.raises(OptimizeError) as caught:
         quantize(model, stock_recipe(Scheme.FLOAT16))
     assert str(caught.value) == (
@@ -120,7 +121,8 @@ def test_a_quantized_model_is_refused_except_as_it_is() -> None:
 @pytest.mark.parametrize("scheme", [Scheme.FLOAT32, Scheme.DYNAMIC_RANGE, Scheme.INT8])
 def test_float16_weights_are_quantized_as_the_float32_model_is(scheme: Scheme) -> None:
     model = came_as("float16")
-    quantized, float_ops = quantize(model, stock_recipe(scheme), make_feeds(model))
+    done = quantize(model, stock_recipe(scheme), make_feeds(model))
+    quantized, float_ops = done.model, done.float_ops
     assert quantized.signature == model.signature
     assert float_ops == ()
     assert _sqnr_db(model, quantized) >= _FLOORS_DB[scheme]
@@ -136,7 +138,7 @@ def test_float16_weights_are_quantized_as_the_float32_model_is(scheme: Scheme) -
 @pytest.mark.parametrize("scheme", [Scheme.FLOAT16, Scheme.DYNAMIC_RANGE, Scheme.INT8])
 def test_a_stream_is_quantized_and_stays_near_over_its_whole_length(scheme: Scheme) -> None:
     model = came_as("stream")
-    quantized, _ = quantize(model, stock_recipe(scheme), make_feeds(model))
+    quantized = quantize(model, stock_recipe(scheme), make_feeds(model)).model
     assert quantized.is_stream
     assert _sqnr_db(model, quantized) >= _FLOORS_DB[scheme]
 
@@ -181,7 +183,8 @@ def test_a_form_of_op_that_the_quantizer_fails_at_is_left_in_float() -> None:
     # ONNX converters write the scalar as an array of one: the quantizer raises on that.
     graph.tensors[operator.inputs[1]].shape = [1]
     model = read_model(write_flatbuffer(tree))
-    quantized, float_ops = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model))
+    done = quantize(model, stock_recipe(Scheme.INT8), make_feeds(model))
+    quantized, float_ops = done.model, done.float_ops
     assert float_ops == ("MAXIMUM",)
     assert quantized.signature == model.signature
     assert _sqnr_db(model, quantized) > 20.0

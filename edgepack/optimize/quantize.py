@@ -5,23 +5,48 @@ those of the float model, unless the recipe asks for integer inputs and outputs.
 """
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgepack._fields import join_faults
-from edgepack.child import ChildExit, run_child, write_arrays
+from edgepack.child import ANSWER_NAME, ChildExit, run_child, write_arrays
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import decode_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, TensorSpec, read_model
+from edgepack.optimize.assignment import find_exceptions, name_layers
 from edgepack.optimize.eligibility import check_eligible
+from edgepack.optimize.layers import find_layers
 from edgepack.optimize.recipe import InterfaceType, Recipe
 from edgepack.optimize.restore import restore_float32
 from edgepack.profile import Scheme
 from edgepack.scratch import open_scratch
 
 _TIMEOUT_SECONDS: Final = 3600.0
-_TEMPORARY_KEY: Final = "edgepack"
+_STATIC: Final = (Scheme.INT8, Scheme.INT16X8)
+_NAME: Final = re.compile(r"^edgepack_(\d+)_(\d+)(?!\d)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantized:
+    """What quantization gave.
+
+    Attributes:
+        model: the result.
+        float_ops: kinds of op left in float as the quantizer failed at them.
+        float_layers: names of what ops give that were left in float, as the channels of an
+            output are of unlike ranges.
+    """
+
+    model: Model
+    float_ops: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
 
 
 def quantize(
@@ -29,60 +54,71 @@ def quantize(
     recipe: Recipe,
     calibration: Feeds | None = None,
     *,
+    weight_bounds: Mapping[int, NDArray[np.float32]] | None = None,
     timeout_seconds: float = _TIMEOUT_SECONDS,
-) -> tuple[Model, tuple[str, ...]]:
+) -> Quantized:
     """Give a float model in a recipe's representation; the same inputs give the same bytes.
 
-    Activation ranges of static schemes are the extremes over all calibration samples. Kinds
-    of op that the quantizer fails at are left in float, one after another.
+    Layers that the recipe names get their own scheme, and ops without weights between layers
+    of one representation get it too. Under static schemes ops that join an output of unlike
+    parts, such as boxes and scores, stay in float with all that follows. Kinds of op that the
+    quantizer fails at are left in float, one after another.
 
     Args:
         model: float32 weights and activations, or float16 weights, which are restored.
-        recipe: what to do; its pruning is not done here.
+        recipe: what to do; its pruning and its preparation of weights are not done here.
         calibration: real inputs of the model; needed by static schemes, unused by others.
+        weight_bounds: for weights by their tensor's index in the main graph what the greatest
+            integer stands for, (num_channels,) or (1,) as the recipe's granularity is; the
+            largest magnitude for those not given.
         timeout_seconds: after which the quantizer is stopped.
 
-    Returns:
-        The model, and the kinds of op left in float as the quantizer failed at them.
-
     Raises:
-        RecipeError: a static scheme without calibration samples.
+        RecipeError: a static scheme without calibration samples, or a layer the model has not.
         OptimizeError: the recipe cannot be carried out on what the model is, nothing in it can
             be quantized, the quantizer fails, or the inputs and outputs could not be kept.
     """
     check_eligible(model.traits, recipe)
     if recipe.scheme is Scheme.AS_IS:
-        return model, ()
+        return Quantized(model=model)
     if model.is_quantized:
         model = restore_float32(model)
-    if recipe.scheme is Scheme.FLOAT32:
-        return model, ()
-    if recipe.is_static and not calibration:
+    if recipe.scheme is Scheme.FLOAT32 and not recipe.layers:
+        return Quantized(model=model)
+    is_calibrated = any(
+        scheme in _STATIC for scheme in (recipe.scheme, *(each.scheme for each in recipe.layers))
+    )
+    if is_calibrated and not calibration:
         raise RecipeError(
             f"recipe {recipe.name!r} quantizes activations by ranges seen on real inputs, but "
             "no calibration data was given",
             remedy="Give real inputs with --data, or choose a recipe without calibration "
             "(dynamic_range, weight_only_int8, float16).",
         )
-    key, names = _calibration_names(model)
+    tree = read_flatbuffer(model.data)
+    exceptions = find_exceptions(tree, recipe)
+    axes = {layer.weights: layer.channel_axis for layer in find_layers(tree)}
+    bounds = weight_bounds or {}
     request: dict[str, Any] = {
         "scheme": recipe.scheme,
         "granularity": recipe.granularity,
         "interface": recipe.interface,
-        "signature": key,
-        "inputs": names if recipe.is_static else None,
+        "activation_ranges": recipe.activation_ranges,
+        "exceptions": exceptions,
+        "is_calibrated": is_calibrated,
         "stream": model.is_stream,
+        "channel_axes": {index: axes[index] for index in bounds},
+        "weight_bounds": {index: values.tolist() for index, values in bounds.items()},
     }
-    data = model.data if model.signature.key is not None else _add_signature(model, key, names)
     float_ops: tuple[str, ...] = ()
-    while True:
-        with open_scratch("quantize") as folder:
-            (folder / "model.tflite").write_bytes(data)
+    with open_scratch("quantize") as folder:
+        (folder / "model.tflite").write_bytes(_name_by_place(model.data))
+        if is_calibrated and calibration:
+            write_arrays(folder / "feeds", chain.from_iterable(calibration))
+        while True:
             (folder / "request.json").write_text(
                 json.dumps(request | {"float_ops": float_ops}), encoding="utf-8"
             )
-            if recipe.is_static and calibration:
-                write_arrays(folder / "feeds", chain.from_iterable(calibration))
             ended = run_child(
                 "edgepack.optimize.quantize_worker",
                 [],
@@ -91,46 +127,49 @@ def quantize(
             )
             if ended.answer is not None and "ok" in ended.answer:
                 quantized = (folder / "quantized.tflite").read_bytes()
+                unlike = [int(at) for at in ended.answer["ok"]["float_layers"]]
                 break
-        float_ops = _leave_one_more(ended, recipe, float_ops)
+            (folder / ANSWER_NAME).unlink(missing_ok=True)
+            float_ops = _leave_one_more(ended, recipe, float_ops)
     result = read_model(_restore_interface(quantized, model))
     _check_quantized(result, model, recipe)
     _check_contract(result, model, recipe)
-    return result, float_ops
+    kept = name_layers(tree, dict.fromkeys(unlike, Scheme.FLOAT32))
+    return Quantized(
+        model=result, float_ops=float_ops, float_layers=tuple(each.layer for each in kept)
+    )
 
 
-def _calibration_names(model: Model) -> tuple[str, list[str]]:
-    """Give the signature key and input names that the calibrator feeds by."""
-    if model.signature.key is not None:
-        return model.signature.key, [spec.name for spec in model.signature.inputs]
-    # Tensor names may repeat; an argument's position does not.
-    return _TEMPORARY_KEY, [f"input_{i}" for i in range(len(model.signature.inputs))]
+def _name_by_place(data: bytes) -> bytes:
+    """Give every tensor a name of its own, as ai-edge-quantizer 0.10 tells them by nothing else.
 
-
-def _add_signature(model: Model, key: str, names: list[str]) -> bytes:
-    """Add a signature for the calibrator, which finds inputs by nothing else."""
-    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
-
-    tree = read_flatbuffer(model.data)
-    graph = tree.subgraphs[0]
-    definition = schema.SignatureDefT()
-    definition.signatureKey = key
-    definition.subgraphIndex = 0
-    definition.inputs = [
-        _tensor_map(schema, name, index) for name, index in zip(names, graph.inputs, strict=True)
-    ]
-    definition.outputs = [
-        _tensor_map(schema, f"output_{i}", index) for i, index in enumerate(graph.outputs)
-    ]
-    tree.signatureDefs = [definition]
+    Names of a model may repeat, which it refuses, and hold what means something in a regex.
+    """
+    tree = read_flatbuffer(data)
+    for number, graph in enumerate(tree.subgraphs):
+        for index, tensor in enumerate(graph.tensors):
+            tensor.name = f"edgepack_{number}_{index}"
+    if not tree.signatureDefs:
+        tree.signatureDefs = [_sign(tree)]
     return write_flatbuffer(tree)
 
 
-def _tensor_map(schema: Any, name: str, index: int) -> Any:  # noqa: ANN401 - the generated classes are untyped
-    entry = schema.TensorMapT()
-    entry.name = name
-    entry.tensorIndex = int(index)
-    return entry
+def _sign(tree: Any) -> Any:  # noqa: ANN401 - the generated classes are untyped
+    """Give a signature of the main graph: the quantizer fails at a model without one."""
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
+
+    definition = schema.SignatureDefT()
+    definition.signatureKey = "edgepack"
+    definition.subgraphIndex = 0
+    for side in ("inputs", "outputs"):
+        entries = []
+        for position, index in enumerate(getattr(tree.subgraphs[0], side)):
+            entry = schema.TensorMapT()
+            entry.name = f"{side}_{position}"
+            entry.tensorIndex = int(index)
+            entries.append(entry)
+        setattr(definition, side, entries)
+    return definition
 
 
 def _leave_one_more(
@@ -166,14 +205,23 @@ def _leave_one_more(
 
 
 def _restore_interface(data: bytes, model: Model) -> bytes:
-    """Give inputs and outputs their tensors' old names, and the model its old signatures.
+    """Give all tensors their old names, and the model its old signatures.
 
-    A tensor that turns into an inner one behind an inserted QUANTIZE or DEQUANTIZE keeps its
-    name in ai-edge-quantizer 0.10, and the interface gets a new one.
+    What the quantizer adds has the name of the tensor it was made from, and an ending. A
+    tensor that turns into an inner one behind an inserted QUANTIZE or DEQUANTIZE keeps its
+    name in ai-edge-quantizer 0.10, and the interface gets a new one: they are exchanged.
     """
     before, after = read_flatbuffer(model.data), read_flatbuffer(data)
     if model.signature.key is None:
         after.signatureDefs = before.signatureDefs
+    for graph in after.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = _NAME.sub(
+                lambda found: decode_name(
+                    before.subgraphs[int(found[1])].tensors[int(found[2])].name
+                ),
+                decode_name(tensor.name),
+            )
     old, new = before.subgraphs[0], after.subgraphs[0]
     for olds, news in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
         for was, now in zip(olds, news, strict=True):

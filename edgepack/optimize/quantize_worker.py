@@ -1,110 +1,247 @@
 """The child of `edgepack.optimize.quantize`: runs ai-edge-quantizer. Argument: FOLDER.
 
-FOLDER holds `model.tflite` (with a signature), `request.json` and, for static schemes,
-`feeds`; it gets `quantized.tflite` and the answer. When the quantizer raises, this process
-ends, and the answer says what was raised and at which op.
+FOLDER holds `model.tflite`, whose tensors are named by their place, `request.json` and, for
+static schemes, `feeds`; it gets `quantized.tflite` and the answer. What calibration saw stays
+in `ranges.json` for another attempt. When the quantizer raises, this process ends, and the
+answer says what was raised and at which op.
 """
 
 import json
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
-from edgepack.child import read_arrays, write_answer
+import numpy as np
+
+from edgepack.child import write_answer
+from edgepack.flatbuffer import dtype_name, read_flatbuffer
+from edgepack.optimize.activations import Place, Seen, collect
+from edgepack.optimize.assignment import assign_schemes
+from edgepack.optimize.ranges import find_range
+from edgepack.optimize.recipe import InterfaceType, RangeMethod
+from edgepack.optimize.tails import Extent, find_tail, find_unlike
+from edgepack.profile import Scheme
+
+_STATIC: Final = (Scheme.INT8, Scheme.INT16X8)
+_BITS: Final = {Scheme.INT8: 8, Scheme.INT16X8: 16}
 
 
-def quantize(folder: Path) -> None:
-    """Quantize the model of a folder."""
+def tensor_name(place: Place) -> str:
+    """Give the name that a tensor has in the working copy: one, and free of signs of regexes."""
+    subgraph, index = place
+    return f"edgepack_{subgraph}_{index}"
+
+
+def quantize(folder: Path) -> dict[str, Any]:
+    """Quantize the model of a folder and give the answer for the parent."""
     from ai_edge_quantizer import quantizer  # noqa: PLC0415 - 0.6 s, and only this child needs it
 
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     data = (folder / "model.tflite").read_bytes()
+    tree = read_flatbuffer(data)
+    exceptions = {int(at): Scheme(each) for at, each in request["exceptions"].items()}
+    statistics, unlike = None, ()
+    if request["is_calibrated"]:
+        statistics, unlike = _calibrate(folder, data, tree, request)
+    is_kept = Scheme(request["scheme"]) in _STATIC
+    unlike = tuple(at for at in unlike if is_kept and at not in exceptions)
+    schemes = assign_schemes(
+        tree,
+        exceptions | dict.fromkeys(unlike, Scheme.FLOAT32),
+        scheme=Scheme(request["scheme"]),
+        interface=InterfaceType(request["interface"]),
+    )
+    bounds = {
+        tensor_name((0, int(index))): _weight_range(tree, int(index), values, request)
+        for index, values in request["weight_bounds"].items()
+    }
     tool = quantizer.Quantizer(data)
-    tool.load_quantization_recipe(rules(request))
-    statistics = None
-    if request["inputs"] is not None:
-        statistics = _calibrate(data, tool, request, folder / "feeds")
-    result = tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+    tool.load_quantization_recipe(rules(request, tree, schemes))
+    qsvs = None if statistics is None and not bounds else (statistics or {}) | bounds
+    result = tool.quantize(qsvs, enable_progress_bar=False, enable_progress_report=False)
     (folder / "quantized.tflite").write_bytes(bytes(result.quantized_model))
+    return {"float_layers": list(unlike)}
 
 
-def rules(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give ai-edge-quantizer's rules for a request, of which the last fitting one holds."""
+def rules(
+    request: dict[str, Any],
+    tree: Any,  # noqa: ANN401 - the generated classes are untyped
+    schemes: dict[int, Scheme],
+) -> list[dict[str, Any]]:
+    """Give ai-edge-quantizer's rules for a request, of which the last fitting one holds.
+
+    A rule fits an op when its regex is found in the names of the tensors that the op gives,
+    each followed by a semicolon (ai-edge-quantizer 0.10); rules stand in the order in which
+    their regexes first came.
+    """
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager  # noqa: PLC0415 - as above
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils  # noqa: PLC0415 - as above
 
     manager = recipe_manager.RecipeManager()
     names = qtyping.TFLOperationName
-    everything = {"regex": ".*", "operation_name": names.ALL_SUPPORTED}
-    granularity = qtyping.QuantGranularity(request["granularity"].upper())
-    match request["scheme"]:
-        case "float16":
-            manager.add_quantization_config(
-                **everything,
-                op_config=qtyping.OpQuantizationConfig(
-                    weight_tensor_config=qtyping.TensorQuantizationConfig(
-                        num_bits=16, dtype=qtyping.TensorDataType.FLOAT
-                    ),
-                    compute_precision=qtyping.ComputePrecision.FLOAT,
-                    explicit_dequantize=True,
-                ),
-                algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
-            )
-        case "dynamic_range":
-            manager.add_dynamic_config(**everything, num_bits=8, granularity=granularity)
-        case "weight_only_int8":
-            manager.add_weight_only_config(**everything, num_bits=8, granularity=granularity)
-        case "int8" | "int16x8" as scheme:
-            manager.add_static_config(
-                **everything,
-                activation_num_bits=8 if scheme == "int8" else 16,
-                weight_num_bits=8,
-                weight_granularity=granularity,
-            )
-            if request["interface"] == "float":
-                # The interface counts as two ops of its own; left alone, they stay in float
-                # and the quantizer puts QUANTIZE and DEQUANTIZE behind and before them.
-                for side in (names.INPUT, names.OUTPUT):
-                    manager.add_quantization_config(
-                        ".*", side, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
-                    )
-    for op in request["float_ops"]:
-        manager.add_quantization_config(
-            ".*", names(op), algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+    unquantized = algorithm_manager.AlgorithmName.NO_QUANTIZE
+    scheme = Scheme(request["scheme"])
+    _add_rule(manager, ".*", names.ALL_SUPPORTED, scheme, request["granularity"])
+    if scheme in _STATIC and request["interface"] == InterfaceType.FLOAT:
+        # The interface counts as two ops of its own; left alone, they stay in float
+        # and the quantizer puts QUANTIZE and DEQUANTIZE behind and before them.
+        for side in (names.INPUT, names.OUTPUT):
+            manager.add_quantization_config(".*", side, algorithm_key=unquantized)
+    graph = tree.subgraphs[0]
+    for position, own in schemes.items():
+        operator = graph.operators[position]
+        code = tree.operatorCodes[operator.opcodeIndex]
+        op = tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME.get(
+            max(code.builtinCode, code.deprecatedBuiltinCode)
         )
+        if op is None:  # left in float anyway
+            continue
+        # A rule of a scheme that the op does not know is passed over: this one holds then.
+        name = tensor_name((0, int(operator.outputs[0])))
+        manager.add_quantization_config(f"(^|;){name};", op, algorithm_key=unquantized)
+        _add_rule(manager, f"(?:^|;){name};", op, own, request["granularity"])
+    for op in request["float_ops"]:
+        manager.add_quantization_config("^", names(op), algorithm_key=unquantized)
     recipe: list[dict[str, Any]] = manager.get_quantization_recipe()
     return recipe
 
 
-def _calibrate(data: bytes, tool: Any, request: dict[str, Any], feeds: Path) -> Any:  # noqa: ANN401 - untyped library
-    from ai_edge_quantizer import calibrator, recipe_manager  # noqa: PLC0415 - as above
-    from ai_edge_quantizer.utils import qsv_utils  # noqa: PLC0415 - as above
+def _add_rule(manager: Any, regex: str, op: Any, scheme: Scheme, granularity: str) -> None:  # noqa: ANN401 - untyped library
+    """Add the rule of a scheme; none for an op that knows no such thing."""
+    from ai_edge_quantizer import algorithm_manager, qtyping  # noqa: PLC0415 - as above
 
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(tool.get_quantization_recipe())
+    level = qtyping.QuantGranularity(granularity.upper())
+    weights = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=level)
+    activations, is_integer, algorithm = (
+        None,
+        True,
+        algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT,
+    )
+    match scheme:
+        case Scheme.FLOAT16:
+            weights = qtyping.TensorQuantizationConfig(
+                num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+            )
+            is_integer, algorithm = False, algorithm_manager.AlgorithmName.FLOAT_CASTING
+        case Scheme.WEIGHT_ONLY_INT8:
+            is_integer = False
+        case Scheme.INT8 | Scheme.INT16X8:
+            # 16 bits are symmetric and 8 are not: the kernels know nothing else.
+            activations = qtyping.TensorQuantizationConfig(
+                num_bits=_BITS[scheme], symmetric=scheme is Scheme.INT16X8
+            )
+        case Scheme.DYNAMIC_RANGE:
+            pass
+        case _:
+            return
+    precision = qtyping.ComputePrecision
+    config = qtyping.OpQuantizationConfig(
+        activation_tensor_config=activations,
+        weight_tensor_config=weights,
+        compute_precision=precision.INTEGER if is_integer else precision.FLOAT,
+        explicit_dequantize=not is_integer,
+    )
+    if op != qtyping.TFLOperationName.ALL_SUPPORTED:
+        try:
+            algorithm_manager.check_op_quantization_config(algorithm, op, config)
+        except ValueError:  # its word for an op that the scheme does not cover
+            return
+    manager.add_quantization_config(regex, op, op_config=config, algorithm_key=algorithm)
+
+
+def _calibrate(
+    folder: Path,
+    data: bytes,
+    tree: Any,  # noqa: ANN401 - the generated classes are untyped
+    request: dict[str, Any],
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Give the quantizer's statistics and the ops whose outputs' channels are unlike."""
+    kept = folder / "ranges.json"
+    if kept.exists():
+        table = json.loads(kept.read_text(encoding="utf-8"))
+    else:
+        table = _measure(folder / "feeds", data, tree, request)
+        kept.write_text(json.dumps(table), encoding="utf-8")
     # The quantizer's own choice is a moving average of each sample's extremes, whose result
     # depends on the samples' order and cuts off what later ones reach: 18 dB instead of 40 on
-    # a digits network (ai-edge-quantizer 0.10). One thread: sums in one order, same bytes.
-    calibration = calibrator.Calibrator(
+    # a digits network (ai-edge-quantizer 0.10).
+    statistics = {
+        tensor_name((subgraph, index)): {
+            "min": np.full((1,) * rank, low, np.float32),
+            "max": np.full((1,) * rank, high, np.float32),
+        }
+        for subgraph, index, rank, low, high in table["ranges"]
+    }
+    return statistics, tuple(table["unlike"])
+
+
+def _measure(feeds: Path, data: bytes, tree: Any, request: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - as above
+    places = _find_activations(tree)
+    graph = tree.subgraphs[0]
+    tail = find_tail(tree)
+    seen = collect(
         data,
-        num_threads=1,
-        mode=calibrator.CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS,
-        qsv_update_func=qsv_utils.min_max_update,
+        feeds,
+        places,
+        peaks_of=frozenset((0, int(graph.operators[at].outputs[0])) for at in tail),
+        is_stream=request["stream"],
     )
-    # Variable tensors are reset after each call, resource variables never (ai-edge-quantizer
-    # 0.10): one call a sample, or one for a whole stream, as when the model is run.
-    samples = _named(feeds, request["inputs"])
-    for part in [list(samples)] if request["stream"] else ([sample] for sample in samples):
-        calibration.calibrate({request["signature"]: part}, manager)
-    return calibration.get_model_qsvs()
+    num_bits = _BITS.get(Scheme(request["scheme"]), 8)
+    method = RangeMethod(request["activation_ranges"])
+    ranges = []
+    for (subgraph, index), each in seen.items():
+        tensor = tree.subgraphs[subgraph].tensors[index]
+        rank = 0 if tensor.shape is None else len(tensor.shape)
+        is_real = dtype_name(tensor.type) == "float32"
+        low, high = find_range(
+            each.histogram, method if is_real else RangeMethod.MINMAX, num_bits=num_bits
+        )
+        ranges.append((subgraph, index, rank, low, high))
+    return {"ranges": ranges, "unlike": find_unlike(tree, _extents(seen))}
 
 
-def _named(feeds: Path, inputs: list[str]) -> Iterator[dict[str, Any]]:
-    arrays = read_arrays(feeds)
-    for first in arrays:
-        yield {inputs[0]: first, **{name: next(arrays) for name in inputs[1:]}}
+def _extents(seen: dict[Place, Seen]) -> dict[int, Extent]:
+    return {
+        index: Extent(low=each.histogram.low, high=each.histogram.high, peaks=each.peaks)
+        for (subgraph, index), each in seen.items()
+        if subgraph == 0
+    }
+
+
+def _find_activations(tree: Any) -> list[Place]:  # noqa: ANN401 - as above
+    """Give the tensors that a run fills: of the main graph, and of those that its ops call."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils  # noqa: PLC0415 - as above
+
+    places: list[Place] = []
+    waiting, done = [0], set()
+    while waiting:
+        number = waiting.pop()
+        if number in done:
+            continue
+        done.add(number)
+        graph = tree.subgraphs[number]
+        places += [(number, int(index)) for index in graph.inputs]
+        for operator in graph.operators or ():
+            places += [(number, int(index)) for index in operator.outputs]
+            waiting += tfl_flatbuffer_utils.get_op_side_effect_subgraphs(operator)
+    return places
+
+
+def _weight_range(
+    tree: Any,  # noqa: ANN401 - as above
+    index: int,
+    values: list[float],
+    request: dict[str, Any],
+) -> dict[str, Any]:
+    """Give weights' bounds as the quantizer takes them: in the weights' rank, one axis filled."""
+    rank = len(tree.subgraphs[0].tensors[index].shape)
+    shape = [1] * rank
+    if request["granularity"] == "channelwise":
+        shape[request["channel_axes"][str(index)]] = len(values)
+    bound = np.asarray(values, np.float32).reshape(shape)
+    return {"min": -bound, "max": bound}
 
 
 def _answer_with_error(
@@ -112,8 +249,8 @@ def _answer_with_error(
 ) -> None:
     """Answer with what was raised and at which op, as `sys.excepthook`.
 
-    ai-edge-quantizer 0.10 seldom names the op in its messages; its loops over the ops, in
-    calibration and in quantization, keep the op's name in the variable `op_key`.
+    ai-edge-quantizer 0.10 seldom names the op in its messages; its loops over the ops keep
+    the op's name in the variable `op_key`.
     """
     op = None
     for frame, _ in traceback.walk_tb(trace):
@@ -127,5 +264,4 @@ def _answer_with_error(
 if __name__ == "__main__":
     sys.excepthook = _answer_with_error
     target = Path(sys.argv[1])
-    quantize(target)
-    write_answer(target, {"ok": {}})
+    write_answer(target, {"ok": quantize(target)})

@@ -161,7 +161,12 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether it cannot be carried out without real inputs."""
-        return self.is_static or self.is_refined or self.pruning.needs_calibration
+        return (
+            self.is_static
+            or any(each.scheme in {Scheme.INT8, Scheme.INT16X8} for each in self.layers)
+            or self.is_refined
+            or self.pruning.needs_calibration
+        )
 
     @property
     def is_refined(self) -> bool:

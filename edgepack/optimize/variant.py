@@ -25,12 +25,17 @@ from edgepack.fidelity import Fidelity, agreement, compare, read_fidelity, recor
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Model, read_model
 from edgepack.optimize import (
+    activations,
+    assignment,
     collapse,
     composition,
     eligibility,
     findings,
+    layers,
     quantize_worker,
+    ranges,
     restore,
+    tails,
 )
 from edgepack.optimize import evaluation as evaluation_module
 from edgepack.optimize import prune as prune_module
@@ -77,6 +82,8 @@ class Variant:
         fidelity: against the float model, on the evaluation set.
         compressed_bytes: size of the flatbuffer under zlib level 9.
         float_ops: kinds of op left in float as the quantizer failed at them.
+        float_layers: names of what ops give that were left in float, as they join or give
+            channels of unlike ranges that an output is made of.
         prune_facts: what pruning did; None when the recipe prunes nothing.
         findings: what is wrong or doubtful about it.
     """
@@ -86,6 +93,7 @@ class Variant:
     fidelity: Fidelity
     compressed_bytes: int
     float_ops: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
     prune_facts: PruneFacts | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -131,7 +139,8 @@ def build_variant(
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
     pruned, facts = prune(base, recipe.pruning.share) if recipe.pruning.share else (base, None)
-    candidate, float_ops = quantize(pruned, recipe, calibration)
+    quantized = quantize(pruned, recipe, calibration)
+    candidate = quantized.model
     answers = answer_candidate(candidate, recipe, evaluation)
     variant = Variant(
         recipe=recipe,
@@ -143,7 +152,8 @@ def build_variant(
             if facts is not None and candidate is pruned
             else compressed_size(candidate.data)
         ),
-        float_ops=float_ops,
+        float_ops=quantized.float_ops,
+        float_layers=quantized.float_layers,
         prune_facts=facts,
         findings=(
             *find_collapse(
@@ -184,6 +194,7 @@ def variant_to_json(variant: Variant) -> dict[str, object]:
         "compressed_bytes": variant.compressed_bytes,
         "fidelity": fidelity_to_json(variant.fidelity),
         "float_ops": list(variant.float_ops),
+        "float_layers": list(variant.float_layers),
         "prune_facts": None if facts is None else prune_facts_to_json(facts),
         "findings": findings_to_json(variant.findings),
     }
@@ -202,6 +213,7 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
         fidelity=read_fidelity(fields.table("fidelity", required=True)),
         compressed_bytes=fields.integer("compressed_bytes", minimum=0),
         float_ops=fields.texts("float_ops", ()),
+        float_layers=fields.texts("float_layers", ()),
         prune_facts=(
             None
             if fields.raw("prune_facts") is None
@@ -225,9 +237,13 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
         model=model.sha256,
         recipe=json.dumps(recipe_to_json(recipe), sort_keys=True),
         # Other schemes do not look at it, so other data must not make them anew.
-        calibration=digest_feeds(calibration) if recipe.is_static and calibration else None,
+        calibration=(
+            digest_feeds(calibration) if recipe.needs_calibration and calibration else None
+        ),
         evaluation=evaluation.digest,
         source=source_digest(
+            activations,
+            assignment,
             child,
             comparison,
             eligibility,
@@ -241,13 +257,16 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             findings,
             record,
             flatbuffer,
+            layers,
             model_module,
             prune_module,
             quantize_module,
             quantize_worker,
+            ranges,
             recipe_module,
             restore,
             shares,
+            tails,
             traits,
         ),
         libraries=json.dumps({name: version(name) for name in _LIBRARIES}),
