@@ -17,6 +17,7 @@ from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.optimize.channels import map_channels
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.reconstruction import InputMoments, Reconstruction, order_groups
+from edgepack.optimize.refine_worker import add_biases
 from edgepack.optimize.removal import remove_channels
 from edgepack.optimize.selection import choose_channels
 from edgepack.optimize.walk import walk
@@ -28,14 +29,15 @@ def prune_channels(folder: Path) -> dict[str, Any]:
     data = (folder / "model.tflite").read_bytes()
     tree = read_flatbuffer(data)
     feeds = _read_feeds(folder / "feeds", len(tree.subgraphs[0].inputs))
+    add_biases(tree)
     channel_map = map_channels(tree)
     layers = find_layers(tree)
     moments = folder / "moments"
     moments.mkdir()
-    with_room = folder / "samples"
-    with_room.mkdir()
+    samples = folder / "samples"
+    samples.mkdir()
     seen = InputMoments(tree, channel_map, folder=moments, num_samples=len(feeds))
-    walk(tree, feeds, seen, folder=with_room)
+    walk(tree, feeds, seen, folder=samples)
     orders = order_groups(tree, channel_map, seen)
     removed = choose_channels(orders, channel_map, layers, share=request["share"])
     if request["reconstruct"]:
@@ -43,7 +45,7 @@ def prune_channels(folder: Path) -> dict[str, Any]:
             tree,
             feeds,
             Reconstruction(tree, channel_map, removed, num_samples=len(feeds)),
-            folder=with_room,
+            folder=samples,
         )
     remove_channels(tree, channel_map, removed)
     (folder / "pruned.tflite").write_bytes(write_flatbuffer(tree))
@@ -53,8 +55,8 @@ def prune_channels(folder: Path) -> dict[str, Any]:
         "groups": [
             {
                 "name": group.name,
-                "num_channels": len(group.channels),
-                "num_kept": len(set(group.channels) - removed),
+                "num_before": len(group.channels),
+                "num_after": len(set(group.channels) - removed),
                 "blocked": group.blocked,
             }
             for group in channel_map.groups
