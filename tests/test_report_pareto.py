@@ -7,8 +7,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from edgepack.report.html import render_page
-from edgepack.report.pareto import Cost, Worth, plot_pareto
-from edgepack.report.summary import DeployReport
+from edgepack.report.merits import Cost, Worth
+from edgepack.report.pareto import plot_pareto
+from edgepack.report.summary import DeployReport, MetricFigures
 from edgepack.report.svg import FONT_SIZE, text_width
 from tests.fixtures.report import HOSTILE, pack, search_pack
 
@@ -90,6 +91,38 @@ def test_floors_are_lines() -> None:
     assert "floor 97.5%" in texts(draw(labeled, worth=Worth.ANSWERS))
     assert "accuracy, %" in texts(draw(labeled, worth=Worth.ANSWERS))
     assert not [each for each in texts(draw(labeled)) if "floor" in each]
+
+
+def test_the_users_own_metric_stands_before_agreement() -> None:
+    packed = replace(
+        search_pack(),
+        min_sqnr_db=None,
+        min_agreement=None,
+        max_drop_points=0.02,
+        metric="score.py:mean_iou",
+        reference_metric=0.71,
+        variants=tuple(
+            replace(
+                each,
+                metric=MetricFigures(
+                    value=0.71 * (each.top1_agreement or 0.0), drop=0.01, drop_ci95=(-0.004, 0.02)
+                ),
+            )
+            for each in search_pack().variants
+            if each.skipped_reason is None
+        ),
+    )
+    picture = draw(packed, worth=Worth.ANSWERS)
+    assert "metric score.py:mean_iou" in texts(picture)
+    assert "floor 0.69" in texts(picture)
+    plot = plot_pareto(packed, cost=Cost.SIZE, worth=Worth.ANSWERS)
+    assert plot is not None
+    assert "float32: 18.6 MB, 0.71" in plot.description
+    page = render_page(DeployReport(title="m", pack=packed))
+    assert "at most 0.02 of the metric lost" in page
+    assert "the metric is score.py:mean_iou, and below it what is lost" in page
+    assert "0.01 lost" in page
+    assert "-0.004–0.02" in page  # noqa: RUF001 - a range
 
 
 def test_what_lies_far_off_squeezes_nothing() -> None:

@@ -62,12 +62,11 @@ class Work:
         """Count bytes that were just sent, of so many in all."""
 
     def progress(self, progress: "SearchProgress") -> None:
-        """Say how far a search is when it has a better candidate, is done, or is interrupted."""
+        """Say how far a search is when it has a better candidate or is interrupted."""
         if progress.is_interrupted:
             warn(_interruption(progress))
             return
-        is_news = progress.best is not None and progress.best != self._best
-        if is_news or progress.num_done == progress.num_total:
+        if progress.best != self._best:
             self._best = progress.best
             done = f"{progress.num_done} of {progress.num_total} candidates"
             note(f"{done}; best so far: {describe_best(progress)}")
@@ -110,7 +109,8 @@ class LiveWork(Work):
     def progress(self, progress: "SearchProgress") -> None:
         """Move the bar of a search, which stands below the step it is at."""
         if progress.is_interrupted:
-            self._end_search()
+            if self._search is not None:
+                self._bars.remove_task(self._search)
             warn(_interruption(progress))
             return
         if self._search is None:
@@ -121,13 +121,6 @@ class LiveWork(Work):
             total=progress.num_total,
             description=f"best so far: {describe_best(progress)}",
         )
-        if progress.num_done == progress.num_total:
-            self._end_search()
-
-    def _end_search(self) -> None:
-        if self._search is not None:
-            self._bars.remove_task(self._search)
-            self._search = None
 
     def ask(self, prompt: Callable[[str], str], text: str) -> str:
         """Take the display away while the user is asked."""

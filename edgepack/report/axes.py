@@ -91,6 +91,10 @@ class CutAxis:
             return _between(self.high, self.axis.high, self.axis)
         return _between(self.low, self.axis.low, self.axis) if value < self.low else value
 
+    def holds(self, value: float) -> bool:
+        """Tell whether a value lies between the cuts."""
+        return self.low <= value <= self.high
+
     def clip(self, value: float) -> float:
         """Give the nearest value between the cuts."""
         return min(max(value, self.low), self.high)

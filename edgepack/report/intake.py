@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
+from edgepack.optimize.findings import Severity
 from edgepack.optimize.recipe import describe_recipe
 from edgepack.optimize.recipe_file import recipe_to_toml
 from edgepack.report.contract import attempt_facts, contract_facts
@@ -13,6 +14,7 @@ from edgepack.report.summary import (
     GoldenRow,
     LatencyFigures,
     LaunchSeries,
+    MetricFigures,
     PackSummary,
     ParityRow,
     ParitySummary,
@@ -268,15 +270,26 @@ def summarize_variant(
         num_bytes=variant.model.num_bytes,
         compressed_bytes=variant.compressed_bytes,
         sqnr_db=fidelity.sqnr_db,
+        sqnr_ci95_db=min(fidelity.outputs, key=lambda each: each.sqnr_db).sqnr_ci95_db
+        if fidelity.outputs
+        else None,
         worst_channel_sqnr_db=min((each for each in channels if each is not None), default=None),
         top1_agreement=fidelity.top1_agreement,
         top1_agreement_ci95=fidelity.top1_agreement_ci95,
         accuracy=fidelity.accuracy,
         accuracy_ci95=fidelity.accuracy_ci95,
+        metric=MetricFigures(
+            value=fidelity.metric.candidate,
+            drop=fidelity.metric.drop,
+            drop_ci95=fidelity.metric.drop_ci95,
+        )
+        if fidelity.metric is not None
+        else None,
         median_ns=median_ns,
         median_ci95_ns=median_ci95_ns,
         within_budget=not reasons,
         reasons=reasons,
+        doubts=tuple(each.text for each in variant.findings if each.severity is Severity.WARNING),
         zero_share=pruned.num_zero_after / pruned.num_weights
         if pruned is not None and pruned.num_weights
         else None,
@@ -310,6 +323,7 @@ def summarize_pack(
         warnings: what the user must know.
     """
     by_labels = floors.max_drop is not None
+    metric = manifest.fidelity.metric
     return PackSummary(
         model=manifest.provenance.source_name,
         target=manifest.target.id,
@@ -325,7 +339,10 @@ def summarize_pack(
         min_sqnr_db=None if by_labels else floors.min_sqnr_db,
         min_agreement=None if by_labels else floors.min_agreement,
         max_drop_points=floors.max_drop,
+        is_confident=floors.is_confident,
         reference_accuracy=manifest.fidelity.reference_accuracy,
+        metric=metric.name if metric is not None else None,
+        reference_metric=metric.reference if metric is not None else None,
         num_samples=manifest.fidelity.num_samples,
         parity=summarize_parity(manifest.parity) if manifest.parity is not None else None,
         provenance=(*contract_facts(manifest), *bundle_provenance(manifest)),

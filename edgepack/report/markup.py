@@ -62,10 +62,10 @@ def _number(is_number: bool) -> str:  # noqa: FBT001 - an attribute, or none
     return ' class="number"' if is_number else ""
 
 
-def cell(text: str, interval: str = "", *, number: bool = True) -> str:
-    """Write a cell with an unescaped text, and an interval below it."""
-    below = f'<span class="interval">{escape(interval)}</span>' if interval else ""
-    return f'<td class="{"number" if number else "text"}">{escape(text)}{below}</td>'
+def cell(text: str, *below: str, number: bool = True) -> str:
+    """Write a cell with an unescaped text, and intervals or remarks below it, if not empty."""
+    more = "".join(f'<span class="interval">{escape(each)}</span>' for each in below if each)
+    return f'<td class="{"number" if number else "text"}">{escape(text)}{more}</td>'
 
 
 def row_head(text: str, *, longest: int = 120, below: str = "") -> str:

@@ -8,12 +8,20 @@ are large, dominated ones small, and those outside the floors hollow.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from edgepack.report.axes import CutAxis, Frame, cut_axis, draw_frame, lay_out
 from edgepack.report.candidates import Place, RankedRow, rank_candidates
 from edgepack.report.labels import device_name, plain
+from edgepack.report.merits import (
+    Answers,
+    Cost,
+    Worth,
+    cost_of,
+    judge_answers,
+    worth_ends,
+    worth_of,
+)
 from edgepack.report.placement import Box, Label, draw_fitting, line_boxes
 from edgepack.report.summary import PackSummary, VariantRow
 from edgepack.report.svg import (
@@ -52,20 +60,6 @@ _MIDDLE_DB: Final = 25.0
 _MIDDLE_PERCENT: Final = 90.0
 
 
-class Cost(StrEnum):
-    """What stands across: less is better."""
-
-    LATENCY = "latency"
-    SIZE = "size"
-
-
-class Worth(StrEnum):
-    """What stands upward: more is better."""
-
-    SQNR = "sqnr"
-    ANSWERS = "answers"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Mark:
     """A candidate at its place in the picture, with the ends of its intervals there."""
@@ -93,13 +87,15 @@ def plot_pareto(pack: PackSummary, *, cost: Cost, worth: Worth) -> Plot | None:
     shown = [
         each
         for each in rank_candidates(pack)
-        if _cost(each.row, cost) is not None and _worth(each.row, worth, pack) is not None
+        if cost_of(each.row, cost) is not None and worth_of(each.row, worth, pack) is not None
     ]
     if len(shown) < 2:  # noqa: PLR2004 - one point compares nothing
         return None
-    floor = _floor(pack, worth)
+    answers = judge_answers(pack)
+    floor = pack.min_sqnr_db if worth is Worth.SQNR else answers.floor
     across, factor = _across([each.row for each in shown], cost)
-    upright = _upright([_worth(each.row, worth, pack) or 0.0 for each in shown], worth, pack, floor)
+    values = [worth_of(each.row, worth, pack) or 0.0 for each in shown]
+    upright = _upright(values, floor, answers=None if worth is Worth.SQNR else answers)
     frame = lay_out(across.axis, upright.axis, height=_HEIGHT)
     panel = _Panel(
         pack=pack,
@@ -121,7 +117,8 @@ def plot_pareto(pack: PackSummary, *, cost: Cost, worth: Worth) -> Plot | None:
     parts.append(_staircase(marks))
     obstacles: list[Box] = []
     if floor is not None:
-        drawn, covered = _draw_floor(frame, floor, worth)
+        unit = " dB" if worth is Worth.SQNR else "%" if answers.is_percent else ""
+        drawn, covered = _draw_floor(frame, floor, f"floor {floor:.4g}{unit}")
         parts += drawn
         obstacles += covered
     # What is drawn last lies on top.
@@ -144,40 +141,13 @@ def draw_legend(place: Place) -> str:
     return picture(_shape(at, place=place, is_outside=place is Place.OUTSIDE), height=20, width=24)
 
 
-def uses_accuracy(pack: PackSummary) -> bool:
-    """Tell whether answers are judged by labels rather than by the float model's answers."""
-    return any(row.accuracy is not None for row in pack.variants)
-
-
-def _cost(row: VariantRow, cost: Cost) -> float | None:
-    return row.median_ns if cost is Cost.LATENCY else row.num_bytes
-
-
-def _worth(row: VariantRow, worth: Worth, pack: PackSummary) -> float | None:
-    """Give SQNR in dB, or the share of right or agreeing answers in percent."""
-    if worth is Worth.SQNR:
-        return row.sqnr_db
-    value = row.accuracy if uses_accuracy(pack) else row.top1_agreement
-    return None if value is None else 100 * value
-
-
-def _floor(pack: PackSummary, worth: Worth) -> float | None:
-    if worth is Worth.SQNR:
-        return pack.min_sqnr_db
-    if not uses_accuracy(pack):
-        return None if pack.min_agreement is None else 100 * pack.min_agreement
-    if pack.max_drop_points is None or pack.reference_accuracy is None:
-        return None
-    return 100 * pack.reference_accuracy - pack.max_drop_points
-
-
 def _across(rows: Sequence[VariantRow], cost: Cost) -> tuple[CutAxis, float]:
     """Make the axis of what it costs; give how many ns or bytes its unit has too.
 
     It is cut where candidates cost many times more than any inside the floors.
     """
-    values = [_cost(row, cost) or 0.0 for row in rows]
-    kept = [_cost(row, cost) or 0.0 for row in rows if row.within_budget] or values
+    values = [cost_of(row, cost) or 0.0 for row in rows]
+    kept = [cost_of(row, cost) or 0.0 for row in rows if row.within_budget] or values
     reach = _MANY_TIMES_MORE * max(kept)
     near = [value for value in values if value <= reach]
     if cost is Cost.LATENCY:
@@ -196,42 +166,42 @@ def _across(rows: Sequence[VariantRow], cost: Cost) -> tuple[CutAxis, float]:
     return axis, factor
 
 
-def _upright(
-    values: Sequence[float], worth: Worth, pack: PackSummary, floor: float | None
-) -> CutAxis:
-    """Make the axis of what it keeps, cut where candidates lie far from the floor."""
-    is_sqnr = worth is Worth.SQNR
-    below, above = _REACH_DB if is_sqnr else _REACH_PERCENT
-    middle = floor if floor is not None else _MIDDLE_DB if is_sqnr else _MIDDLE_PERCENT
-    low, high = middle - below, middle + above
-    near = [value for value in values if low <= value <= high]
+def _upright(values: Sequence[float], floor: float | None, *, answers: Answers | None) -> CutAxis:
+    """Make the axis of SQNR or, if given, of answers; cut where values lie far from the floor."""
+    near = list(values)
+    if answers is None or answers.is_percent:
+        below, above = _REACH_DB if answers is None else _REACH_PERCENT
+        middle = _MIDDLE_DB if answers is None else _MIDDLE_PERCENT
+        middle = middle if floor is None else floor
+        near = [each for each in values if middle - below <= each <= middle + above]
     near += [floor] if floor is not None else []
     near = near or list(values)
-    name = "SQNR to float, dB"
-    if not is_sqnr:
-        name = "accuracy, %" if uses_accuracy(pack) else "top-1 agreement with float, %"
     return cut_axis(
         near,
-        name=name,
+        name="SQNR to float, dB" if answers is None else answers.name,
         is_over=max(values) > max(near),
         is_under=min(values) < min(near),
-        most=None if is_sqnr else 100.0,
+        most=100.0 if answers is not None and answers.is_percent else None,
     )
 
 
 def _mark(ranked: RankedRow, panel: _Panel) -> _Mark:
     row, pack, frame = ranked.row, panel.pack, panel.frame
-    across = panel.across.place((_cost(row, panel.cost) or 0.0) / panel.factor)
-    upright = panel.upright.place(_worth(row, panel.worth, pack) or 0.0)
+    across = panel.across.place((cost_of(row, panel.cost) or 0.0) / panel.factor)
+    upright = panel.upright.place(worth_of(row, panel.worth, pack) or 0.0)
     bars: list[tuple[Point, Point]] = []
     # Forty intervals would hide the candidates they belong to.
     if ranked.place is Place.CHOSEN or ranked.is_front:
-        if panel.cost is Cost.LATENCY and row.median_ci95_ns is not None:
+        if (
+            panel.cost is Cost.LATENCY
+            and row.median_ci95_ns is not None
+            and panel.across.holds(across)
+        ):
             low, high = (panel.across.clip(end / panel.factor) for end in row.median_ci95_ns)
             bars.append((frame.at(low, upright), frame.at(high, upright)))
-        interval = row.accuracy_ci95 if uses_accuracy(pack) else row.top1_agreement_ci95
-        if panel.worth is Worth.ANSWERS and interval is not None:
-            low, high = (panel.upright.clip(100 * end) for end in interval)
+        interval = worth_ends(row, panel.worth, pack)
+        if interval is not None and panel.upright.holds(upright):
+            low, high = (panel.upright.clip(end) for end in interval)
             bars.append((frame.at(across, low), frame.at(across, high)))
     return _Mark(ranked=ranked, at=frame.at(across, upright), bars=tuple(bars))
 
@@ -248,10 +218,9 @@ def _staircase(marks: Sequence[_Mark]) -> str:
     return polyline(steps, color=ACCENT, width=1.2, opacity=0.4) if len(steps) > 1 else ""
 
 
-def _draw_floor(frame: Frame, floor: float, worth: Worth) -> tuple[list[str], tuple[Box, ...]]:
+def _draw_floor(frame: Frame, floor: float, name: str) -> tuple[list[str], tuple[Box, ...]]:
     """Write the floor's line and its name, and give what they cover."""
     ends = frame.at(frame.across.low, floor), frame.at(frame.across.high, floor)
-    name = f"floor {floor:g} dB" if worth is Worth.SQNR else f"floor {floor:.4g}%"
     x, y = ends[1]
     low = y + 1.25 * FONT_SIZE
     parts = [
@@ -310,6 +279,7 @@ def _title(ranked: RankedRow) -> str:
             decibels(row.sqnr_db) if row.sqnr_db is not None else None,
             f"agreement {share(row.top1_agreement)}" if row.top1_agreement is not None else None,
             f"accuracy {share(row.accuracy)}" if row.accuracy is not None else None,
+            f"metric {row.metric.value:.4g}" if row.metric and row.metric.value is not None else "",
         )
         if words
     ]
@@ -329,13 +299,17 @@ def _caption(pack: PackSummary, *, cost: Cost, worth: Worth, is_cut: bool) -> st
 def _describe(shown: Sequence[RankedRow], pack: PackSummary, *, cost: Cost, worth: Worth) -> str:
     told = []
     for each in shown:
-        kept = _worth(each.row, worth, pack) or 0.0
-        took = _cost(each.row, cost) or 0
+        kept = worth_of(each.row, worth, pack) or 0.0
+        took = cost_of(each.row, cost) or 0
         told.append(
             f"{each.number}. {plain(each.row.recipe, longest=64)}: "
             + (latency(took) if cost is Cost.LATENCY else file_size(int(took)))
             + ", "
-            + (decibels(kept) if worth is Worth.SQNR else share(kept / 100))
+            + (decibels(kept) if worth is Worth.SQNR else _told_answers(kept, pack))
             + (" (chosen)" if each.place is Place.CHOSEN else "")
         )
     return "; ".join(told) + "."
+
+
+def _told_answers(value: float, pack: PackSummary) -> str:
+    return share(value / 100) if judge_answers(pack).is_percent else f"{value:.4g}"

@@ -14,6 +14,21 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MetricFigures:
+    """What the user's own metric says of a variant; higher is better.
+
+    Attributes:
+        value: None when it gives no finite number.
+        drop: what is lost against the float model.
+        drop_ci95: its interval.
+    """
+
+    value: float | None
+    drop: float | None
+    drop_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VariantRow:
     """One recipe's result, or why there is none.
 
@@ -23,12 +38,15 @@ class VariantRow:
         num_bytes: size of the model; None when it was not built.
         compressed_bytes: its size inside the bundle.
         sqnr_db: worst output's signal to quantization noise against float.
+        sqnr_ci95_db: its interval over samples.
         worst_channel_sqnr_db: least SQNR of one channel of any output; None without channels.
         top1_agreement: share of samples whose first class is the float model's.
         accuracy: share of samples whose first class is the label.
+        metric: what the user's own metric says; None without one.
         median_ns: median latency where `PackSummary.latency_on` says.
         within_budget: whether it meets the floors.
         reasons: why it does not.
+        doubts: what else was found about it.
         skipped_reason: why it was not built or not measured to the end.
         zero_share: share of weights that pruning set to zero; None without pruning.
     """
@@ -38,15 +56,18 @@ class VariantRow:
     num_bytes: int | None = None
     compressed_bytes: int | None = None
     sqnr_db: float | None = None
+    sqnr_ci95_db: tuple[float, float] | None = None
     worst_channel_sqnr_db: float | None = None
     top1_agreement: float | None = None
     top1_agreement_ci95: tuple[float, float] | None = None
     accuracy: float | None = None
     accuracy_ci95: tuple[float, float] | None = None
+    metric: MetricFigures | None = None
     median_ns: float | None = None
     median_ci95_ns: tuple[float, float] | None = None
     within_budget: bool = False
     reasons: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     skipped_reason: str | None = None
     zero_share: float | None = None
     sha256: str | None = None
@@ -97,8 +118,12 @@ class PackSummary:
         measured_on: what the choice rests on; None when nothing fit for the target was
             measured, so that the profile's order decided.
         chosen_reason: why that variant, one sentence that names it, without its full stop.
-        max_drop_points: most percentage points of accuracy a variant may lose.
+        max_drop_points: most percentage points of accuracy, or points of the user's own metric,
+            that a variant may lose.
+        is_confident: whether the floors are judged on the unfavorable ends of intervals.
         reference_accuracy: accuracy of the float model on the same samples.
+        metric: name of the user's own metric.
+        reference_metric: its value for the float model.
         num_samples: evaluation samples behind the fidelity figures.
         warnings: what the user must know of this pack.
         recipe_toml: the chosen recipe as the file that reproduces it.
@@ -118,7 +143,10 @@ class PackSummary:
     min_sqnr_db: float | None = None
     min_agreement: float | None = None
     max_drop_points: float | None = None
+    is_confident: bool = False
     reference_accuracy: float | None = None
+    metric: str | None = None
+    reference_metric: float | None = None
     num_samples: int | None = None
     parity: ParitySummary | None = None
     provenance: tuple[Fact, ...] = ()

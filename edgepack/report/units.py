@@ -102,6 +102,13 @@ def decibels(value_db: float) -> str:
     return f"{value_db:.1f} dB"
 
 
+def decibel_ends(interval_db: tuple[float, float]) -> str:
+    """Write a ratio's interval, without the unit, to stand below its value."""
+    low, high = (min(each, EXACT_DB) for each in interval_db)
+    ends = [f"{each:.1f}" if each < EXACT_DB else "exact" for each in (low, high)]
+    return DASH.join(ends)
+
+
 def share(value: float, *, decimals: int = 1) -> str:
     """Write a share of 1 in percent; neither 0% nor 100% unless it is exactly that."""
     text = f"{value * 100:.{decimals}f}"

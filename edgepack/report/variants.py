@@ -18,10 +18,19 @@ from edgepack.report.markup import (
     table,
     text_of,
 )
-from edgepack.report.pareto import Cost, Worth, draw_legend, plot_pareto
+from edgepack.report.merits import Cost, Worth
+from edgepack.report.pareto import draw_legend, plot_pareto
 from edgepack.report.rows import Standing, standing
-from edgepack.report.summary import PackSummary
-from edgepack.report.units import ABSENT, count, decibels, file_size, share
+from edgepack.report.summary import MetricFigures, PackSummary
+from edgepack.report.units import (
+    ABSENT,
+    DASH,
+    count,
+    decibel_ends,
+    decibels,
+    file_size,
+    share,
+)
 
 # So many rows and no more are read at a glance.
 _MANY: Final = 12
@@ -88,10 +97,13 @@ def _floors(pack: PackSummary) -> str:
     if pack.min_agreement is not None:
         floors.append(f"at least {share(pack.min_agreement)} agreement with float")
     if pack.max_drop_points is not None:
-        floors.append(f"at most {pack.max_drop_points:g} percentage points of accuracy lost")
+        what = "percentage points of accuracy" if pack.metric is None else "of the metric"
+        floors.append(f"at most {pack.max_drop_points:g} {what} lost")
     if not floors:
         return ""
-    return f" The floors: {escape(', '.join(floors))}; the objective: {text_of(pack.objective)}."
+    judged = ", judged on the bounds of their 95% intervals" if pack.is_confident else ""
+    told = f"{', '.join(floors)}{judged}"
+    return f" The floors: {escape(told)}; the objective: {text_of(pack.objective)}."
 
 
 def _caption(pack: PackSummary) -> str:
@@ -102,7 +114,9 @@ def _caption(pack: PackSummary) -> str:
     if pack.latency_on is not None and any(row.median_ns is not None for row in pack.variants):
         caption += f", timed on {device_name(pack.latency_on)}"
     if any(row.worst_channel_sqnr_db is not None for row in pack.variants):
-        caption += "; below each SQNR, that of the worst channel of any output"
+        caption += "; below each SQNR, its interval and that of the worst channel of any output"
+    if pack.metric is not None:
+        caption += f"; the metric is {plain(pack.metric, longest=80)}, and below it what is lost"
     return caption
 
 
@@ -111,6 +125,7 @@ def _table(pack: PackSummary, ranked: Sequence[RankedRow], caption: str) -> str:
     optional = (
         (any(row.top1_agreement is not None for row in rows), "Agreement"),
         (any(row.accuracy is not None for row in rows), "Accuracy"),
+        (any(row.metric is not None for row in rows), "Metric"),
         (any(row.median_ns is not None for row in rows), "Median latency"),
     )
     shown = [name for is_there, name in optional if is_there]
@@ -119,26 +134,37 @@ def _table(pack: PackSummary, ranked: Sequence[RankedRow], caption: str) -> str:
     return table(caption, columns, (_row(each, pack, shown) for each in ranked))
 
 
+def _metric_cell(metric: MetricFigures | None) -> str:
+    if metric is None or metric.value is None:
+        return cell(ABSENT)
+    lost = "" if metric.drop is None else f"{metric.drop:.3g} lost"
+    ends = "" if metric.drop_ci95 is None else DASH.join(f"{e:.3g}" for e in metric.drop_ci95)
+    return cell(f"{metric.value:.4g}", lost, ends)
+
+
 def _row(ranked: RankedRow, pack: PackSummary, shown: Sequence[str]) -> str:
     row = ranked.row
     state = standing(row, chosen=pack.chosen)
     packed = "" if row.compressed_bytes is None else f"{file_size(row.compressed_bytes)} packed"
-    worst = row.worst_channel_sqnr_db
+    worst, spread = row.worst_channel_sqnr_db, row.sqnr_ci95_db
     cells = [
         row_head(f"{ranked.number}. {plain(row.recipe, longest=64)}", below=row.passes),
         cell(file_size(row.num_bytes) if row.num_bytes is not None else ABSENT, packed),
         cell(
             decibels(row.sqnr_db) if row.sqnr_db is not None else ABSENT,
+            "" if spread is None else decibel_ends(spread),
             "" if worst is None else f"worst {decibels(worst)}",
         ),
     ]
     optional = {
         "Agreement": share_cell(row.top1_agreement, row.top1_agreement_ci95),
         "Accuracy": share_cell(row.accuracy, row.accuracy_ci95),
+        "Metric": _metric_cell(row.metric),
         "Median latency": latency_cell(row.median_ns, row.median_ci95_ns),
     }
     cells += [optional[name] for name in shown]
     notes = [row.skipped_reason] if row.skipped_reason is not None else list(row.reasons)
+    notes += row.doubts
     if row.zero_share is not None:
         notes.append(f"{share(row.zero_share)} of the weights are zero")
     front = " on the front" if ranked.place is Place.FRONT else ""
