@@ -120,5 +120,6 @@ def _raise_peaks(
     num_channels = values.shape[-1] if values.ndim > 1 else 1
     if num_channels > _MOST_CHANNELS:
         return None
-    now = np.abs(values.reshape(-1, num_channels).astype(np.float64)).max(axis=0)
+    rows = np.abs(values.reshape(-1, num_channels).astype(np.float64))
+    now: NDArray[np.float64] = rows.max(axis=0)
     return now if peaks is None or len(peaks) != num_channels else np.maximum(peaks, now)

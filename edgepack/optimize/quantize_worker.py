@@ -42,7 +42,8 @@ def quantize(folder: Path) -> dict[str, Any]:
     data = (folder / "model.tflite").read_bytes()
     tree = read_flatbuffer(data)
     exceptions = {int(at): Scheme(each) for at, each in request["exceptions"].items()}
-    statistics, unlike = None, ()
+    statistics: dict[str, Any] | None = None
+    unlike: tuple[int, ...] = ()
     if request["is_calibrated"]:
         statistics, unlike = _calibrate(folder, data, tree, request)
     is_kept = Scheme(request["scheme"]) in _STATIC

@@ -263,8 +263,10 @@ def _search_least_divergence(histogram: Histogram, num_bits: int) -> float:
     many bins as there are integers. Bins are thousands: for 16 bits it is the maximum.
     """
     magnitudes = np.abs(histogram.first + np.arange(len(histogram.counts)) + 0.5).astype(np.int64)
-    counts = np.bincount(magnitudes, weights=histogram.counts)
-    width = 2.0**histogram.exponent
+    # Values far from 0 and near each other lie in fine bins of large numbers.
+    shift = max(0, int(magnitudes.max()).bit_length() - _NUM_BINS.bit_length() + 1)
+    counts = np.bincount(magnitudes >> shift, weights=histogram.counts).astype(np.float64)
+    width = 2.0 ** (histogram.exponent + shift)
     peak = max(histogram.high, -histogram.low)
     span = max(histogram.high, 0.0) - min(histogram.low, 0.0)
     num_levels = round(2**num_bits * peak / (2 * peak if num_bits == _SYMMETRIC_BITS else span))
