@@ -43,14 +43,17 @@ def new_constant(tree: Tree, name: str, values: NDArray[Any]) -> int:
 
 
 def set_constant(tree: Tree, index: int, values: NDArray[Any]) -> None:
-    """Give a constant tensor other values of its shape, in a buffer of its own."""
+    """Give a constant tensor other values of its shape, in a buffer that it shares with none."""
     from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
 
-    buffer = schema.BufferT()
+    tensor = tree.subgraphs[0].tensors[index]
+    users = [int(each.buffer) for graph in tree.subgraphs for each in graph.tensors]
+    users += [0, *(int(entry.buffer) for entry in tree.metadata or ())]
+    if users.count(int(tensor.buffer)) > 1:
+        tree.buffers.append(schema.BufferT())
+        tensor.buffer = len(tree.buffers) - 1
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    buffer.data = np.frombuffer(little.tobytes(), dtype=np.uint8)
-    tree.buffers.append(buffer)
-    tree.subgraphs[0].tensors[index].buffer = len(tree.buffers) - 1
+    tree.buffers[tensor.buffer].data = np.frombuffer(little.tobytes(), dtype=np.uint8)
 
 
 def read_constant(tree: Tree, index: int) -> NDArray[np.float32] | None:

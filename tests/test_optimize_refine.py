@@ -75,6 +75,8 @@ def test_refined_weights_are_multiples_of_steps_and_layers_in_float_are_not(mode
     assert before is not None
     assert unchanged is not None
     np.testing.assert_array_equal(before, unchanged)
+    # The old weights do not stay in the file.
+    assert refined.model.num_bytes < model.num_bytes + 2000
     for layer in layers[1:]:
         weights = read_constant(after, layer.weights)
         assert weights is not None
