@@ -99,7 +99,7 @@ def test_one_named_recipe_is_packed_whatever_it_costs(run: RunCommand) -> None:
     assert variant["within_budget"] is False
     (warning,) = ran.json()["warnings"]
     assert warning.startswith("int8 is outside the floors: output 'output_0': SQNR ")
-    assert warning.endswith(" dB is below 200 dB")
+    assert warning.endswith(") is below 200 dB")
     strict = run(*arguments, "--strict")
     assert strict.code == 4
     assert strict.json()["variants"][0]["within_budget"] is False

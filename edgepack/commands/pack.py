@@ -156,6 +156,7 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
 
 def _variant_json(outcome: "Outcome") -> dict[str, object]:
     from edgepack.fidelity import to_json
+    from edgepack.optimize.findings import findings_to_json
 
     variant = outcome.variant
     fidelity = None
@@ -173,8 +174,11 @@ def _variant_json(outcome: "Outcome") -> dict[str, object]:
         "sha256": variant.model.sha256 if variant else None,
         "host_median_ns": outcome.host.median_ns if outcome.host else None,
         "device_median_ns": outcome.device.median_ns if outcome.device else None,
+        "host_memory_bytes": outcome.host.memory_bytes if outcome.host else None,
+        "device_memory_bytes": outcome.device.memory_bytes if outcome.device else None,
         "fidelity": fidelity,
         "within_budget": outcome.within_budget,
         "outside": list(outcome.outside),
+        "findings": findings_to_json(variant.findings) if variant else [],
         "skipped_reason": outcome.skipped_reason,
     }

@@ -10,6 +10,12 @@ import click
 from edgepack._fields import nearest
 from edgepack.commands.console import warn
 from edgepack.commands.contract_options import make_contract_request
+from edgepack.commands.floor_options import (
+    floor_options,
+    make_floors,
+    parse_metric,
+    parse_share,
+)
 from edgepack.commands.import_options import make_import_options
 from edgepack.commands.named_shapes import (
     parse_shapes,
@@ -17,7 +23,7 @@ from edgepack.commands.named_shapes import (
     select_source,
     shape_option,
 )
-from edgepack.commands.options import EXISTING_FILE, NumberRange, apply_options
+from edgepack.commands.options import EXISTING_FILE, apply_options
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Below it a plain number is taken by some for a share of 1.
-_SMALLEST_PLAIN_POINTS: Final = 0.1
 _LARGEST_PRUNE: Final = 0.99
 _NUMBERS: Final = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?)*")
 
@@ -79,10 +83,11 @@ def pack_options(function: F) -> F:
         ),
         click.option(
             "--objective",
-            type=click.Choice(["latency", "size"]),
+            type=click.Choice(["latency", "size", "memory"]),
             default="latency",
             show_default=True,
-            help="What the best variant is best in.",
+            help="What the best variant is best in; memory is what an inference adds to the "
+            "process that runs it.",
         ),
         click.option(
             "--prune",
@@ -116,24 +121,7 @@ def pack_options(function: F) -> F:
         click.option("--labels", type=EXISTING_FILE, help="Class ids of the evaluated samples."),
         click.option("--class-names", type=EXISTING_FILE, help="Class names, one a line."),
         image_options,
-        click.option(
-            "--min-sqnr",
-            type=NumberRange(0, 300),
-            default=20.0,
-            show_default=True,
-            metavar="DB",
-            help="Floor for every output's SQNR against float.",
-        ),
-        click.option(
-            "--min-agreement",
-            metavar="SHARE",
-            default="90%",
-            show_default=True,
-            help="Floor for the top-1 agreement with float.",
-        ),
-        click.option(
-            "--max-drop", metavar="POINTS", help="With labels: percentage points that may be lost."
-        ),
+        floor_options,
         click.option(
             "--remeasure",
             is_flag=True,
@@ -150,22 +138,6 @@ def pack_options(function: F) -> F:
             help="Further file to put into the bundle.",
         ),
     )(function)
-
-
-def parse_share(option: str, text: str) -> float:
-    """Read `90%` or `0.9` as a share.
-
-    Raises:
-        UsageError: neither, or outside 0 to 1.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
-    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
-    if not 0.0 <= share <= 1.0:
-        raise UsageError(
-            f"{option}: expected a share such as 90% or 0.9, not {text!r}",
-            remedy=f"Write for instance {option} 90%.",
-        )
-    return share
 
 
 def parse_pruning(text: str | None) -> "Pruning":
@@ -192,31 +164,6 @@ def parse_pruning(text: str | None) -> "Pruning":
             remedy="A layer of zeros is no layer; write for instance --prune 50%.",
         )
     return Pruning(kind=PruneKind(kind) if colon else PruneKind.MAGNITUDE, share=share)
-
-
-def parse_points(option: str, text: str | None) -> float | None:
-    """Read `1%` or `1` as percentage points.
-
-    Raises:
-        UsageError: neither, or outside 0 to 100.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
-    points = float(match[1]) if match else -1.0
-    if match and not match[2] and 0.0 < points < _SMALLEST_PLAIN_POINTS:
-        raise UsageError(
-            f"{option}: {text} could be {points:g} percentage points or a share of "
-            f"{100 * points:g}%",
-            remedy=f"Write {option} {points:g}% for the first, {option} {100 * points:g}% for the "
-            "second.",
-        )
-    if not 0.0 <= points <= 100.0:  # noqa: PLR2004 - percentage points
-        raise UsageError(
-            f"{option}: expected percentage points such as 1%, not {text!r}",
-            remedy=f"Write for instance {option} 1%.",
-        )
-    return points
 
 
 def make_images(given: Mapping[str, Any]) -> "ImagePreprocessing | None":
@@ -276,7 +223,6 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
     """
     from edgepack.catalog import find_profile, user_profile_directory
     from edgepack.optimize.choose import Objective
-    from edgepack.optimize.floors import Floors
     from edgepack.workflow.request import DataRequest, PackRequest
 
     profile, origin = find_profile(given["target"], user_directory=user_profile_directory())
@@ -290,6 +236,7 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
         evaluation=given["eval_data"],
         labels=given["labels"],
         images=images,
+        metric=parse_metric(given["metric"]),
     )
     return PackRequest(
         model=model,
@@ -297,11 +244,7 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
         recipes=_make_recipes(given, profile),
         explicit=bool(given["recipes"]),
         objective=Objective(given["objective"]),
-        floors=Floors(
-            min_sqnr_db=given["min_sqnr"],
-            min_agreement=parse_share("--min-agreement", given["min_agreement"]),
-            max_drop=parse_points("--max-drop", given["max_drop"]),
-        ),
+        floors=make_floors(given),
         data=data,
         imports=imports,
         contract=make_contract_request(given),

@@ -32,6 +32,7 @@ from edgepack.importers import (
 )
 from edgepack.model import Model, TensorSpec
 from edgepack.optimize.evaluation import EvaluationSet, make_evaluation
+from edgepack.optimize.task import Task, truth_of
 from edgepack.workflow.answers import keep_answers
 from edgepack.workflow.request import PackRequest, StepCallback
 from edgepack.workflow.shaping import import_shaped
@@ -78,6 +79,8 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
         EdgePackError: as `import_shaped`, `load_samples`, `ShapedImport.prove` and `run_model`.
     """
     on_step(f"reading {request.model.name}")
+    if request.data.metric is not None:
+        request.data.metric.find()  # a slip in its name should not cost an import
     class_names = _read_class_names(request.class_names)
     loaded: list[_Loaded] = []
 
@@ -122,9 +125,24 @@ def prepare_material(request: PackRequest, *, cache: Cache, on_step: StepCallbac
         evaluation=evaluation,
         calibration_feeds=shaped_feeds(imported, plan, calibration) if calibration else None,
         evaluation_set=make_evaluation(
-            model, shaped_feeds(imported, plan, evaluation), labels=evaluation.labels, run=run
+            model,
+            shaped_feeds(imported, plan, evaluation),
+            labels=evaluation.labels if request.data.metric is None else None,
+            task=_make_task(request, model, evaluation),
+            run=run,
         ),
         run=run,
+    )
+
+
+def _make_task(request: PackRequest, model: Model, evaluation: Samples) -> Task | None:
+    if request.data.metric is None:
+        return None
+    return Task(
+        metric=request.data.metric,
+        truth=truth_of(evaluation.labels, evaluation.arrays),
+        output_names=tuple(spec.name for spec in model.signature.outputs),
+        is_stream=model.is_stream,
     )
 
 
@@ -160,6 +178,11 @@ def _load_data(
                 "--labels: there are no samples for these labels",
                 remedy="Give the samples too: --data or --eval-data.",
             )
+        if data.metric is not None:
+            raise DataError(
+                f"--metric {data.metric.source}: there are no samples to take it of",
+                remedy="Give samples, and labels if it wants them: --data or --eval-data.",
+            )
         return _Loaded(calibration=None, evaluation=None)
 
     def load(source: str, labels: Path | None) -> Samples:
@@ -169,6 +192,7 @@ def _load_data(
             images=raw_images(request.data.images, plan),
             labels=labels,
             class_names=class_names,
+            are_classes=data.metric is None,
         )
         check_raw(samples, plan)
         return samples

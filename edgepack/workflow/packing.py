@@ -32,6 +32,7 @@ from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
 from edgepack.optimize.choose import Candidate, Choice, choose
 from edgepack.optimize.eligibility import describe, find_refusal, fit_recipes
+from edgepack.optimize.findings import Severity
 from edgepack.optimize.floors import judge
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant, build_variant
@@ -125,7 +126,16 @@ def _build(
         if request.is_forced:
             raise
         return Outcome(recipe=recipe, skipped_reason=error.message)
-    return Outcome(recipe=recipe, variant=variant, outside=judge(variant.fidelity, request.floors))
+    # The float model keeps all of itself, however few samples there are to show it.
+    is_reference = variant.model.sha256 == material.model.sha256
+    return Outcome(
+        recipe=recipe,
+        variant=variant,
+        outside=()
+        if is_reference
+        else judge(variant.fidelity, request.floors, findings=variant.findings),
+        is_reference=is_reference,
+    )
 
 
 def _measure(
@@ -203,6 +213,7 @@ def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
         raise ValueError(f"{outcome.recipe.name} has no variant")
     latency = outcome.host if measured_on == HOST else outcome.device
     interval = latency.median_ci95_ns if latency is not None else None
+    memory = outcome.device or outcome.host
     return Candidate(
         name=outcome.recipe.name,
         scheme=outcome.recipe.scheme,
@@ -212,6 +223,10 @@ def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
         median_ns=latency.median_ns if latency is not None else None,
         median_ci95_ns=(float(interval[0]), float(interval[1])) if interval else None,
         measured_on=measured_on if latency is not None else None,
+        memory_bytes=memory.memory_bytes if memory is not None else None,
+        memory_range_bytes=memory.memory_range_bytes if memory is not None else None,
+        memory_on=None if memory is None else HOST if outcome.device is None else measured_on,
+        is_reference=outcome.is_reference,
     )
 
 
@@ -357,6 +372,11 @@ def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tupl
     warnings += _source_warnings(material.model, chosen)
     if chosen.outside:
         warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
+    warnings += [
+        f"{chosen.recipe.name}: {each.text}: {each.remedy}"
+        for each in (chosen.variant.findings if chosen.variant else ())
+        if each.severity is Severity.WARNING
+    ]
     if request.data.source is None and request.data.evaluation is None:
         warnings.append(
             "fidelity was judged on generated inputs: give real ones with --data before you "

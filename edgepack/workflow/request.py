@@ -9,6 +9,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import Parity
 from edgepack.contract import ContractRequest
 from edgepack.data import ImagePreprocessing
+from edgepack.data.metric import Metric
 from edgepack.importers import ImportOptions, SourceInfo
 from edgepack.measure.validity import VerdictName
 from edgepack.optimize.choose import Choice, Objective
@@ -61,12 +62,14 @@ class DataRequest:
         evaluation: a second source; None evaluates on every other sample of the first.
         labels: class ids of the evaluated samples.
         images: how pictures become arrays.
+        metric: the user's own measure of quality; labels are then what it wants them to be.
     """
 
     source: str | None = None
     evaluation: str | None = None
     labels: Path | None = None
     images: ImagePreprocessing | None = None
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,11 +126,16 @@ class TrialLatency:
         median_ns: over launches.
         median_ci95_ns: its 95% interval; None with too few launches.
         verdict: what the measurement is worth.
+        memory_bytes: resident memory that the model and its inferences added to the process, in
+            the median over launches; None where that is not told.
+        memory_range_bytes: least and most of any launch.
     """
 
     median_ns: int
     median_ci95_ns: tuple[int, int] | None
     verdict: VerdictName
+    memory_bytes: int | None = None
+    memory_range_bytes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +149,7 @@ class Outcome:
         host: measured on this machine.
         device: measured on the device the choice was made for.
         skipped_reason: why there is no variant, or why the device did not measure it.
+        is_reference: whether the variant is the float model itself.
     """
 
     recipe: Recipe
@@ -149,6 +158,7 @@ class Outcome:
     host: TrialLatency | None = None
     device: TrialLatency | None = None
     skipped_reason: str | None = None
+    is_reference: bool = False
 
     @property
     def within_budget(self) -> bool:

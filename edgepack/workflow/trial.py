@@ -159,10 +159,17 @@ def measure_on_rig(
 
 def _summarize(measurement: Measurement) -> TrialLatency:
     summary = measurement.summary
+    added = sorted(
+        each.peak_memory_bytes - each.start_memory_bytes
+        for each in measurement.launches
+        if each.peak_memory_bytes is not None and each.start_memory_bytes is not None
+    )
     return TrialLatency(
         median_ns=summary.median_ns,
         median_ci95_ns=summary.median_ci95_ns,
         verdict=measurement.validity.verdict,
+        memory_bytes=added[len(added) // 2] if added else None,
+        memory_range_bytes=(added[0], added[-1]) if added else None,
     )
 
 
@@ -174,10 +181,17 @@ def _read_latency(path: Path) -> TrialLatency:
     median_ns = fields.integer("median_ns", minimum=0)
     interval = fields.integers("median_ci95_ns", minimum=0)
     verdict = fields.choice("verdict", VerdictName)
-    if fields.faults or len(interval) != 2:  # noqa: PLR2004 - its ends
+    memory = None
+    if fields.raw("memory_bytes") is not None:
+        memory = fields.integers("memory_range_bytes", minimum=0)
+    if fields.faults or len(interval) != 2 or len(memory or (0, 0)) != 2:  # noqa: PLR2004 - ends
         raise _unreadable(path, "; ".join(fields.faults) or "an interval has two ends")
     return TrialLatency(
-        median_ns=median_ns, median_ci95_ns=(interval[0], interval[1]), verdict=verdict
+        median_ns=median_ns,
+        median_ci95_ns=(interval[0], interval[1]),
+        verdict=verdict,
+        memory_bytes=None if memory is None else fields.integer("memory_bytes", minimum=0),
+        memory_range_bytes=None if memory is None else (memory[0], memory[1]),
     )
 
 
