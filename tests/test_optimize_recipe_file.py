@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import re
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,9 +26,6 @@ from edgepack.optimize.recipe import (
 from edgepack.optimize.recipe_file import find_recipe, parse_recipe, recipe_to_toml
 from edgepack.profile import Scheme
 from tests.test_optimize_recipe import FULL
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LAYERS = st.lists(
     st.builds(LayerScheme, layer=st.text(max_size=40), scheme=st.sampled_from(Scheme)),
@@ -176,3 +174,22 @@ def test_an_unknown_name_says_what_is_known() -> None:
     with pytest.raises(RecipeError) as caught:
         find_recipe("int9", pruning=NO_PRUNING, interface=InterfaceType.FLOAT)
     assert caught.value.message == "unknown recipe 'int9'; did you mean 'int8'?"
+
+
+def test_the_page_for_users_names_every_key_and_value() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "optimizer.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    recipe = parse_recipe(example, name="other")
+    assert tomllib.loads(example).keys() == recipe_to_json(recipe).keys()
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.+) \| .+ \|$", page, flags=re.MULTILINE))
+    keys = recipe_to_json(recipe).keys() - {"prune"} | {"prune.kind", "prune.share"}
+    assert rows.keys() & keys == keys
+    for key, values in (
+        ("scheme", Scheme),
+        ("granularity", Granularity),
+        ("interface", InterfaceType),
+        ("rounding", Rounding),
+        ("activation_ranges", RangeMethod),
+        ("prune.kind", PruneKind),
+    ):
+        assert {*re.findall(r"`([a-z0-9_]+)`", rows[key])} == {each.value for each in values}, key
