@@ -9,10 +9,12 @@ from edgepack.errors import OutputError, UsageError
 from edgepack.flatbuffer import FILE_IDENTIFIER
 
 if TYPE_CHECKING:
+    from edgepack.optimize.recipe import Recipe
     from edgepack.report.summary import DeployReport
 
 _JSON_START: Final = (b"{", b"[")
 _HTML_START: Final = (b"<!doctype html",)
+_RECIPE_START: Final = (b"# edgepack recipe",)
 _IDENTIFIER_OFFSET: Final = 4  # a flatbuffer begins with the offset of its root
 _WRITE_REMEDY: Final = "Give a path in a folder you may write to, on a disk with room."
 
@@ -67,12 +69,20 @@ def write_report(path: Path, report: "DeployReport") -> None:
     write_text(path, render_page(report))
 
 
+def write_recipe(path: Path, recipe: "Recipe") -> None:
+    """Write a recipe as a TOML file that reproduces it exactly."""
+    from edgepack.optimize.recipe_file import recipe_to_toml
+
+    write_text(path, recipe_to_toml(recipe))
+
+
 def check_outputs(
     *,
     bundle: Path | None = None,
     model: Path | None = None,
     results: Path | None = None,
     report: Path | None = None,
+    recipe: Path | None = None,
 ) -> None:
     """Refuse output paths that cannot work, before any work is done.
 
@@ -85,7 +95,9 @@ def check_outputs(
     # A bundle may be given as the folder to write it to.
     folder = bundle if bundle is not None and bundle.is_dir() else None
     files = [
-        path for path in (bundle, model, results, report) if path is not None and path != folder
+        path
+        for path in (bundle, model, results, report, recipe)
+        if path is not None and path != folder
     ]
     resolved = [path.resolve() for path in files]
     for path in files:
@@ -105,6 +117,7 @@ def check_outputs(
         (model, (FILE_IDENTIFIER.lower(),), _IDENTIFIER_OFFSET),
         (results, _JSON_START, 0),
         (report, _HTML_START, 0),
+        (recipe, _RECIPE_START, 0),
     ):
         if output is not None:
             _check_replaceable(output, starts, offset=offset)
