@@ -129,7 +129,7 @@ def prune_structured(
 
 def channel_facts_to_json(facts: ChannelFacts) -> dict[str, object]:
     """Give channel pruning's facts as JSON values."""
-    return asdict(facts)
+    return {**asdict(facts), "groups": [asdict(group) for group in facts.groups]}
 
 
 def read_channel_facts(fields: Fields) -> ChannelFacts:
