@@ -1,4 +1,4 @@
-"""The child of `edgepack.optimize.analysis`: what each layer's rounding does. Argument: FOLDER.
+"""The child of `edgepack.optimize.sensitivity`: what each layer's rounding does. Argument: FOLDER.
 
 FOLDER holds `model.tflite`, `feeds` and `request.json`: `probes`, the samples that outputs are
 measured on; `jobs`, for layers by the position of their op, the precisions whose error is
@@ -26,8 +26,8 @@ from edgepack.flatbuffer import read_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.optimize.emulation import round_affine, round_half, round_symmetric
 from edgepack.optimize.excerpt import Excerpt, ExcerptRunner, cut_excerpt
+from edgepack.optimize.layer_costs import Precision
 from edgepack.optimize.layers import Layer, find_layers
-from edgepack.optimize.sensitivity import Precision
 from edgepack.optimize.walk import Samples, walk
 
 _FLOAT32: Final = 0  # TensorType of schema.fbs
