@@ -12,11 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import op_name
 from edgepack.graph import read_constant, readers, tensor_shape
 from edgepack.optimize.channels import ChannelAxis, ChannelGroup, ChannelMap
+from edgepack.optimize.influence import Influence
 from edgepack.optimize.layers import Layer, find_layers
-from edgepack.optimize.moments import Accumulator, Moments, choose_trust, fit
+from edgepack.optimize.moments import Accumulator, Moments, choose_trust, fit, sum_up
 from edgepack.optimize.patches import input_patches, matrix_weights, spread_rows, weight_matrix
 from edgepack.optimize.selection import Reader, RemovalOrder, order_removals
 from edgepack.optimize.walk import LayerChange, Samples
@@ -24,25 +26,26 @@ from edgepack.optimize.walk import LayerChange, Samples
 Tree = Any
 """A `ModelT`; the generated classes are untyped."""
 
-# Rows of all samples together: so many for each input, and no fewer than so many. One image has
-# up to 100,000, most of them alike.
+# Rows of all samples together: so many for each input of a group of channels, and no fewer than so
+# many. One image has up to 100,000, most of them alike.
 _ROWS_PER_INPUT: Final = 32
-_NUM_ROWS: Final = 8192
+_NUM_ROWS: Final = 4096
 _TINY: Final = 1e-12
 
 
 class InputMoments:
     """A visitor that keeps the second moments of what layers read, in files.
 
-    Only of layers that read channels which may go.
+    Only of layers that read channels which may go; of those also how much their errors matter.
     """
 
-    def __init__(
-        self, tree: Tree, channel_map: ChannelMap, *, folder: Path, num_samples: int
-    ) -> None:
+    def __init__(self, tree: Tree, channel_map: ChannelMap, *, folder: Path, feeds: Feeds) -> None:
         self._tree = tree
         self._folder = folder
-        self._num_samples = num_samples
+        self._num_samples = len(feeds)
+        self._influence = Influence(tree, feeds)
+        self._live: dict[int, Samples] = {}
+        self.influence: dict[int, float] = {}
         self._free = free_channels(channel_map)
         self._map = channel_map
 
@@ -58,6 +61,10 @@ class InputMoments:
             rows = input_patches(self._tree, layer, array, maximum_rows=limit)
             sums.add(rows, np.zeros((*rows.shape[:2], 0), np.float32))
         halves = sums.halves()
+        total = sum_up(halves).centered()
+        self.influence[layer.position] = self._influence.measure(
+            layer, total.products[0] / max(total.num_rows, 1), self._live
+        )
         np.savez(
             self._path(layer),
             num_rows=np.array([half.num_rows for half in halves]),
@@ -66,10 +73,10 @@ class InputMoments:
         )
         return None
 
-    def observe(
-        self, tensor: int, reference: Samples, changed: Samples
-    ) -> Iterable[NDArray[Any]] | None:
-        """Leave everything as it is."""
+    def observe(self, tensor: int, reference: Samples, _: Samples) -> None:
+        """Remember what is there, and leave it as it is."""
+        self._live = {index: seen for index, seen in self._live.items() if len(seen)}
+        self._live[tensor] = reference
 
     def load(self, layer: Layer) -> tuple[Moments, ...]:
         """Give the halves of a layer's sums."""
@@ -130,16 +137,18 @@ def _make_reader(
         return None
     weights = weight_matrix(tree, layer)
     halves = seen.load(layer)
-    total = halves[0] if len(halves) == 1 else halves[0] + halves[1]
-    products = total.centered().products[0]
+    total = sum_up(halves).centered()
+    products = total.products[0] / max(total.num_rows, 1)
     spread = np.arange(products.shape[0]) % 4 != 0
     trust = choose_trust(halves, weights, np.flatnonzero(spread))
     matrix = weights[0].astype(np.float64)
-    energy = float(np.einsum("oi,ij,oj->", matrix, products, matrix, optimize=True))
     diagonal = np.diagonal(products)
     damped = products + np.diag(trust * diagonal + 1e-6 * max(float(diagonal.mean()), _TINY))
     return Reader(
-        weights=matrix, moments=damped, columns=columns, importance=1 / max(energy, _TINY)
+        weights=matrix,
+        moments=damped,
+        columns=columns,
+        importance=seen.influence[layer.position],
     )
 
 
@@ -200,17 +209,18 @@ class Reconstruction:
         if reference is changed and len(columns) == matrix.shape[2] and added is None:
             return None
         sums = Accumulator()
+        original = np.ascontiguousarray(matrix[groups][:, outputs].transpose(0, 2, 1))
         limit = _limit_rows(matrix, self._num_samples)
         for sample, (ours, theirs) in enumerate(zip(reference, changed, strict=True)):
             rows = input_patches(self._tree, layer, ours, maximum_rows=limit)
-            wanted = rows[groups] @ matrix[groups][:, outputs].transpose(0, 2, 1)
+            wanted = _take(rows, groups, 0) @ original
             if added is not None:
                 lost = _find_lost(added, sample, limit)
                 wanted = wanted + lost[np.newaxis, :, outputs]
             if theirs is not ours:
                 rows = input_patches(self._tree, layer, theirs, maximum_rows=limit)
-            sums.add(rows[groups][:, :, columns], wanted)
-        prior = matrix[groups][:, outputs][:, :, columns]
+            sums.add(_take(_take(rows, groups, 0), columns, 2), wanted)
+        prior = matrix[np.ix_(groups, outputs, columns)]
         fitted, shift = fit(sums.halves(), prior, has_bias=layer.bias is not None)
         return self._make_change(layer, matrix, (groups, outputs, columns), fitted, shift)
 
@@ -270,6 +280,11 @@ def _limit_rows(matrix: NDArray[np.float32], num_samples: int) -> int:
     """Give how many rows of one sample are enough for a layer's matrix."""
     wanted = max(_NUM_ROWS, _ROWS_PER_INPUT * int(matrix.shape[2]))
     return -(-wanted // max(num_samples, 1))
+
+
+def _take(array: NDArray[np.float32], places: NDArray[np.intp], axis: int) -> NDArray[np.float32]:
+    """Give some places along an axis; the array itself when they are all."""
+    return array if len(places) == array.shape[axis] else np.take(array, places, axis=axis)
 
 
 def _find_lost(sides: tuple[Samples, Samples], sample: int, limit: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgepack._fields import Fields
-from edgepack.child import run_child, write_arrays
+from edgepack.child import ChildExit, run_child, write_arrays
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds
 from edgepack.model import Model, read_model
@@ -116,15 +116,19 @@ def prune_structured(
         )
         if ended.answer is None or "ok" not in ended.answer:
             raise OptimizeError(
-                "channels could not be pruned: "
-                + (ended.cause if ended.answer is None else str(ended.answer["error"]["message"])),
-                remedy=_REMEDY,
+                f"channels could not be pruned: {_find_cause(ended)}", remedy=_REMEDY
             )
         pruned = read_model((folder / "pruned.tflite").read_bytes())
     facts = _read_answer(ended.answer["ok"], model, pruned)
     _check_share(facts, share)
     _check_contract(model, pruned)
     return pruned, facts
+
+
+def _find_cause(ended: ChildExit) -> str:
+    if ended.answer is not None:
+        return str(ended.answer["error"]["message"])
+    return "\n".join([f"the child was {ended.cause}", *ended.log.splitlines()[-5:]])
 
 
 def channel_facts_to_json(facts: ChannelFacts) -> dict[str, object]:

@@ -36,7 +36,7 @@ def prune_channels(folder: Path) -> dict[str, Any]:
     moments.mkdir()
     samples = folder / "samples"
     samples.mkdir()
-    seen = InputMoments(tree, channel_map, folder=moments, num_samples=len(feeds))
+    seen = InputMoments(tree, channel_map, folder=moments, feeds=feeds)
     walk(tree, feeds, seen, folder=samples)
     orders = order_groups(tree, channel_map, seen)
     removed = choose_channels(orders, channel_map, layers, share=request["share"])
