@@ -113,8 +113,16 @@ def _caption(pack: PackSummary) -> str:
         caption += f", compared with float on {count(pack.num_samples, 'sample')}"
     if pack.latency_on is not None and any(row.median_ns is not None for row in pack.variants):
         caption += f", timed on {device_name(pack.latency_on)}"
-    if any(row.worst_channel_sqnr_db is not None for row in pack.variants):
-        caption += "; below each SQNR, its interval and that of the worst channel of any output"
+    below = [
+        words
+        for words, values in (
+            ("its interval", [row.sqnr_ci95_db for row in pack.variants]),
+            ("that of the worst channel", [row.worst_channel_sqnr_db for row in pack.variants]),
+        )
+        if any(value is not None for value in values)
+    ]
+    if below:
+        caption += f"; below each SQNR, {' and '.join(below)}"
     if pack.metric is not None:
         caption += f"; the metric is {plain(pack.metric, longest=80)}, and below it what is lost"
     return caption
