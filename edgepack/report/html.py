@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from edgepack.report.document import write_document
 from edgepack.report.figures import plot_comparison, plot_distribution, plot_launches
 from edgepack.report.headline import (
     VERDICT_MEANINGS,
@@ -38,7 +39,6 @@ from edgepack.report.rows import (
     parity_notes,
     parity_samples,
 )
-from edgepack.report.style import STYLE_SHEET
 from edgepack.report.summary import (
     BenchmarkSummary,
     Condition,
@@ -57,9 +57,6 @@ from edgepack.report.units import (
 )
 from edgepack.report.variants import variants_section
 
-_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-)
 # A number and its unit stay on one line.
 _UNIT: Final = re.compile(r"(\d) (ns|µs|ms|s)\b")
 _KEPT: Final = r"\1&nbsp;\2"
@@ -88,16 +85,12 @@ def render_page(report: DeployReport) -> str:
         )
         if part
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text_of(report.title)} · EdgePack report</title>\n"
-        f"<style>{STYLE_SHEET}</style>\n</head>\n<body>\n"
-        f"{_header(report, headline)}\n<main>\n" + "\n".join(sections) + "\n</main>\n"
-        f"<footer><p>{made}. Latency: intervals are 95% and computed over launches. "
-        "Sizes: 1 kB is 1000 bytes; memory: 1 MiB is 1048576 bytes.</p></footer>\n"
-        "</body>\n</html>\n"
+    return write_document(
+        report.title,
+        header=_header(report, headline),
+        sections=sections,
+        footer=f"{made}. Latency: intervals are 95% and computed over launches. "
+        "Sizes: 1 kB is 1000 bytes; memory: 1 MiB is 1048576 bytes.",
     )
 
 
