@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import read_model
-from edgepack.optimize.channels import ChannelMap, map_channels
+from edgepack.optimize.channel_table import ChannelMap
+from edgepack.optimize.channels import map_channels
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.removal import remove_channels
 from tests.fixtures.graphs import GraphMaker, answer

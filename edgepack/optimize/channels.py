@@ -10,13 +10,13 @@ Channels start on the last axis (NHWC, as every TFLite kernel has it); converter
 move them about in between.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import prod
 from typing import Any, Final
 
-from edgepack.flatbuffer import decode_name, dtype_name, op_name
-from edgepack.graph import read_integers, tensor_shape
+from edgepack.flatbuffer import op_name
+from edgepack.graph import read_integers
+from edgepack.optimize.channel_table import ChannelMap, ChannelTable
 
 Tree = Any
 """A `ModelT`; the generated classes are untyped."""
@@ -54,235 +54,71 @@ _LAYERS: Final[Mapping[str, tuple[int, int, int]]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChannelAxis:
-    """The channels along an axis of a tensor.
-
-    Attributes:
-        axis: counted from the end: -1 is the last.
-        channels: one for each place; a channel stands there more than once when it repeats.
-    """
-
-    axis: int
-    channels: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChannelGroup:
-    """Channels that the same ops make.
-
-    Attributes:
-        name: of the tensors those ops give, joined by `, `.
-        producers: indexes of those tensors.
-        channels: what `ChannelMap.axes` calls them.
-        blocked: why they must stay; None when they may go.
-    """
-
-    name: str
-    producers: tuple[int, ...]
-    channels: tuple[int, ...]
-    blocked: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChannelMap:
-    """The channels of a model's main graph.
-
-    Attributes:
-        axes: by tensor, constants among them. Weights of CONV_2D, FULLY_CONNECTED and
-            TRANSPOSE_CONV have two axes: what they read, then what they give.
-        groups: in the order of the ops that make them.
-    """
-
-    axes: Mapping[int, tuple[ChannelAxis, ...]]
-    groups: tuple[ChannelGroup, ...]
-
-
 def map_channels(tree: Tree) -> ChannelMap:
     """Find the channels of a model's main graph; only those of float32 tensors are told apart."""
-    tracing = _Tracing(tree)
+    table = ChannelTable(tree)
     graph = tree.subgraphs[0]
     for index in graph.inputs:
-        tracing.block(int(index), "they are an input of the model")
+        table.block(int(index), "they are an input of the model")
     for index, tensor in enumerate(graph.tensors):
         if tensor.isVariable:
-            tracing.block(index, "they are a state that the model keeps")
+            table.block(index, "they are a state that the model keeps")
         if tensor.sparsity is not None:
-            tracing.block(index, "they are stored sparse")
-    for operator in graph.operators:
-        _trace(tracing, operator)
+            table.block(index, "they are stored sparse")
+    for operator in graph.operators or ():
+        _trace(table, operator)
     for index in _other_roles(tree):
-        tracing.block(index, "their weights serve as something else too")
+        table.block(index, "their weights serve as something else too")
     for index in graph.outputs:
-        tracing.block(int(index), "they are an output of the model")
-    return tracing.finish()
-
-
-class _Tracing:
-    """Channels while the ops are gone through: a union-find over labels."""
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        self._tensors = tree.subgraphs[0].tensors
-        self._places: dict[int, tuple[int, list[int]]] = {}
-        self._given: dict[int, list[int]] = {}
-        self._whole: set[int] = set()
-        self._makers: dict[int, int] = {}
-        self._parents: list[int] = []
-        self._reasons: dict[int, str] = {}
-
-    def shape(self, index: int) -> tuple[int, ...]:
-        return tensor_shape(self._tensors[index])
-
-    def size(self, index: int, axis: int) -> int:
-        """Give the size along an axis counted from the end; 1 where the rank does not reach."""
-        shape = self.shape(index)
-        return shape[axis] if -axis <= len(shape) else 1
-
-    def is_float(self, index: int) -> bool:
-        return dtype_name(self._tensors[index].type) == "float32"
-
-    def is_constant(self, index: int) -> bool:
-        data = self.tree.buffers[self._tensors[index].buffer].data
-        return data is not None and len(data) > 0
-
-    def keep_whole(self, index: int) -> bool:
-        """Leave a tensor as it is; False where it has several channels to choose from."""
-        self._whole.add(index)
-        return index not in self._places or len(self._places[index][1]) == 1
-
-    def place(self, index: int) -> tuple[int, list[int]]:
-        """Give the axis and the channels of a tensor; new ones where nothing told of them.
-
-        They are none for an operand left out, and for tensors that are not float32 or have no
-        axis of known size.
-        """
-        if index < 0 or not self.is_float(index):
-            return -1, []
-        if index not in self._places:
-            labels = list(range(len(self._parents), len(self._parents) + max(self._last(index), 0)))
-            self._parents += labels
-            self._makers.update(dict.fromkeys(labels, index))
-            self._places[index] = (-1, labels)
-        return self._places[index]
-
-    def put(self, index: int, axis: int, labels: Sequence[int]) -> bool:
-        """Say which channels a tensor has; False where they do not fit it."""
-        if not labels or not self.is_float(index) or self.size(index, axis) != len(labels):
-            return False
-        if index in self._whole:
-            return False
-        if index not in self._places:
-            self._places[index] = (axis, list(labels))
-            return True
-        known, ours = self._places[index]
-        return known == axis and self.join(ours, labels)
-
-    def put_given(self, weights: int, labels: Sequence[int]) -> bool:
-        """Say which channels a layer gives, along the first axis of its weights."""
-        return self.join(self._given.setdefault(weights, list(labels)), labels)
-
-    def join(self, ours: Sequence[int], theirs: Sequence[int]) -> bool:
-        """Make channels one, pair by pair; False where their counts differ."""
-        if len(ours) != len(theirs):
-            return False
-        for one, other in zip(ours, theirs, strict=True):
-            first, second = sorted((self._root(one), self._root(other)))
-            self._parents[second] = first
-            if second in self._reasons:
-                self._reasons.setdefault(first, self._reasons[second])
-        return True
-
-    def block(self, index: int, reason: str) -> None:
-        """Make a tensor's channels stay; the first reason is kept."""
-        for label in (*self.place(index)[1], *self._given.get(index, ())):
-            self._reasons.setdefault(self._root(label), reason)
-
-    def finish(self) -> ChannelMap:
-        """Give every channel one label, and the groups."""
-        makers: dict[int, set[int]] = {}
-        for label, tensor in self._makers.items():
-            if not self.is_constant(tensor):
-                makers.setdefault(self._root(label), set()).add(tensor)
-        groups: dict[tuple[tuple[int, ...], str | None], list[int]] = {}
-        for channel, tensors in makers.items():
-            key = (tuple(sorted(tensors)), self._reasons.get(channel))
-            groups.setdefault(key, []).append(channel)
-        axes = {
-            index: (ChannelAxis(axis=axis, channels=self._resolve(labels)),)
-            for index, (axis, labels) in self._places.items()
-            if labels
-        }
-        for index, labels in self._given.items():
-            given = ChannelAxis(axis=-len(self.shape(index)), channels=self._resolve(labels))
-            axes[index] = (*axes.get(index, ()), given)
-        return ChannelMap(
-            axes=axes,
-            groups=tuple(
-                ChannelGroup(
-                    name=", ".join(decode_name(self._tensors[each].name) for each in tensors),
-                    producers=tensors,
-                    channels=tuple(sorted(channels)),
-                    blocked=reason,
-                )
-                for (tensors, reason), channels in groups.items()
-            ),
-        )
-
-    def _last(self, index: int) -> int:
-        shape = self.shape(index)
-        return shape[-1] if shape else 0
-
-    def _root(self, label: int) -> int:
-        while self._parents[label] != label:
-            self._parents[label] = self._parents[self._parents[label]]
-            label = self._parents[label]
-        return label
-
-    def _resolve(self, labels: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self._root(label) for label in labels)
+        table.block(int(index), "they are an output of the model")
+    return table.finish()
 
 
 def _other_roles(tree: Tree) -> set[int]:
     """Give the weights of layers that an op reads in another place, too."""
     weights: set[int] = set()
     others: set[int] = set()
-    for operator in tree.subgraphs[0].operators:
+    for operator in tree.subgraphs[0].operators or ():
         operands = _LAYERS.get(op_name(tree, operator))
-        for place, index in enumerate(operator.inputs):
+        for place, index in enumerate(_indexes(operator.inputs)):
             is_weights = operands is not None and place == operands[1]
-            (weights if is_weights else others).add(int(index))
+            (weights if is_weights else others).add(index)
     return weights & others
 
 
-def _trace(tracing: _Tracing, operator: Any) -> None:  # noqa: ANN401 - see `Tree`
+def _indexes(operands: Any) -> list[int]:  # noqa: ANN401 - a numpy array, or None for none
+    return [] if operands is None else [int(index) for index in operands]
+
+
+def _trace(table: ChannelTable, operator: Any) -> None:  # noqa: ANN401 - see `Tree`
     """Hand channels through one op; where that cannot be, what it reads and gives stays."""
-    name = op_name(tracing.tree, operator)
-    inputs = [int(index) for index in operator.inputs]
-    outputs = [int(index) for index in operator.outputs]
+    name = op_name(table.tree, operator)
+    inputs, outputs = _indexes(operator.inputs), _indexes(operator.outputs)
     if name in _LAYERS:
-        fault = _trace_layer(tracing, name, inputs, outputs[0])
+        fault = _trace_layer(table, name, inputs, outputs[0])
     elif name in _BINARY:
-        fault = _trace_binary(tracing, inputs, outputs[0])
+        fault = _trace_binary(table, inputs, outputs[0])
     elif name == "CONCATENATION":
-        fault = _trace_concatenation(tracing, inputs, outputs[0], operator.builtinOptions.axis)
+        fault = _trace_concatenation(table, inputs, outputs[0], operator.builtinOptions.axis)
     elif name in _RESHAPES:
-        fault = _trace_reshape(tracing, inputs, outputs[0], is_shaped=name == "RESHAPE")
+        fault = _trace_reshape(table, inputs, outputs[0], is_shaped=name == "RESHAPE")
     else:
-        fault = _trace_unary(tracing, name, inputs, outputs)
+        fault = _trace_unary(table, name, inputs, outputs)
     if fault is not None:
         for index in (*inputs, *outputs):
-            tracing.block(index, f"{name} {fault}")
+            table.block(index, f"{name} {fault}")
 
 
-def _trace_unary(tracing: _Tracing, name: str, inputs: list[int], outputs: list[int]) -> str | None:
+def _trace_unary(
+    table: ChannelTable, name: str, inputs: list[int], outputs: list[int]
+) -> str | None:
     """Hand channels through an op with one input; give what hinders."""
     if not inputs or not outputs:
         return "is not followed"
-    axis, labels = tracing.place(inputs[0])
-    rank, numbers = len(tracing.shape(inputs[0])), None
+    axis, labels = table.place(inputs[0])
+    rank, numbers = len(table.shape(inputs[0])), None
     if len(inputs) > 1 and inputs[1] >= 0:
-        numbers = read_integers(tracing.tree, inputs[1])
+        numbers = read_integers(table.tree, inputs[1])
     place = rank + axis
     if name in _ELEMENTWISE:
         is_apart = True
@@ -293,93 +129,93 @@ def _trace_unary(tracing: _Tracing, name: str, inputs: list[int], outputs: list[
     elif name in _REDUCTIONS:
         gone = {number % rank for number in numbers or ()} if rank else set()
         is_apart = numbers is not None and place not in gone
-        if len(tracing.shape(outputs[0])) < rank:
+        if len(table.shape(outputs[0])) < rank:
             axis += sum(1 for each in gone if each > place)
     elif name == "TRANSPOSE":
         is_apart = numbers is not None and place in numbers
         axis = numbers.index(place) - rank if numbers is not None and is_apart else axis
     else:
         return "is not followed"
-    return None if is_apart and tracing.put(outputs[0], axis, labels) else "mixes them"
+    return None if is_apart and table.put(outputs[0], axis, labels) else "mixes them"
 
 
-def _trace_layer(tracing: _Tracing, name: str, inputs: list[int], output: int) -> str | None:
+def _trace_layer(table: ChannelTable, name: str, inputs: list[int], output: int) -> str | None:
     at_input, at_weights, at_bias = _LAYERS[name]
     read, weights = inputs[at_input], inputs[at_weights]
     bias = inputs[at_bias] if len(inputs) > at_bias else -1
-    if not tracing.is_float(read) or not tracing.is_float(weights):
+    if not table.is_float(read) or not table.is_float(weights):
         return "is not in float32"
-    if not tracing.is_constant(weights) or (bias >= 0 and not tracing.is_constant(bias)):
+    if not table.is_constant(weights) or (bias >= 0 and not table.is_constant(bias)):
         return "computes its weights"
-    if name == "TRANSPOSE_CONV" and read_integers(tracing.tree, inputs[0]) is None:
+    if name == "TRANSPOSE_CONV" and read_integers(table.tree, inputs[0]) is None:
         return "computes its shape"
-    axis, labels = tracing.place(read)
-    num_in = tracing.shape(weights)[-1]
+    axis, labels = table.place(read)
+    num_in = table.shape(weights)[-1]
     if axis != -1 or not labels or num_in % len(labels):
         return "reads them in groups"
     times = num_in // len(labels)
     if name == "DEPTHWISE_CONV_2D":
         made = [label for label in labels for _ in range(times)]
-        fits = tracing.put(output, -1, made) and tracing.put(weights, -1, made)
+        fits = table.put(output, -1, made) and table.put(weights, -1, made)
     else:
-        made = tracing.place(output)[1]
+        made = table.place(output)[1]
         # Only FULLY_CONNECTED flattens what it reads, so that channels come again and again.
         fits = times == 1 or name == "FULLY_CONNECTED"
-        fits = fits and len(made) == tracing.shape(weights)[0]
-        fits = fits and tracing.put(weights, -1, labels * times)
-        fits = fits and tracing.put_given(weights, made)
-    fits = fits and (bias < 0 or tracing.put(bias, -1, made))
+        fits = fits and len(made) == table.shape(weights)[0]
+        fits = fits and table.put(weights, -1, labels * times)
+        fits = fits and table.put_given(weights, made)
+    fits = fits and (bias < 0 or table.put(bias, -1, made))
     return None if fits else "reads them in groups"
 
 
-def _trace_binary(tracing: _Tracing, inputs: list[int], output: int) -> str | None:
+def _trace_binary(table: ChannelTable, inputs: list[int], output: int) -> str | None:
     """Make the operands' channels one; a constant has them along the axis that it meets."""
-    computed = [index for index in inputs if not tracing.is_constant(index)]
-    places = {index: tracing.place(index) for index in computed}
+    computed = [index for index in inputs if not table.is_constant(index)]
+    places = {index: table.place(index) for index in computed}
     wide = [axis for axis, labels in places.values() if len(labels) > 1]
     axis = wide[0] if wide else -1
-    size = tracing.size(output, axis)
+    size = table.size(output, axis)
     leading = [labels for at, labels in places.values() if at == axis and len(labels) == size]
-    if not leading or not tracing.put(output, axis, leading[0]):
+    if not leading or not table.put(output, axis, leading[0]):
         return "is not followed"
     for index in inputs:
-        if tracing.size(index, axis) == size:
-            if not tracing.put(index, axis, leading[0]):
+        if table.size(index, axis) == size:
+            if not table.put(index, axis, leading[0]):
                 return "is not followed"
-        elif tracing.size(index, axis) != 1 or not tracing.keep_whole(index):
+        elif table.size(index, axis) != 1 or not table.keep_whole(index):
             return "is not followed"
-        elif not tracing.is_constant(index):
-            tracing.block(index, "one channel meets all of another tensor")
+        elif not table.is_constant(index):
+            table.block(index, "one channel meets all of another tensor")
     return None
 
 
 def _trace_concatenation(
-    tracing: _Tracing, inputs: list[int], output: int, axis: int
+    table: ChannelTable, inputs: list[int], output: int, axis: int
 ) -> str | None:
-    rank = len(tracing.shape(output))
-    places = [tracing.place(index) for index in inputs]
+    rank = len(table.shape(output))
+    places = [table.place(index) for index in inputs]
     at = places[0][0]
     if any(each != at for each, _ in places):
         return "is not followed"
     if axis % rank == rank + at:
-        fits = tracing.put(output, at, [label for _, labels in places for label in labels])
+        fits = table.put(output, at, [label for _, labels in places for label in labels])
     else:
-        fits = all(tracing.put(output, at, labels) for _, labels in places)
+        fits = all(table.put(output, at, labels) for _, labels in places)
     return None if fits else "is not followed"
 
 
 def _trace_reshape(
-    tracing: _Tracing, inputs: list[int], output: int, *, is_shaped: bool
+    table: ChannelTable, inputs: list[int], output: int, *, is_shaped: bool
 ) -> str | None:
     """Hand channels through a change of shape, which keeps the values' order in memory.
 
     Value e has channel (e // inner) % size, inner being the product of the later dimensions:
     this is followed where one axis of the new shape alone says which.
     """
-    if is_shaped and len(inputs) > 1 and read_integers(tracing.tree, inputs[1]) is None:
+    if is_shaped and len(inputs) > 1 and read_integers(table.tree, inputs[1]) is None:
         return "computes its shape"
-    axis, labels = tracing.place(inputs[0])
-    shape, new = tracing.shape(inputs[0]), tracing.shape(output)
+    axis, labels = table.place(inputs[0])
+    shape, new = table.shape(inputs[0]), table.shape(output)
     inner = prod(shape[len(shape) + axis + 1 :])
     for at in range(-1, -len(new) - 1, -1):
         later = prod(new[len(new) + at + 1 :])
@@ -389,5 +225,5 @@ def _trace_reshape(
         times, rest = divmod(new[at], len(labels) * run)
         if times and not rest:
             made = [label for label in labels for _ in range(run)] * times
-            return None if tracing.put(output, at, made) else "is not followed"
+            return None if table.put(output, at, made) else "is not followed"
     return "splits them"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import op_name
 from edgepack.graph import read_constant, readers, tensor_shape
-from edgepack.optimize.channels import ChannelAxis, ChannelGroup, ChannelMap
+from edgepack.optimize.channel_table import ChannelAxis, ChannelGroup, ChannelMap
 from edgepack.optimize.influence import Influence
 from edgepack.optimize.layers import Layer, find_layers
 from edgepack.optimize.moments import Accumulator, Moments, choose_trust, fit, sum_up

@@ -16,7 +16,7 @@ from edgepack.graph import (
     set_constant,
     tensor_shape,
 )
-from edgepack.optimize.channels import ChannelAxis, ChannelMap
+from edgepack.optimize.channel_table import ChannelAxis, ChannelMap
 
 Tree = Any
 """A `ModelT`; the generated classes are untyped."""

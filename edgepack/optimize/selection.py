@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.optimize.channels import ChannelAxis, ChannelGroup, ChannelMap
+from edgepack.optimize.channel_table import ChannelAxis, ChannelGroup, ChannelMap
 from edgepack.optimize.layers import Layer
 
 _TINY: Final = 1e-12
