@@ -1,13 +1,20 @@
 """`edgepack inspect`: what a model or a bundle holds."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgepack.commands.bench import open_subject
 from edgepack.commands.console import print_json, print_table
 from edgepack.commands.options import EXISTING_FILE, json_option
+from edgepack.commands.sensitivity_options import (
+    analyze,
+    make_sensitivity_request,
+    sensitivity_json,
+    sensitivity_options,
+    show_sensitivity,
+)
 
 if TYPE_CHECKING:
     from edgepack.bundle.archive import Bundle
@@ -17,21 +24,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("subject", type=EXISTING_FILE, metavar="TFLITE|BUNDLE")
+@sensitivity_options
 @json_option
-def inspect(*, subject: Path, as_json: bool) -> None:
+def inspect(*, subject: Path, as_json: bool, **given: Any) -> None:
     """Show what a .tflite model or a bundle holds, and what may still be done to it.
 
     Listed are inputs, outputs, ops and origin, how the model stores numbers, whether it keeps
-    state, and which recipes it can be packed by or why not.
+    state, and which recipes it can be packed by or why not. With --sensitivity and --data, also
+    what each layer costs when it is quantized alone.
     """
     from edgepack.bundle.archive import Bundle
     from edgepack.bundle.manifest import MODEL_PATH, manifest_to_json
     from edgepack.model import read_model, signature_to_json
     from edgepack.optimize.eligibility import list_offers
 
+    request = make_sensitivity_request(given)
     content = open_subject(subject).content
     is_bundle = isinstance(content, Bundle)
     model = read_model(content.read(MODEL_PATH)) if isinstance(content, Bundle) else content
+    found = analyze(model, request, name=subject.name) if request is not None else None
     if as_json:
         body: dict[str, object] = {
             "model": {
@@ -55,11 +66,15 @@ def inspect(*, subject: Path, as_json: bool) -> None:
                 "size_bytes": content.num_bytes,
                 "manifest": manifest_to_json(content.manifest),
             }
+        if found is not None:
+            body["sensitivity"] = sensitivity_json(found)
         print_json(body)
         return
     if is_bundle and isinstance(content, Bundle):
         _show_bundle(content)
     _show_model(model)
+    if found is not None and request is not None:
+        show_sensitivity(found, request)
 
 
 def _show_bundle(bundle: "Bundle") -> None:
