@@ -2,11 +2,18 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgepack.optimize.ranges import EMPTY, Histogram, add_values, find_range, measure_error
+from edgepack.optimize.ranges import (
+    EMPTY,
+    Histogram,
+    add_values,
+    find_best_range,
+    find_range,
+    measure_error,
+)
 from edgepack.optimize.recipe import RangeMethod
 
 METHODS = [method for method in RangeMethod if method is not RangeMethod.BEST]
@@ -67,6 +74,7 @@ def test_what_is_not_finite_or_a_mask_sets_no_range() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=20)  # a search of hundreds of steps each
 @given(values=ARRAYS, num_bits=st.sampled_from([8, 16]))
 def test_every_range_holds_zero_and_lies_within_what_was_seen(
     method: RangeMethod, values: np.ndarray, num_bits: int
@@ -81,6 +89,7 @@ def test_nothing_seen_and_zeros_alone_give_the_empty_range(method: RangeMethod) 
     assert find_range(_collect(np.zeros(9)), method) == (0.0, 0.0)
 
 
+@settings(max_examples=20)  # a search of hundreds of steps each
 @given(values=ARRAYS, num_bits=st.sampled_from([8, 16]))
 def test_no_range_has_a_lower_error_than_the_search_starts_with(
     values: np.ndarray, num_bits: int
@@ -170,3 +179,25 @@ def test_ranges_scale_with_the_values() -> None:
             math.isclose(one * 1024, other, rel_tol=1e-6)
             for one, other in zip(first, second, strict=True)
         )
+
+
+def test_a_weight_counts_a_value_so_many_times() -> None:
+    values = _normal(size=100)
+    weights = np.random.default_rng(1).integers(0, 5, size=100)
+    assert np.array_equal(
+        add_values(EMPTY, values, weights).counts.sum(),
+        _collect(np.repeat(values, weights)).counts.sum(),
+    )
+    whole = np.full(100, 3)
+    assert _alike(add_values(EMPTY, values, whole), _collect(np.repeat(values, 3)))
+
+
+def test_the_best_range_serves_the_channel_that_matters() -> None:
+    # The loud channel is read by small weights: its outliers may be cut off.
+    loud, quiet = _normal(0) * 100, _normal(1)
+    values = np.concatenate([loud, quiet])
+    weights = np.concatenate([np.full(loud.size, 0), np.full(quiet.size, 1000)])
+    histogram, weighted = _collect(values), add_values(EMPTY, values, weights)
+    low, high = find_best_range(histogram, weighted)
+    assert -10 < low < high < 10
+    assert find_best_range(histogram, None) == find_range(histogram, RangeMethod.OCTAV)

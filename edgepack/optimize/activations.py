@@ -6,7 +6,7 @@ the same values under XNNPACK as under the plain kernels.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.child import read_arrays
+from edgepack.graph import read_constant, tensor_shape
+from edgepack.optimize.layers import find_layers
 from edgepack.optimize.ranges import EMPTY, Histogram, add_values
 
 # Values counted of one tensor of one sample: its extremes count anyway, and the shape of a
@@ -22,6 +24,8 @@ from edgepack.optimize.ranges import EMPTY, Histogram, add_values
 _MOST_VALUES: Final = 65536
 # Channels whose peaks are kept of a tensor.
 _MOST_CHANNELS: Final = 65536
+# The weight of the channel that matters most; whole numbers add up exactly in any order.
+_LARGEST_WEIGHT: Final = 1000
 
 Place = tuple[int, int]
 """A tensor: its subgraph and its index there."""
@@ -33,20 +37,54 @@ class Seen:
 
     Attributes:
         histogram: of its values.
+        weighted: of its values, each counted by the weight of its channel; None without
+            weights.
         peaks: (num_channels,) largest magnitude of each index of its last axis; None unless
             they were asked for.
     """
 
     histogram: Histogram = EMPTY
+    weighted: Histogram | None = None
     peaks: NDArray[np.float64] | None = None
+
+
+def weigh_channels(tree: Any) -> dict[int, NDArray[np.int64]]:  # noqa: ANN401 - the generated classes are untyped
+    """Give how much the errors of each channel matter to the layers that read a tensor.
+
+    Returns:
+        By the tensor's index in the main graph (num_channels,) sums of the squares of the
+        weights that a channel is multiplied by, rounded, the largest being 1000.
+    """
+    sums: dict[int, NDArray[np.float64]] = {}
+    for layer in find_layers(tree):
+        weights = read_constant(tree, layer.weights)
+        shape = tensor_shape(tree.subgraphs[0].tensors[layer.input])
+        if weights is None or not shape:
+            continue
+        squares = np.square(weights.astype(np.float64))
+        num_channels, num_own = shape[-1], weights.shape[-1]
+        if layer.op == "DEPTHWISE_CONV_2D":
+            each = squares.reshape(-1, num_channels, num_own // num_channels).sum(axis=(0, 2))
+        elif num_channels % num_own == 0:
+            # A convolution of groups has an input channel's weights in its own group alone.
+            each = squares.reshape(num_channels // num_own, -1, num_own).sum(axis=1).reshape(-1)
+        else:  # a fully connected layer that reads several positions as one
+            continue
+        sums[layer.input] = sums.get(layer.input, np.zeros(num_channels)) + each
+    return {
+        index: np.rint(each * (_LARGEST_WEIGHT / each.max())).astype(np.int64)
+        for index, each in sums.items()
+        if each.max() > 0
+    }
 
 
 def collect(
     data: bytes,
     feeds: Path,
-    places: list[Place],
+    places: Sequence[Place],
     *,
     peaks_of: frozenset[Place],
+    channel_weights: Mapping[Place, NDArray[np.int64]],
     is_stream: bool,
 ) -> dict[Place, Seen]:
     """Run a model on samples and give what its tensors held.
@@ -56,6 +94,7 @@ def collect(
         feeds: file of the samples' arrays, one after another.
         places: the tensors; those that a run does not fill are passed over.
         peaks_of: those of them whose channels' peaks are wanted.
+        channel_weights: those that are to be counted by (num_channels,) weights as well.
         is_stream: whether state lives on from sample to sample.
 
     Raises:
@@ -80,10 +119,11 @@ def collect(
         interpreter.invoke()
         for place, each in seen.items():
             values = _read(interpreter.get_tensor, place)
-            if values is not None and values.size:
-                each.histogram = add_values(each.histogram, _thin(values))
-                if place in peaks_of:
-                    each.peaks = _raise_peaks(each.peaks, values)
+            if values is None or not values.size:
+                continue
+            _count(each, values, channel_weights.get(place))
+            if place in peaks_of:
+                each.peaks = _raise_peaks(each.peaks, values)
     return {place: each for place, each in seen.items() if each.histogram.num_values}
 
 
@@ -102,16 +142,20 @@ def _read(get_tensor: Callable[[int, int], Any], place: Place) -> NDArray[Any] |
     return values if values.dtype.kind in "biuf" else None
 
 
-def _thin(values: NDArray[Any]) -> NDArray[Any]:
-    """Give enough of a large array's values, of every channel alike, and its extremes."""
-    if values.size <= _MOST_VALUES:
-        return values
+def _count(seen: Seen, values: NDArray[Any], weights: NDArray[np.int64] | None) -> None:
+    """Count a large array's extremes and enough of its values, of every channel alike."""
     flat = values.reshape(-1)
+    num_channels = values.shape[-1] if values.ndim else 1
     stride = -(-flat.size // _MOST_VALUES)
-    while math.gcd(stride, values.shape[-1]) > 1:
+    while stride > 1 and math.gcd(stride, num_channels) > 1:
         stride += 1
-    with np.errstate(invalid="ignore"):
-        return np.concatenate([flat[::stride], [np.nanmin(flat), np.nanmax(flat)]])
+    picked = flat[::stride]
+    if weights is not None and len(weights) == num_channels:
+        channels = np.arange(0, flat.size, stride) % num_channels
+        seen.weighted = add_values(seen.weighted or EMPTY, picked, weights[channels])
+    if stride > 1:
+        picked = np.append(picked, [np.nanmin(flat), np.nanmax(flat)])
+    seen.histogram = add_values(seen.histogram, picked)
 
 
 def _raise_peaks(

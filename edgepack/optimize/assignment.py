@@ -44,7 +44,7 @@ def find_exceptions(tree: Any, recipe: Recipe) -> dict[int, Scheme]:  # noqa: AN
     unknown = [each.layer for each in recipe.layers if each.layer not in givers]
     if unknown:
         faults = [
-            f"layers: the model has no op that gives {name!r}{nearest(name, list(givers))}"
+            f"layers: the model has no op that gives {name!r}{_near(name, list(givers))}"
             for name in unknown
         ]
         raise RecipeError(
@@ -52,6 +52,12 @@ def find_exceptions(tree: Any, recipe: Recipe) -> dict[int, Scheme]:  # noqa: AN
             remedy="Name the tensor that the layer's op gives; `edgepack inspect` lists them.",
         )
     return {position: each.scheme for each in recipe.layers for position in givers[each.layer]}
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Name what is near; a list of hundreds of tensors would help nobody."""
+    hint = nearest(name, known)
+    return "" if hint.startswith("; known") else hint
 
 
 def assign_schemes(

@@ -17,9 +17,9 @@ import numpy as np
 
 from edgepack.child import write_answer
 from edgepack.flatbuffer import dtype_name, read_flatbuffer
-from edgepack.optimize.activations import Place, Seen, collect
+from edgepack.optimize.activations import Place, Seen, collect, weigh_channels
 from edgepack.optimize.assignment import assign_schemes
-from edgepack.optimize.ranges import find_range
+from edgepack.optimize.ranges import find_best_range, find_range
 from edgepack.optimize.recipe import InterfaceType, RangeMethod
 from edgepack.optimize.tails import Extent, find_tail, find_unlike
 from edgepack.profile import Scheme
@@ -182,23 +182,28 @@ def _measure(feeds: Path, data: bytes, tree: Any, request: dict[str, Any]) -> di
     places = _find_activations(tree)
     graph = tree.subgraphs[0]
     tail = find_tail(tree)
+    method = RangeMethod(request["activation_ranges"])
+    weights = weigh_channels(tree) if method is RangeMethod.BEST else {}
     seen = collect(
         data,
         feeds,
         places,
         peaks_of=frozenset((0, int(graph.operators[at].outputs[0])) for at in tail),
+        channel_weights={(0, index): each for index, each in weights.items()},
         is_stream=request["stream"],
     )
     num_bits = _BITS.get(Scheme(request["scheme"]), 8)
-    method = RangeMethod(request["activation_ranges"])
     ranges = []
     for (subgraph, index), each in seen.items():
         tensor = tree.subgraphs[subgraph].tensors[index]
         rank = 0 if tensor.shape is None else len(tensor.shape)
         is_real = dtype_name(tensor.type) == "float32"
-        low, high = find_range(
-            each.histogram, method if is_real else RangeMethod.MINMAX, num_bits=num_bits
-        )
+        if is_real and method is RangeMethod.BEST:
+            low, high = find_best_range(each.histogram, each.weighted, num_bits=num_bits)
+        else:
+            low, high = find_range(
+                each.histogram, method if is_real else RangeMethod.MINMAX, num_bits=num_bits
+            )
         ranges.append((subgraph, index, rank, low, high))
     return {"ranges": ranges, "unlike": find_unlike(tree, _extents(seen))}
 

@@ -68,22 +68,28 @@ class Histogram:
 EMPTY: Final = Histogram(counts=np.zeros(0, np.int64))
 
 
-def add_values(histogram: Histogram, values: NDArray[Any]) -> Histogram:
+def add_values(
+    histogram: Histogram, values: NDArray[Any], weights: NDArray[np.int64] | None = None
+) -> Histogram:
     """Give a histogram with more values in it, in any order and any portions the same one.
 
     Args:
         histogram: what was seen before.
         values: real or integer, of any shape; what is not finite is passed over.
+        weights: how many times each counts, in the shape of the values; once when None.
     """
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
-    flat = flat[np.abs(flat) < _LARGEST_VALUE]
+    is_kept = np.abs(flat) < _LARGEST_VALUE
+    times = np.ones(flat.size, np.int64) if weights is None else weights.reshape(-1)
+    flat, times = flat[is_kept], times[is_kept]
     if not flat.size:
         return histogram
-    is_first = not histogram.num_values
+    is_first = not histogram.num_values and not len(histogram.counts)
     low = float(flat.min()) if is_first else min(float(flat.min()), histogram.low)
     high = float(flat.max()) if is_first else max(float(flat.max()), histogram.high)
-    loud = flat[flat != 0]
-    num_zeros = histogram.num_zeros + flat.size - loud.size
+    is_loud = flat != 0
+    loud = flat[is_loud]
+    num_zeros = histogram.num_zeros + int(times[~is_loud].sum())
     if not loud.size:
         return Histogram(
             exponent=histogram.exponent,
@@ -104,6 +110,7 @@ def add_values(histogram: Histogram, values: NDArray[Any]) -> Histogram:
     first = math.floor(begin / width)
     counts = np.bincount(
         np.floor(loud / width).astype(np.int64) - first,
+        weights=times[is_loud],
         minlength=math.floor(end / width) - first + 1,
     ).astype(np.int64)
     if len(histogram.counts):
@@ -158,6 +165,34 @@ def find_range(
         case RangeMethod.BEST:
             raise ValueError("best is a choice among ranges")
     return max(low, -bound), min(high, bound)
+
+
+def find_best_range(
+    histogram: Histogram, weighted: Histogram | None, *, num_bits: int = 8
+) -> tuple[float, float]:
+    """Give the range that does least harm to the layers that read a tensor.
+
+    A layer's output errs by the error of each input channel times the weights it meets, so
+    each channel's squared error counts as much as the squares of those weights add up to. Of
+    the ranges of all methods the one of the least such error is taken, and of OCTAV where no
+    layer reads the tensor. On two real models a choice by whole-model errors over a few
+    samples did better on those and worse on others.
+
+    Args:
+        histogram: what was seen of the tensor.
+        weighted: the same with each value counted by its channel's weights; None when no
+            layer reads it.
+        num_bits: 8 or 16.
+    """
+    if weighted is None or not len(weighted.counts):
+        return find_range(histogram, RangeMethod.OCTAV, num_bits=num_bits)
+    ranges = [
+        find_range(histogram, method, num_bits=num_bits)
+        for method in RangeMethod
+        if method is not RangeMethod.BEST
+    ]
+    ranges.append(find_range(weighted, RangeMethod.MSE, num_bits=num_bits))
+    return min(ranges, key=lambda ends: (measure_error(weighted, *ends, num_bits=num_bits), ends))
 
 
 def measure_error(histogram: Histogram, low: float, high: float, *, num_bits: int = 8) -> float:
