@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
+from edgepack.flatbuffer import dtype_name
 from edgepack.optimize.excerpt import ExcerptRunner, cut_excerpt
 from edgepack.optimize.layers import Layer
 from edgepack.optimize.patches import matrix_weights, weight_matrix
@@ -43,7 +44,10 @@ class Influence:
     def __init__(self, tree: Tree, feeds: Feeds) -> None:
         self._tree = tree
         graph = tree.subgraphs[0]
-        self._outputs = list(dict.fromkeys(int(index) for index in graph.outputs))
+        outputs = list(dict.fromkeys(int(index) for index in graph.outputs))
+        # The distance between class ids says nothing.
+        real = [i for i in outputs if dtype_name(graph.tensors[i].type).startswith("float")]
+        self._outputs = real or outputs
         count = min(len(feeds), _NUM_SAMPLES)
         self._picks = [int(index) for index in np.linspace(0, len(feeds) - 1, count)]
         self._reference = self._run(
@@ -107,4 +111,4 @@ class Influence:
             energy = sum(float(np.sum(np.square(ours))) for ours, _ in pairs)
             error = sum(float(np.sum(np.square(ours - theirs))) for ours, theirs in pairs)
             shares.append(error / max(energy, _TINY))
-        return float(np.mean(shares))
+        return sum(shares) / max(len(shares), 1)
