@@ -124,6 +124,9 @@ class _Graph:
             for name, operator in self.operators
             for output in _indices(operator.outputs)
         }
+        # A weight stored sparsely is made dense once, when the model is loaded.
+        for index, (name, _) in self._producer.items():
+            self._constant[index] |= name == "DENSIFY"
 
     def kinds(self) -> Iterator[Numerics]:
         """Give how each op that computes with real numbers does it; float32 for a plain one."""

@@ -88,7 +88,7 @@ def test_a_buffer_that_serves_another_op_too_is_left_alone() -> None:
 
 
 def test_a_quantized_model_is_refused() -> None:
-    quantized, _ = quantize(small_model("cnn"), stock_recipe(Scheme.DYNAMIC_RANGE))
+    quantized = quantize(small_model("cnn"), stock_recipe(Scheme.DYNAMIC_RANGE)).model
     with pytest.raises(OptimizeError) as caught:
         prune(quantized, 0.5)
     assert caught.value.message == (

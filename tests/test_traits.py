@@ -42,7 +42,7 @@ def test_tensorflows_models_are_told_apart(name: str) -> None:
 )
 def test_what_edgepack_makes_is_known_again(scheme: Scheme, numerics: Numerics) -> None:
     model = small_model("cnn")
-    made, _ = quantize(model, stock_recipe(scheme), make_feeds(model))
+    made = quantize(model, stock_recipe(scheme), make_feeds(model)).model
     assert made.traits.numerics is numerics
 
 

@@ -77,23 +77,36 @@ def prune(model: Model, share: float) -> tuple[Model, PruneFacts]:
             f"pruning needs constant weights of {', '.join(_WEIGHTS)}, but the model has none",
             remedy="Leave --prune out.",
         )
-    num_weights = num_zero_before = num_zero_after = 0
     for index in indexes:
         weights = np.frombuffer(bytes(tree.buffers[index].data), dtype="<f4")
         pruned = prune_array(weights, share)
-        num_weights += weights.size
-        num_zero_before += int(np.sum(weights == 0))
-        num_zero_after += int(np.sum(pruned == 0))
         tree.buffers[index].data = np.frombuffer(pruned.tobytes(), dtype=np.uint8)
     result = read_model(write_flatbuffer(tree))
-    return result, PruneFacts(
+    return result, count_pruned(model, result)
+
+
+def count_pruned(before: Model, after: Model) -> PruneFacts:
+    """Count what pruning did to a model."""
+    num_weights, num_zero_before = _count_zeros(before)
+    _, num_zero_after = _count_zeros(after)
+    return PruneFacts(
         num_weights=num_weights,
         num_zero_before=num_zero_before,
         num_zero_after=num_zero_after,
-        raw_bytes=result.num_bytes,
-        compressed_bytes_before=compressed_size(model.data),
-        compressed_bytes_after=compressed_size(result.data),
+        raw_bytes=after.num_bytes,
+        compressed_bytes_before=compressed_size(before.data),
+        compressed_bytes_after=compressed_size(after.data),
     )
+
+
+def _count_zeros(model: Model) -> tuple[int, int]:
+    """Count a model's weights that pruning looks at, and the zeros among them."""
+    tree = read_flatbuffer(model.data)
+    arrays = [
+        np.frombuffer(bytes(tree.buffers[index].data), dtype="<f4")
+        for index in _weight_buffers(tree)
+    ]
+    return sum(each.size for each in arrays), sum(int(np.sum(each == 0)) for each in arrays)
 
 
 def prune_array(weights: NDArray[Any], share: float) -> NDArray[Any]:

@@ -32,6 +32,7 @@ from edgepack.optimize import (
     eligibility,
     findings,
     layers,
+    pruning,
     quantize_worker,
     ranges,
     restore,
@@ -55,13 +56,23 @@ from edgepack.optimize.findings import Finding, findings_to_json, read_findings
 from edgepack.optimize.prune import (
     PruneFacts,
     compressed_size,
-    prune,
     prune_facts_to_json,
     read_prune_facts,
 )
+from edgepack.optimize.pruning import prune_model, store_zeros
 from edgepack.optimize.quantize import quantize
 from edgepack.optimize.recipe import Recipe, read_recipe, recipe_to_json
 from edgepack.optimize.restore import restore_float32
+from edgepack.optimize.sparse_storage import (
+    SparseFacts,
+    read_sparse_facts,
+    sparse_facts_to_json,
+)
+from edgepack.optimize.structured import (
+    ChannelFacts,
+    channel_facts_to_json,
+    read_channel_facts,
+)
 from edgepack.profile import Scheme
 
 # What decides the bytes of a variant and its figures, besides our own source.
@@ -84,7 +95,9 @@ class Variant:
         float_ops: kinds of op left in float as the quantizer failed at them.
         float_layers: names of what ops give that were left in float, as they join or give
             channels of unlike ranges that an output is made of.
-        prune_facts: what pruning did; None when the recipe prunes nothing.
+        prune_facts: what pruning of single weights did; None when the recipe does not.
+        channel_facts: what pruning of whole channels did; None when the recipe does not.
+        sparse_facts: how zeros are stored; None when the recipe makes none.
         findings: what is wrong or doubtful about it.
     """
 
@@ -95,6 +108,8 @@ class Variant:
     float_ops: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     prune_facts: PruneFacts | None = None
+    channel_facts: ChannelFacts | None = None
+    sparse_facts: SparseFacts | None = None
     findings: tuple[Finding, ...] = ()
 
 
@@ -138,23 +153,20 @@ def build_variant(
     if model.is_quantized and recipe.scheme is not Scheme.AS_IS:
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
-    pruned, facts = prune(base, recipe.pruning.share) if recipe.pruning.share else (base, None)
-    quantized = quantize(pruned, recipe, calibration)
-    candidate = quantized.model
+    pruned = prune_model(base, recipe.pruning, calibration)
+    quantized = quantize(pruned.model, recipe, calibration)
+    candidate, sparse_facts = store_zeros(quantized.model, recipe, evaluation)
     answers = answer_candidate(candidate, recipe, evaluation)
     variant = Variant(
         recipe=recipe,
         model=candidate,
         fidelity=compare_answers(answers, candidate, evaluation),
-        # Compressing takes seconds for a large model, and pruning has done it already.
-        compressed_bytes=(
-            facts.compressed_bytes_after
-            if facts is not None and candidate is pruned
-            else compressed_size(candidate.data)
-        ),
+        compressed_bytes=compressed_size(candidate.data),
         float_ops=quantized.float_ops,
         float_layers=quantized.float_layers,
-        prune_facts=facts,
+        prune_facts=pruned.weights,
+        channel_facts=pruned.channels,
+        sparse_facts=sparse_facts,
         findings=(
             *find_collapse(
                 evaluation.reference,
@@ -186,7 +198,7 @@ def _prove_restored(base: Model, recipe: Recipe, evaluation: EvaluationSet) -> N
 
 def variant_to_json(variant: Variant) -> dict[str, object]:
     """Give a variant's facts as JSON values; the flatbuffer itself is not among them."""
-    facts = variant.prune_facts
+    weights, channels, sparse = variant.prune_facts, variant.channel_facts, variant.sparse_facts
     return {
         "recipe": recipe_to_json(variant.recipe),
         "size_bytes": variant.model.num_bytes,
@@ -195,7 +207,9 @@ def variant_to_json(variant: Variant) -> dict[str, object]:
         "fidelity": fidelity_to_json(variant.fidelity),
         "float_ops": list(variant.float_ops),
         "float_layers": list(variant.float_layers),
-        "prune_facts": None if facts is None else prune_facts_to_json(facts),
+        "prune_facts": None if weights is None else prune_facts_to_json(weights),
+        "channel_facts": None if channels is None else channel_facts_to_json(channels),
+        "sparse_facts": None if sparse is None else sparse_facts_to_json(sparse),
         "findings": findings_to_json(variant.findings),
     }
 
@@ -218,6 +232,16 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
             None
             if fields.raw("prune_facts") is None
             else read_prune_facts(fields.table("prune_facts"))
+        ),
+        channel_facts=(
+            None
+            if fields.raw("channel_facts") is None
+            else read_channel_facts(fields.table("channel_facts"))
+        ),
+        sparse_facts=(
+            None
+            if fields.raw("sparse_facts") is None
+            else read_sparse_facts(fields.table("sparse_facts"))
         ),
         findings=read_findings(fields, "findings"),
     )
@@ -260,6 +284,7 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
             layers,
             model_module,
             prune_module,
+            *pruning.SOURCES,
             quantize_module,
             quantize_worker,
             ranges,
