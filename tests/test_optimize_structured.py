@@ -86,6 +86,21 @@ def test_a_layer_without_a_bias_gets_one() -> None:
     assert error_of(model, pruned, make_samples(8, seed=1)) < 0.3
 
 
+def test_a_bias_that_layers_share_becomes_one_for_each() -> None:
+    maker = GraphMaker(SHAPE)
+    last = maker.input
+    for num_out in (16, 16, 4):
+        last = maker.layer("CONV_2D", last, num_out, kernel=(3, 3), activation=1)
+    first, second, _ = maker.tree.subgraphs[0].operators
+    second.inputs = [*(int(index) for index in second.inputs[:2]), int(first.inputs[2])]
+    model, feeds = read_model(maker.finish(last)), make_samples(32)
+    pruned, facts = prune_structured(model, 0.3, feeds)
+    assert [each.num_before for each in facts.groups] == [3, 16, 16, 4]
+    plain, _ = prune_structured(model, 0.3, feeds, reconstruct=False)
+    unseen = make_samples(8, seed=1)
+    assert error_of(model, pruned, unseen) < 0.8 * error_of(model, plain, unseen)
+
+
 def test_the_same_inputs_give_the_same_bytes() -> None:
     model, calibration = branched_model(), make_samples(8)
     first, _ = prune_structured(model, 0.3, calibration)

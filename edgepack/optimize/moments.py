@@ -16,7 +16,8 @@ Floats = NDArray[np.floating[Any]]
 # Of each input's own second moment: how strongly weights are held where they were.
 _TRUSTS: Final = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 _TINY: Final = 1e-12
-_NUM_WAITING: Final = 2048
+# Inputs kept until they are summed up.
+_NUM_WAITING: Final = 2**21
 _HALVES: Final = 2
 
 
@@ -78,7 +79,7 @@ class Accumulator:
         self._num_samples += 1
         # One product of many rows is quicker than many of few.
         self._waiting[half].append((inputs, wanted))
-        if sum(each.shape[1] for each, _ in self._waiting[half]) >= _NUM_WAITING:
+        if sum(each.size for each, _ in self._waiting[half]) >= _NUM_WAITING:
             self._sum_up(half)
 
     def halves(self) -> tuple[Moments, ...]:

@@ -26,10 +26,11 @@ from edgepack.optimize.walk import LayerChange, Samples
 Tree = Any
 """A `ModelT`; the generated classes are untyped."""
 
-# Rows of all samples together: so many for each input of a group of channels, and no fewer than so
-# many. One image has up to 100,000, most of them alike.
+# Rows of all samples together: so many for each input, and no fewer than so many; fewer where each
+# group of channels has weights of its own. One image has up to 100,000, most of them alike.
 _ROWS_PER_INPUT: Final = 32
 _NUM_ROWS: Final = 4096
+_NUM_GROUP_ROWS: Final = 1024
 _TINY: Final = 1e-12
 
 
@@ -278,7 +279,8 @@ class Reconstruction:
 
 def _limit_rows(matrix: NDArray[np.float32], num_samples: int) -> int:
     """Give how many rows of one sample are enough for a layer's matrix."""
-    wanted = max(_NUM_ROWS, _ROWS_PER_INPUT * int(matrix.shape[2]))
+    least = _NUM_ROWS if len(matrix) == 1 else _NUM_GROUP_ROWS
+    wanted = max(least, _ROWS_PER_INPUT * int(matrix.shape[2]))
     return -(-wanted // max(num_samples, 1))
 
 

@@ -14,6 +14,7 @@ from edgepack.child import read_arrays, write_answer
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
+from edgepack.graph import new_constant, read_constant
 from edgepack.optimize.channels import map_channels
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.reconstruction import InputMoments, Reconstruction, order_groups
@@ -30,6 +31,7 @@ def prune_channels(folder: Path) -> dict[str, Any]:
     tree = read_flatbuffer(data)
     feeds = _read_feeds(folder / "feeds", len(tree.subgraphs[0].inputs))
     add_biases(tree)
+    part_biases(tree)
     channel_map = map_channels(tree)
     layers = find_layers(tree)
     moments = folder / "moments"
@@ -62,6 +64,20 @@ def prune_channels(folder: Path) -> dict[str, Any]:
             for group in channel_map.groups
         ],
     }
+
+
+def part_biases(tree: Any) -> None:  # noqa: ANN401 - the generated classes are untyped
+    """Give layers that share a bias one each: converters share zeros, which then part."""
+    taken: set[int] = set()
+    for layer in find_layers(tree):
+        if layer.bias is None:
+            continue
+        values = read_constant(tree, layer.bias)
+        if layer.bias in taken and values is not None:
+            operator = tree.subgraphs[0].operators[layer.position]
+            own = new_constant(tree, f"{layer.name}_bias", values)
+            operator.inputs = [own if int(i) == layer.bias else int(i) for i in operator.inputs]
+        taken.add(layer.bias)
 
 
 def _read_feeds(path: Path, num_inputs: int) -> Feeds:
