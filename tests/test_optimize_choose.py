@@ -233,3 +233,124 @@ def test_what_is_chosen_by_latency_is_not_shown_to_be_slower_than_the_quickest(
     chosen = candidates[choice.index].interval_ns
     assert chosen is not None
     assert chosen[0] <= max(interval[1] for median, interval in measured if median == least)
+
+
+def _float(median_ns: float, half: float, *, outside: tuple[str, ...] = ()) -> Candidate:
+    return replace(
+        _candidate(
+            "float32",
+            300.0,
+            scheme=Scheme.FLOAT32,
+            num_bytes=400,
+            outside=outside,
+            median_ns=median_ns,
+            median_ci95_ns=(median_ns - half, median_ns + half),
+        ),
+        is_reference=True,
+    )
+
+
+def test_a_quicker_median_is_not_chosen_over_float_while_the_intervals_overlap() -> None:
+    choice = choose(
+        [
+            _candidate("int8", 30.0, median_ns=9.0, median_ci95_ns=(8.0, 10.0)),
+            _float(11.0, 1.5),
+        ],
+        objective=Objective.LATENCY,
+    )
+    assert (choice.index, choice.tied, choice.measured_on) == (1, (0, 1), "pi")
+    assert choice.reason == "int8 is not shown to be quicker on pi than float32, which stays"
+
+
+def test_a_tie_with_the_quickest_does_not_bring_in_what_ties_with_float() -> None:
+    choice = choose(
+        [
+            _candidate("quick", 25.0, median_ns=9.0, median_ci95_ns=(8.0, 10.0)),
+            # It overlaps both: nearer to float, but not shown to be quicker than it.
+            _candidate("between", 60.0, median_ns=10.5, median_ci95_ns=(9.5, 11.5)),
+            _float(12.0, 1.0),
+        ],
+        objective=Objective.LATENCY,
+    )
+    assert (choice.index, choice.tied) == (0, (0,))
+    assert choice.reason == "quick is the quickest of 3 variants inside the floors on pi"
+
+
+def test_when_everything_else_is_slower_float_stays_and_the_reason_says_so() -> None:
+    choice = choose(
+        [
+            _float(8.6, 0.1),
+            _candidate("int8", 15.0, median_ns=4.0, outside=("SQNR 15 dB is low",)),
+            _candidate("dynamic_range", 30.0, median_ns=13.2, median_ci95_ns=(13.0, 13.4)),
+            _candidate("float16", 80.0, median_ns=8.7, median_ci95_ns=(8.5, 8.9)),
+        ],
+        objective=Objective.LATENCY,
+    )
+    assert (choice.index, choice.tied) == (0, (0, 3))
+    assert choice.reason == (
+        "none of dynamic_range, float16 is shown to be quicker on pi than float32, which stays"
+    )
+
+
+def test_float_may_be_chosen_whatever_its_floors_say() -> None:
+    # With few samples not even float is shown to agree with itself on others.
+    for objective in Objective:
+        choice = choose(
+            [
+                _candidate("int8", 15.0, outside=("too few samples",), median_ns=1.0),
+                _float(8.6, 0.1, outside=("too few samples",)),
+            ],
+            objective=objective,
+        )
+        assert choice.index == 1
+        assert "float32" in choice.reason
+
+
+def test_the_least_memory_wins_and_ranges_that_overlap_are_tied() -> None:
+    lean = replace(
+        _candidate("lean", 30.0),
+        memory_bytes=10,
+        memory_range_bytes=(9, 11),
+        memory_on="pi",
+    )
+    near = replace(lean, name="near", fidelity=_fidelity(50.0), memory_range_bytes=(11, 12))
+    wide = replace(lean, name="wide", memory_bytes=30, memory_range_bytes=(29, 31))
+    unknown = _candidate("unknown", 99.0)
+    choice = choose([lean, wide, unknown], objective=Objective.MEMORY)
+    assert choice.index == 0
+    assert choice.reason == (
+        "lean is the leanest of 2 variants inside the floors, by the memory an inference took on pi"
+    )
+    choice = choose([lean, near, wide], objective=Objective.MEMORY)
+    assert (choice.index, choice.tied) == (1, (0, 1))
+    assert choice.reason == (
+        "no difference in memory is shown on pi between lean, near; near is nearest to the float "
+        "model"
+    )
+    with pytest.raises(ValueError, match="memory of different devices"):
+        choose([lean, replace(wide, memory_on="host")], objective=Objective.MEMORY)
+
+
+def test_without_measured_memory_size_decides() -> None:
+    choice = choose(
+        [_candidate("big", num_bytes=200), _candidate("small", num_bytes=100)],
+        objective=Objective.MEMORY,
+    )
+    assert choice.index == 1
+    assert choice.reason == (
+        "memory was not measured: small is the smallest of 2 variants inside the floors"
+    )
+
+
+@given(_candidates(), st.integers(1, 20), st.integers(0, 5))
+def test_nothing_is_chosen_over_float_that_may_be_as_slow(
+    candidates: list[Candidate], median: int, half: int
+) -> None:
+    reference = _float(float(median), float(half))
+    choice = choose([*candidates, reference], objective=Objective.LATENCY)
+    assert choice.index is not None
+    chosen = [*candidates, reference][choice.index]
+    if chosen is not reference:
+        assert chosen.interval_ns is not None
+        assert reference.interval_ns is not None
+        assert chosen.interval_ns[1] < reference.interval_ns[0]

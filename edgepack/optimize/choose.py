@@ -14,7 +14,7 @@ when nothing else fits, the float model is chosen, and the reason says so.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edgepack.fidelity import Fidelity
@@ -131,9 +131,10 @@ def choose(
     if objective is Objective.MEMORY:
         known = [i for i in inside if candidates[i].memory_bytes is not None]
         _check_devices("memory", {candidates[i].memory_on for i in known})
-        return (
-            _choose_by_memory(candidates, known) if known else _choose_by_size(candidates, inside)
-        )
+        if known:
+            return _choose_by_memory(candidates, known)
+        smallest = _choose_by_size(candidates, inside)
+        return replace(smallest, reason=f"memory was not measured: {smallest.reason}")
     measured = [i for i in inside if candidates[i].median_ns is not None]
     _check_devices("latencies", {candidates[i].measured_on for i in measured})
     if not measured:

@@ -159,7 +159,7 @@ def _find_constant(label: str, ours: _Extent, theirs: _Extent) -> Finding | None
     real = _REAL * max(abs(ours.lowest), abs(ours.highest))
     if ours.width > real and theirs.width <= _COLLAPSED * ours.width:
         return _constant(
-            f"{label} is {theirs.lowest:.4g} everywhere, but the float model's reaches from "
+            f"{label} {_tell_range(theirs)}, but the float model's reaches from "
             f"{ours.lowest:.4g} to {ours.highest:.4g}"
         )
     if (
@@ -172,7 +172,13 @@ def _find_constant(label: str, ours: _Extent, theirs: _Extent) -> Finding | None
             f"{theirs.between:.2g}), but the float model's differ by {ours.between:.2g}"
         )
     axis = _channel_axis(ours.low.shape) if ours.low.shape == theirs.low.shape else None
-    return None if axis is None else _find_constant_channels(label, ours, theirs, axis)
+    return None if axis is None else _find_constant_channels(label, ours, theirs, axis, real)
+
+
+def _tell_range(extent: _Extent) -> str:
+    if not extent.width:
+        return f"is {extent.lowest:.4g} everywhere"
+    return f"is between {extent.lowest:.4g} and {extent.highest:.4g} everywhere"
 
 
 def _constant(text: str, severity: Severity = Severity.FAULT) -> Finding:
@@ -200,12 +206,13 @@ def _channel_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def _find_constant_channels(
-    label: str, ours: _Extent, theirs: _Extent, axis: int
+    label: str, ours: _Extent, theirs: _Extent, axis: int, real: float
 ) -> Finding | None:
     lows, highs = ours.ends(axis)
     is_score = (lows >= 0.0) & (highs <= 1.0)
     widths = highs - lows
-    is_real = (widths > 0) & (widths >= np.where(is_score, _REAL_SCORE, _REAL_CHANNEL * ours.width))
+    least = np.where(is_score, _REAL_SCORE, max(real, _REAL_CHANNEL * ours.width))
+    is_real = (widths > 0) & (widths >= least)
     others_low, others_high = theirs.ends(axis)
     stuck = np.flatnonzero(is_real & (others_high - others_low <= _COLLAPSED * widths))
     if not stuck.size:

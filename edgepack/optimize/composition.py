@@ -1,7 +1,7 @@
 """What a variant is made of, beside what its recipe promises: size, interface, ops in float."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -30,13 +30,16 @@ _TRANSPOSED_INPUT: Final = 2
 _SHOWN_KINDS: Final = 4
 
 
-def check_composition(model: Model, reference: Model, recipe: Recipe) -> tuple[Finding, ...]:
+def check_composition(
+    model: Model, reference: Model, recipe: Recipe, *, kept: Collection[str] = ()
+) -> tuple[Finding, ...]:
     """Say where a variant is not what its recipe promises.
 
     Args:
         model: the variant.
         reference: the float model it was made from.
         recipe: how.
+        kept: names of what ops give that were left in float on purpose, beside the recipe's own.
     """
     findings: list[Finding] = []
     if recipe.scheme not in {Scheme.FLOAT32, Scheme.AS_IS} and (
@@ -66,13 +69,13 @@ def check_composition(model: Model, reference: Model, recipe: Recipe) -> tuple[F
                 )
             )
     if recipe.scheme not in _FLOAT_SCHEMES:
-        findings += _find_float_ops(model, recipe)
+        findings += _find_float_ops(model, recipe, kept)
     return tuple(findings)
 
 
-def _find_float_ops(model: Model, recipe: Recipe) -> Iterator[Finding]:
+def _find_float_ops(model: Model, recipe: Recipe, kept: Collection[str]) -> Iterator[Finding]:
     works = [each for each in _list_works(model) if recipe.is_static or each.has_weights]
-    wished = {each.layer for each in recipe.layers}
+    wished = {each.layer for each in recipe.layers} | {*kept}
     left = [each for each in works if each.is_float(recipe) and each.name not in wished]
     if not left:
         return

@@ -52,6 +52,11 @@ class Finding:
     text: str
     remedy: str
 
+    @property
+    def advice(self) -> str:
+        """The sentence and what to do, as one."""
+        return f"{self.text}: {self.remedy[:1].lower()}{self.remedy[1:]}"
+
 
 def findings_to_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Give findings as JSON values; `read_findings` reads them back."""

@@ -102,7 +102,7 @@ def _judge_output(output: OutputFidelity, floors: Floors, num_samples: int) -> I
         if output.sqnr_db < floors.min_sqnr_db:
             yield f"{text} is below {floors.min_sqnr_db:g} dB"
         elif confident and (low is None or low[0] < floors.min_sqnr_db):
-            yield f"{text} {_not_shown(num_samples)} reach {floors.min_sqnr_db:g} dB"
+            yield f"{text}: {_not_shown(num_samples)} reach {floors.min_sqnr_db:g} dB"
     agreement, interval = output.top1_agreement, output.top1_agreement_ci95
     if agreement is None:
         return
@@ -111,7 +111,7 @@ def _judge_output(output: OutputFidelity, floors: Floors, num_samples: int) -> I
     if agreement < floors.min_agreement:
         yield f"{text} is below {100 * floors.min_agreement:g}%"
     elif confident and (interval is None or interval[0] < floors.min_agreement):
-        yield f"{text} {_not_shown(num_samples)} reach {100 * floors.min_agreement:g}%"
+        yield f"{text}: {_not_shown(num_samples)} reach {100 * floors.min_agreement:g}%"
 
 
 def _not_shown(num_samples: int) -> str:

@@ -173,7 +173,7 @@ def build_variant(
                 answers,
                 names=tuple(spec.name for spec in candidate.signature.outputs),
             ),
-            *check_composition(candidate, model, recipe),
+            *check_composition(candidate, model, recipe, kept=quantized.float_layers),
         ),
     )
     record = json.dumps(variant_to_json(variant), sort_keys=True)

@@ -37,6 +37,7 @@ from edgepack.optimize.floors import judge
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
+from edgepack.workflow.doubts import calibration_doubts
 from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import (
     DEFAULT_PARITY_DB,
@@ -94,6 +95,7 @@ def pack_model(
         evaluation_num_samples=material.evaluation.num_samples,
         warnings=(
             *_warnings(request, material, chosen),
+            *calibration_doubts(material, chosen.recipe, cache=cache, on_step=on_step),
             *_doubts(outcomes, choice, is_device=rig is not None),
         ),
     )
@@ -373,7 +375,7 @@ def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tupl
     if chosen.outside:
         warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
     warnings += [
-        f"{chosen.recipe.name}: {each.text}: {each.remedy}"
+        f"{chosen.recipe.name}: {each.advice}"
         for each in (chosen.variant.findings if chosen.variant else ())
         if each.severity is Severity.WARNING
     ]
