@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -56,23 +56,33 @@ def digest_parts(stage: str, /, **parts: str | float | bool | None) -> str:
 
 
 def source_digest(*modules: ModuleType) -> str:
-    """Give the hex digest of modules' own source, in any order.
+    """Give the hex digest of modules' own source, in any order; a package counts as a whole.
 
     Raises:
         CacheError: a module has no readable source file.
     """
     digest = hashlib.sha256()
-    for module in sorted(modules, key=lambda module: module.__name__):
+    for name, path in sorted(_list_sources(modules)):
         try:
-            source = Path(getattr(module, "__file__", None) or "").read_bytes()
+            source = path.read_bytes()
         except OSError as error:
             raise CacheError(
-                f"the source of {module.__name__} cannot be read: {error.strerror or error}",
+                f"the source of {name} cannot be read: {error.strerror or error}",
                 remedy="Install EdgePack again.",
             ) from error
-        digest.update(f"{module.__name__}\0{len(source)}\0".encode())
+        digest.update(f"{name}\0{len(source)}\0".encode())
         digest.update(source)
     return digest.hexdigest()
+
+
+def _list_sources(modules: Iterable[ModuleType]) -> Iterator[tuple[str, Path]]:
+    for module in modules:
+        path = Path(getattr(module, "__file__", None) or "")
+        if not hasattr(module, "__path__"):
+            yield module.__name__, path
+            continue
+        for each in path.parent.rglob("*.py"):
+            yield f"{module.__name__}/{each.relative_to(path.parent).as_posix()}", each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

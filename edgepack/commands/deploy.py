@@ -22,7 +22,7 @@ from edgepack.commands.options import (
     plan_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
-from edgepack.commands.pack import exit_code, pack_json, pack_summary
+from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
 from edgepack.commands.pack_options import make_requests, pack_options
 from edgepack.commands.push import Pushed, note_example, push_on, summarize_push
 from edgepack.errors import ExitCode
@@ -85,15 +85,25 @@ def deploy(
         (path_for(report_path, name), path_for(results, name) if results is not None else None)
         for name, _ in requests
     ]
-    for page, records in paths:
-        check_outputs(bundle=output or Path(), results=records, report=page)
+    recipes = [
+        given["save_recipe"] and path_for(given["save_recipe"], name) for name, _ in requests
+    ]
+    for (page, records), recipe in zip(paths, recipes, strict=True):
+        check_outputs(bundle=output or Path(), results=records, report=page, recipe=recipe)
     cache = Cache(root=cache_directory())
     bodies: dict[str | None, dict[str, Any]] = {}
     codes: list[int] = []
-    for (name, request), (page, records) in zip(requests, paths, strict=True):
+    for (name, request), (page, records), recipe in zip(requests, paths, recipes, strict=True):
         with naming_shape(name, [Path(body["pack"]["bundle"]) for body in bodies.values()]):
             bodies[name], code = _deploy_one(
-                request, devices, given, cache=cache, page=page, records=records, as_json=as_json
+                request,
+                devices,
+                given,
+                cache=cache,
+                page=page,
+                records=records,
+                recipe=recipe,
+                as_json=as_json,
             )
         codes.append(code)
     if as_json:
@@ -110,6 +120,7 @@ def _deploy_one(
     cache: "Cache",
     page: Path,
     records: Path | None,
+    recipe: Path | None,
     as_json: bool,
 ) -> tuple[dict[str, Any], int]:
     """Pack, push, measure and report one shape; give its JSON and its exit code."""
@@ -118,8 +129,15 @@ def _deploy_one(
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
     with ready_device(devices[0], given=given, profile=request.profile, cache=cache) as first:
-        packed = pack_model(request, cache=cache, rig=first.rig, on_step=first.work.step)
+        packed = pack_model(
+            request,
+            cache=cache,
+            rig=first.rig,
+            on_step=first.work.step,
+            on_progress=first.work.progress,
+        )
         note(f"wrote {packed.bundle.path}")
+        write_records(request, packed, recipe=recipe, page=None)
         reached = [run_one(devices[0], lambda _: _deploy_on(first, packed, given), is_only=is_only)]
 
     def deploy_to(address: str) -> Deployed:

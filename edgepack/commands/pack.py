@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.console import print_json, print_table, show_work, warn
+from edgepack.commands.console import note, print_json, print_table, show_work, warn
 from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import ready_device
 from edgepack.commands.import_options import import_options, source_model
-from edgepack.commands.named_shapes import naming_shape
+from edgepack.commands.named_shapes import naming_shape, path_for
 from edgepack.commands.options import (
+    OUTPUT_FILE,
     device_options,
     json_option,
     refuse_device_options,
 )
-from edgepack.commands.output import check_outputs
+from edgepack.commands.output import check_outputs, write_recipe, write_report
 from edgepack.commands.pack_options import make_requests, pack_options
 from edgepack.errors import ExitCode
 
@@ -32,9 +33,21 @@ if TYPE_CHECKING:
 @click.option("--device", metavar="DEVICE", help="Choose by what this device measures.")
 @device_options
 @click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option(
+    "--report",
+    "report_path",
+    type=OUTPUT_FILE,
+    help="Write an HTML page of every candidate, with the Pareto chart.",
+)
 @json_option
 def pack(
-    *, model: Path, device: str | None, output: Path | None, as_json: bool, **given: Any
+    *,
+    model: Path,
+    device: str | None,
+    output: Path | None,
+    report_path: Path | None,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Turn a model into the best variant for a target, in one verifiable bundle.
 
@@ -48,21 +61,43 @@ def pack(
     if device is None:
         refuse_device_options(given)
     requests = make_requests(model, output, given)
+    files = [
+        tuple(path and path_for(path, name) for path in (given["save_recipe"], report_path))
+        for name, _ in requests
+    ]
+    for recipe, page in files:
+        check_outputs(bundle=output or Path(), recipe=recipe, report=page)
     cache = Cache(root=cache_directory())
     results: list[PackResult] = []
     if device is None:
         with show_work() as work:
             for name, request in requests:
                 with naming_shape(name, [each.bundle.path for each in results]):
-                    results.append(pack_model(request, cache=cache, rig=None, on_step=work.step))
+                    results.append(
+                        pack_model(
+                            request,
+                            cache=cache,
+                            rig=None,
+                            on_step=work.step,
+                            on_progress=work.progress,
+                        )
+                    )
     else:
         profile = requests[0][1].profile
         with ready_device(device, given=given, profile=profile, cache=cache) as ready:
             for name, request in requests:
                 with naming_shape(name, [each.bundle.path for each in results]):
                     results.append(
-                        pack_model(request, cache=cache, rig=ready.rig, on_step=ready.work.step)
+                        pack_model(
+                            request,
+                            cache=cache,
+                            rig=ready.rig,
+                            on_step=ready.work.step,
+                            on_progress=ready.work.progress,
+                        )
                     )
+    for (_, request), result, (recipe, page) in zip(requests, results, files, strict=True):
+        write_records(request, result, recipe=recipe, page=page)
     if as_json:
         bodies = {
             name: pack_json(request, result)
@@ -78,6 +113,23 @@ def pack(
 def exit_code(result: "PackResult", *, strict: bool) -> int:
     """Give 4 when the packed variant is outside the floors and that was to be refused."""
     return ExitCode.LIMIT if strict and not result.chosen.within_budget else ExitCode.DONE
+
+
+def write_records(
+    request: "PackRequest", result: "PackResult", *, recipe: Path | None, page: Path | None
+) -> None:
+    """Write the packed recipe and the page of all candidates where they were asked for."""
+    if recipe is not None:
+        write_recipe(recipe, result.chosen.recipe)
+        note(f"wrote {recipe}")
+    if page is not None:
+        from edgepack import __version__
+        from edgepack.report.summary import DeployReport
+
+        summary = pack_summary(request, result)
+        title = f"{result.bundle.manifest.name} for {request.profile.id}"
+        write_report(page, DeployReport(title=title, pack=summary, tool_version=__version__))
+        note(f"wrote {page}")
 
 
 def show_pack(request: "PackRequest", result: "PackResult") -> None:
@@ -109,11 +161,16 @@ def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
 
 
 def _row(outcome: "Outcome", *, on_device: bool) -> "VariantRow":
+    from edgepack.optimize.recipe import describe_recipe
     from edgepack.report.intake import summarize_variant
     from edgepack.report.summary import VariantRow
 
     if outcome.variant is None:
-        return VariantRow(recipe=outcome.recipe.name, skipped_reason=outcome.skipped_reason)
+        return VariantRow(
+            recipe=outcome.recipe.name,
+            passes=describe_recipe(outcome.recipe),
+            skipped_reason=outcome.skipped_reason,
+        )
     reasons = outcome.outside
     if outcome.skipped_reason is not None:
         reasons = (*reasons, outcome.skipped_reason)
@@ -157,6 +214,7 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
 def _variant_json(outcome: "Outcome") -> dict[str, object]:
     from edgepack.fidelity import to_json
     from edgepack.optimize.findings import findings_to_json
+    from edgepack.optimize.recipe import describe_recipe
 
     variant = outcome.variant
     fidelity = None
@@ -169,6 +227,7 @@ def _variant_json(outcome: "Outcome") -> dict[str, object]:
         }
     return {
         "recipe": outcome.recipe.name,
+        "passes": describe_recipe(outcome.recipe),
         "size_bytes": variant.model.num_bytes if variant else None,
         "compressed_bytes": variant.compressed_bytes if variant else None,
         "sha256": variant.model.sha256 if variant else None,

@@ -23,18 +23,22 @@ from edgepack.commands.named_shapes import (
     select_source,
     shape_option,
 )
-from edgepack.commands.options import EXISTING_FILE, apply_options
+from edgepack.commands.options import (
+    EXISTING_FILE,
+    OUTPUT_FILE,
+    apply_options,
+)
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.data import ImagePreprocessing
     from edgepack.optimize.recipe import Pruning, Recipe
-    from edgepack.profile import TargetProfile
     from edgepack.workflow.request import PackRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LARGEST_PRUNE: Final = 0.99
+AUTO: Final = "auto"
 _NUMBERS: Final = re.compile(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?)*")
 
 
@@ -79,7 +83,8 @@ def pack_options(function: F) -> F:
             "recipes",
             multiple=True,
             metavar="NAME|FILE",
-            help="Recipe to build, or several to choose from [default: all of the target].",
+            help="auto searches for the best variant; else a recipe to build, or several to choose "
+            "from [default: auto].",
         ),
         click.option(
             "--objective",
@@ -126,6 +131,13 @@ def pack_options(function: F) -> F:
             "--remeasure",
             is_flag=True,
             help="Take this machine's latencies anew instead of those kept from earlier.",
+        ),
+        click.option(
+            "--save-recipe",
+            type=OUTPUT_FILE,
+            metavar="FILE",
+            help="Write the packed variant's recipe to this TOML file: packing with --recipe FILE "
+            "gives the same variant again.",
         ),
         click.option("--strict", is_flag=True, help="Exit with 4 when the variant is not inside."),
         click.option("--name", help="Name of the bundle [default: the model's file name]."),
@@ -223,6 +235,7 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
     """
     from edgepack.catalog import find_profile, user_profile_directory
     from edgepack.optimize.choose import Objective
+    from edgepack.optimize.recipe import InterfaceType
     from edgepack.workflow.request import DataRequest, PackRequest
 
     profile, origin = find_profile(given["target"], user_directory=user_profile_directory())
@@ -241,8 +254,9 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
     return PackRequest(
         model=model,
         profile=profile,
-        recipes=_make_recipes(given, profile),
-        explicit=bool(given["recipes"]),
+        recipes=_make_recipes(given),
+        pruning=parse_pruning(given["prune"]),
+        interface=InterfaceType(given["interface"]),
         objective=Objective(given["objective"]),
         floors=make_floors(given),
         data=data,
@@ -271,14 +285,23 @@ def _check_images(images: "ImagePreprocessing | None", sources: "tuple[str | Non
     )
 
 
-def _make_recipes(given: Mapping[str, Any], profile: "TargetProfile") -> "tuple[Recipe, ...]":
-    """Give the recipes the user named, or the target's with float32 to compare with."""
+def _make_recipes(given: Mapping[str, Any]) -> "tuple[Recipe, ...]":
+    """Give the recipes the user named; none when the best is to be searched for.
+
+    Raises:
+        UsageError: a name stands twice, or `auto` stands beside others.
+    """
     from edgepack.optimize.recipe import InterfaceType
     from edgepack.optimize.recipe_file import find_recipe
-    from edgepack.profile import Scheme
 
-    schemes = [scheme.value for scheme in profile.schemes]
-    names = given["recipes"] or [*schemes, *({Scheme.FLOAT32.value} - {*schemes})]
+    names = given["recipes"]
+    if names in {(), (AUTO,)}:
+        return ()
+    if AUTO in names:
+        raise UsageError(
+            f"--recipe: {AUTO} searches for the best variant and stands alone",
+            remedy=f"Leave out the others, or {AUTO}.",
+        )
     interface = InterfaceType(given["interface"])
     pruning = parse_pruning(given["prune"])
     recipes = tuple(find_recipe(name, pruning=pruning, interface=interface) for name in names)

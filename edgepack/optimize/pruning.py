@@ -1,6 +1,5 @@
 """Pruning as a recipe asks for it: by its kind, and stored so that its zeros pay."""
 
-import sys
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -8,53 +7,13 @@ from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
 from edgepack.fidelity import compare_outputs
 from edgepack.model import Model
-from edgepack.optimize import (
-    channels,
-    channels_first,
-    influence,
-    moments,
-    patches,
-    reconstruction,
-    refine_worker,
-    removal,
-    selection,
-    sparse_kernels,
-    sparse_storage,
-    sparsegpt,
-    sparsegpt_worker,
-    structured,
-    structured_worker,
-    surgeon,
-    walk,
-)
 from edgepack.optimize.evaluation import EvaluationSet, answer_candidate
 from edgepack.optimize.prune import PruneFacts, prune
 from edgepack.optimize.recipe import PruneKind, Pruning, Recipe
-from edgepack.optimize.sparse_storage import SparseFacts, keep_dense, store_sparse
+from edgepack.optimize.sparse_facts import SparseFacts, keep_dense
+from edgepack.optimize.sparse_storage import store_sparse
 from edgepack.optimize.sparsegpt import prune_sparsegpt
 from edgepack.optimize.structured import ChannelFacts, prune_structured
-
-SOURCES: Final = (
-    sys.modules[__name__],
-    channels,
-    channels_first,
-    influence,
-    moments,
-    patches,
-    reconstruction,
-    refine_worker,
-    removal,
-    selection,
-    sparse_kernels,
-    sparse_storage,
-    sparsegpt,
-    sparsegpt_worker,
-    structured,
-    structured_worker,
-    surgeon,
-    walk,
-)
-"""The modules whose source decides what pruning gives."""
 
 # Sparse kernels add the same numbers in another order.
 _SAME_ANSWERS_DB: Final = 80.0

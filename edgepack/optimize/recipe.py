@@ -165,15 +165,15 @@ class Recipe:
             self.is_static
             or any(each.scheme in {Scheme.INT8, Scheme.INT16X8} for each in self.layers)
             or self.is_refined
+            or self.equalize
             or self.pruning.needs_calibration
         )
 
     @property
     def is_refined(self) -> bool:
-        """Whether the float weights are prepared for their quantization by our own passes."""
+        """Whether each layer's weights are prepared for their integers, seeing its inputs."""
         return (
-            self.equalize
-            or self.bias_correction
+            self.bias_correction
             or self.rounding is not Rounding.NEAREST
             or self.weight_ranges is not RangeMethod.MINMAX
         )
@@ -273,7 +273,7 @@ def check_recipe(recipe: Recipe) -> None:
         faults.append(f"name: expected letters, digits and ._+-, not {recipe.name!r}")
     if not 0.0 <= recipe.pruning.share <= 0.99:  # noqa: PLR2004 - a layer of zeros is no layer
         faults.append(f"prune: expected a share from 0 to 0.99, not {recipe.pruning.share}")
-    if recipe.is_refined and recipe.scheme not in _REFINABLE:
+    if (recipe.is_refined or recipe.equalize) and recipe.scheme not in _REFINABLE:
         faults.append(
             f"{recipe.scheme} has no integer weights that equalize, bias_correction, rounding or "
             "weight_ranges could better"

@@ -18,9 +18,9 @@ rounded to nearest, 26.1 with the bias corrected, 36.7 with all of it.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +38,6 @@ _TIMEOUT_SECONDS: Final = 3600.0
 # More samples better the weights little: 33.4 dB with 16 crops, 35.1 with 48, 36.7 with 72
 # (EfficientNet-Lite0), and each takes its time.
 _MAXIMUM_SAMPLES: Final = 32
-_ACTIVATION_BITS: Final = MappingProxyType({Scheme.INT8: 8, Scheme.INT16X8: 16})
 _FLOATS: Final = frozenset({Scheme.FLOAT32, Scheme.FLOAT16})
 
 
@@ -53,7 +52,7 @@ class Refined:
     """
 
     model: Model
-    weight_bounds: dict[int, NDArray[np.float32]]
+    weight_bounds: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def refine(model: Model, recipe: Recipe, calibration: Feeds | None) -> Refined:
@@ -89,7 +88,6 @@ def refine(model: Model, recipe: Recipe, calibration: Feeds | None) -> Refined:
         "weight_ranges": recipe.weight_ranges,
         "bias_correction": recipe.bias_correction,
         "float_layers": [each.layer for each in recipe.layers if each.scheme in _FLOATS],
-        "activation_bits": _ACTIVATION_BITS.get(recipe.scheme),
     }
     with open_scratch("refine") as folder:
         (folder / "model.tflite").write_bytes(model.data)

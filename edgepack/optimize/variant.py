@@ -12,7 +12,10 @@ from edgepack import (
     comparison,
     evaluate,
     evaluate_worker,
+    fidelity,
     flatbuffer,
+    graph,
+    optimize,
     shares,
     traits,
 )
@@ -21,27 +24,9 @@ from edgepack._fields import Fields, join_faults
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.errors import CacheError, ModelError, OptimizeError
 from edgepack.evaluate import Answers, Feeds
-from edgepack.fidelity import Fidelity, agreement, compare, read_fidelity, record
+from edgepack.fidelity import Fidelity, read_fidelity
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Model, read_model
-from edgepack.optimize import (
-    activations,
-    assignment,
-    collapse,
-    composition,
-    eligibility,
-    findings,
-    layers,
-    pruning,
-    quantize_worker,
-    ranges,
-    restore,
-    tails,
-)
-from edgepack.optimize import evaluation as evaluation_module
-from edgepack.optimize import prune as prune_module
-from edgepack.optimize import quantize as quantize_module
-from edgepack.optimize import recipe as recipe_module
 from edgepack.optimize.collapse import find_collapse
 from edgepack.optimize.composition import check_composition
 from edgepack.optimize.eligibility import check_eligible
@@ -62,8 +47,9 @@ from edgepack.optimize.prune import (
 from edgepack.optimize.pruning import prune_model, store_zeros
 from edgepack.optimize.quantize import quantize
 from edgepack.optimize.recipe import Recipe, read_recipe, recipe_to_json
+from edgepack.optimize.refine import Refined, refine
 from edgepack.optimize.restore import restore_float32
-from edgepack.optimize.sparse_storage import (
+from edgepack.optimize.sparse_facts import (
     SparseFacts,
     read_sparse_facts,
     sparse_facts_to_json,
@@ -154,7 +140,10 @@ def build_variant(
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
     pruned = prune_model(base, recipe.pruning, calibration)
-    quantized = quantize(pruned.model, recipe, calibration)
+    refined = Refined(model=pruned.model)
+    if recipe.is_refined:
+        refined = refine(pruned.model, recipe, calibration)
+    quantized = quantize(refined.model, recipe, calibration, weight_bounds=refined.weight_bounds)
     candidate, sparse_facts = store_zeros(quantized.model, recipe, evaluation)
     answers = answer_candidate(candidate, recipe, evaluation)
     variant = Variant(
@@ -266,32 +255,16 @@ def _key(model: Model, recipe: Recipe, calibration: Feeds | None, evaluation: Ev
         ),
         evaluation=evaluation.digest,
         source=source_digest(
-            activations,
-            assignment,
+            optimize,
+            fidelity,
             child,
             comparison,
-            eligibility,
             evaluate,
             evaluate_worker,
-            agreement,
-            collapse,
-            compare,
-            composition,
-            evaluation_module,
-            findings,
-            record,
             flatbuffer,
-            layers,
+            graph,
             model_module,
-            prune_module,
-            *pruning.SOURCES,
-            quantize_module,
-            quantize_worker,
-            ranges,
-            recipe_module,
-            restore,
             shares,
-            tails,
             traits,
         ),
         libraries=json.dumps({name: version(name) for name in _LIBRARIES}),

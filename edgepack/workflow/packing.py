@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -27,14 +27,18 @@ from edgepack.errors import (
     OutputError,
 )
 from edgepack.fidelity import Judgement
+from edgepack.flatbuffer import read_flatbuffer
 from edgepack.importers import describe_left_out
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
 from edgepack.optimize.choose import Candidate, Choice, choose
-from edgepack.optimize.eligibility import describe, find_refusal, fit_recipes
+from edgepack.optimize.eligibility import describe, find_refusal
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.floors import judge
+from edgepack.optimize.layers import find_layers
 from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.search import search
+from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 from edgepack.workflow.doubts import calibration_doubts
@@ -44,8 +48,10 @@ from edgepack.workflow.request import (
     Outcome,
     PackRequest,
     PackResult,
+    ProgressCallback,
     StepCallback,
 )
+from edgepack.workflow.searching import make_space, run_search
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 
 if TYPE_CHECKING:
@@ -55,10 +61,19 @@ if TYPE_CHECKING:
 HOST: Final = "host"
 _MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
 _MAXIMUM_FAULT: Final = 2000
+_INTERRUPTED: Final = (
+    "the search was interrupted: this is the best of {count} candidates; the same command again "
+    "goes on where it was"
+)
 
 
 def pack_model(
-    request: PackRequest, *, cache: Cache, rig: "Rig | None", on_step: StepCallback
+    request: PackRequest,
+    *,
+    cache: Cache,
+    rig: "Rig | None",
+    on_step: StepCallback,
+    on_progress: ProgressCallback,
 ) -> PackResult:
     """Pack a model for a target; with a rig, choose by what that device measures.
 
@@ -69,13 +84,25 @@ def pack_model(
         check_identity(request.name or "model", request.version or "0")
     extra_files = _read_extra_files(request)
     material = prepare_material(request, cache=cache, on_step=on_step)
-    traits = material.model.traits
-    recipes = request.recipes if request.explicit else fit_recipes(request.recipes, traits)
-    outcomes: list[Outcome] = []
-    for recipe in recipes:
-        outcome = _build(recipe, request, material, cache=cache, on_step=on_step)
-        outcomes.append(_measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step))
     measured_on = rig.device.name if rig else HOST if host_is(request.profile) else None
+
+    def build(recipe: Recipe) -> Outcome:
+        outcome = _build(recipe, request, material, cache=cache, on_step=on_step)
+        return _measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step)
+
+    is_interrupted = False
+    if request.recipes:
+        outcomes = tuple(build(recipe) for recipe in request.recipes)
+    else:
+        outcomes, is_interrupted = _search(
+            request,
+            material,
+            build,
+            measured_on=measured_on,
+            cache=cache,
+            on_step=on_step,
+            on_progress=on_progress,
+        )
     chosen, choice = _choose(request, outcomes, measured_on=measured_on)
     if chosen.variant is None:
         raise LimitError(
@@ -87,7 +114,7 @@ def pack_model(
     return PackResult(
         bundle=bundle,
         chosen=chosen,
-        outcomes=tuple(outcomes),
+        outcomes=outcomes,
         choice=choice,
         measured_on=measured_on,
         parity=material.parity,
@@ -97,7 +124,43 @@ def pack_model(
             *_warnings(request, material, chosen),
             *calibration_doubts(material, chosen.recipe, cache=cache, on_step=on_step),
             *_doubts(outcomes, choice, is_device=rig is not None),
+            *([_INTERRUPTED.format(count=len(outcomes))] if is_interrupted else []),
         ),
+    )
+
+
+def _search(
+    request: PackRequest,
+    material: Material,
+    build: Callable[[Recipe], Outcome],
+    *,
+    measured_on: str | None,
+    cache: Cache,
+    on_step: StepCallback,
+    on_progress: ProgressCallback,
+) -> tuple[tuple[Outcome, ...], bool]:
+    """Search for the best variant; say whether the user ended it."""
+    traits, calibration = material.model.traits, material.calibration_feeds
+    num_layers = len(find_layers(read_flatbuffer(material.model.data)))
+    space = make_space(request, traits, has_calibration=bool(calibration), num_layers=num_layers)
+
+    def rank(scheme: Scheme) -> tuple[str, ...]:
+        on_step("looking for the layers that cost most")
+        found = analyze_sensitivity(
+            material.model, calibration or (), cache=cache, on_progress=on_step
+        )
+        # The search's recipes correct the bias: a shift of the mean costs them nothing.
+        return rank_layers(found, scheme, corrected=True)
+
+    def pick(eligible: Sequence[Outcome]) -> Choice:
+        return _choose_among(request, eligible, measured_on=measured_on)
+
+    return run_search(
+        search(space, rank),
+        build,
+        pick,
+        num_planned=2 + len(space.schemes) + int(space.can_prune),
+        on_progress=on_progress,
     )
 
 
@@ -111,7 +174,7 @@ def _build(
 ) -> Outcome:
     if not request.is_forced:
         refusal = find_refusal(material.model.traits, recipe)
-        if refusal is None and recipe.is_static and not material.calibration:
+        if refusal is None and recipe.needs_calibration and not material.calibration:
             refusal = "needs calibration data: give some with --data"
         if refusal is not None:
             return Outcome(recipe=recipe, skipped_reason=refusal)
@@ -196,11 +259,7 @@ def _choose(
             f"expected a variant to choose, but none could be built and run: {reasons}",
             remedy="Mend what the reasons name, or give another recipe.",
         )
-    choice = choose(
-        [_candidate(each, measured_on=measured_on) for each in eligible],
-        objective=request.objective,
-        schemes=request.profile.schemes,
-    )
+    choice = _choose_among(request, eligible, measured_on=measured_on)
     if choice.index is None:
         raise LimitError(
             choice.reason,
@@ -208,6 +267,16 @@ def _choose(
             "float16 or float32, or pack one recipe by its name.",
         )
     return eligible[choice.index], choice
+
+
+def _choose_among(
+    request: PackRequest, eligible: Sequence[Outcome], *, measured_on: str | None
+) -> Choice:
+    return choose(
+        [_candidate(each, measured_on=measured_on) for each in eligible],
+        objective=request.objective,
+        schemes=request.profile.schemes,
+    )
 
 
 def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:

@@ -14,7 +14,7 @@ from edgepack.importers import ImportOptions, SourceInfo
 from edgepack.measure.validity import VerdictName
 from edgepack.optimize.choose import Choice, Objective
 from edgepack.optimize.floors import Floors
-from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.recipe import NO_PRUNING, InterfaceType, Pruning, Recipe
 from edgepack.optimize.variant import Variant
 from edgepack.profile import TargetProfile
 
@@ -79,8 +79,10 @@ class PackRequest:
     Attributes:
         model: the source file or folder.
         profile: the target.
-        recipes: what to build, in order of preference; names are distinct.
-        explicit: whether the user named the recipes; a single one is then always packed.
+        recipes: what to build, with distinct names; a single one is always packed, none has the
+            best searched for.
+        pruning: what is taken away from every variant of a search.
+        interface: of the static variants of a search.
         objective: what the best variant is best in.
         floors: what a variant must keep of the float model.
         data: calibration and evaluation data.
@@ -98,11 +100,12 @@ class PackRequest:
     model: Path
     profile: TargetProfile
     recipes: tuple[Recipe, ...]
-    explicit: bool
     objective: Objective
     floors: Floors
     data: DataRequest
     imports: ImportOptions
+    pruning: Pruning = NO_PRUNING
+    interface: InterfaceType = InterfaceType.FLOAT
     contract: ContractRequest = ContractRequest()  # noqa: RUF009 - frozen, so one serves all
     minimum_parity_db: float = DEFAULT_PARITY_DB
     name: str | None = None
@@ -115,7 +118,7 @@ class PackRequest:
     @property
     def is_forced(self) -> bool:
         """Whether one recipe was named and is packed whatever it costs."""
-        return self.explicit and len(self.recipes) == 1
+        return len(self.recipes) == 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

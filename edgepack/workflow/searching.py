@@ -1,0 +1,129 @@
+"""Carrying out a search: each recipe it proposes is built, judged, measured and told back."""
+
+from collections.abc import Callable, Sequence
+
+from edgepack.optimize.choose import Choice, Objective
+from edgepack.optimize.eligibility import find_refusal
+from edgepack.optimize.recipe import Recipe, stock_recipe
+from edgepack.optimize.search import Search, SearchSpace, Trial
+from edgepack.profile import Scheme
+from edgepack.traits import Numerics, StateKind, Traits
+from edgepack.workflow.request import (
+    Outcome,
+    PackRequest,
+    ProgressCallback,
+    SearchProgress,
+)
+
+BuildOutcome = Callable[[Recipe], Outcome]
+"""Builds, judges and measures a recipe."""
+
+ChooseOutcome = Callable[[Sequence[Outcome]], Choice]
+"""Chooses among outcomes that have a variant."""
+
+
+def make_space(
+    request: PackRequest, traits: Traits, *, has_calibration: bool, num_layers: int
+) -> SearchSpace:
+    """Give what may be tried on a model for a target."""
+    base = stock_recipe(
+        Scheme.FLOAT32 if traits.numerics is Numerics.FLOAT32 else Scheme.AS_IS,
+    )
+    schemes = [
+        *request.profile.schemes,
+        # The smallest that keeps float activations, whatever the target is quick at.
+        *((Scheme.WEIGHT_ONLY_INT8,) if request.objective is Objective.SIZE else ()),
+    ]
+    fitting = tuple(
+        recipe.scheme
+        for recipe in map(stock_recipe, dict.fromkeys(schemes))
+        if find_refusal(traits, recipe) is None and (has_calibration or not recipe.is_static)
+    )
+    is_stream = traits.state is StateKind.STREAM
+    can_walk = has_calibration and not traits.has_loop and not is_stream
+    return SearchSpace(
+        base=base.scheme,
+        schemes=fitting,
+        objective=request.objective,
+        can_refine=can_walk,
+        can_prune=can_walk and bool(fitting),
+        num_layers=num_layers,
+        pruning=request.pruning,
+        interface=request.interface,
+    )
+
+
+def run_search(
+    search: Search,
+    build: BuildOutcome,
+    choose: ChooseOutcome,
+    *,
+    num_planned: int,
+    on_progress: ProgressCallback,
+) -> tuple[tuple[Outcome, ...], bool]:
+    """Build what a search proposes until it ends, or the user ends it.
+
+    Ctrl-C ends it when there is something to keep; a second one ends everything.
+
+    Args:
+        search: not begun.
+        build: builds, judges and measures one recipe.
+        choose: gives the best so far.
+        num_planned: candidates that will be proposed at least.
+        on_progress: called after each candidate.
+
+    Returns:
+        What came of each recipe, and whether the user ended the search.
+
+    Raises:
+        EdgePackError: as `build`.
+        KeyboardInterrupt: before anything could be kept.
+    """
+    outcomes: list[Outcome] = []
+    try:
+        recipe = next(search)
+        while True:
+            outcome = build(recipe)
+            outcomes.append(outcome)
+            on_progress(_progress(outcomes, choose, num_planned))
+            recipe = search.send(to_trial(outcome))
+    except StopIteration:
+        return tuple(outcomes), False
+    except KeyboardInterrupt:
+        progress = _progress(outcomes, choose, num_planned, is_interrupted=True)
+        if progress.best is None:
+            raise
+        on_progress(progress)
+        return tuple(outcomes), True
+
+
+def to_trial(outcome: Outcome) -> Trial:
+    """Give what a search learns of an outcome: where it was measured, the device's word counts."""
+    latency = outcome.device or outcome.host
+    return Trial(
+        is_inside=outcome.within_budget,
+        num_bytes=None if outcome.variant is None else outcome.variant.model.num_bytes,
+        median_ns=None if latency is None else latency.median_ns,
+    )
+
+
+def _progress(
+    outcomes: Sequence[Outcome],
+    choose: ChooseOutcome,
+    num_planned: int,
+    *,
+    is_interrupted: bool = False,
+) -> SearchProgress:
+    eligible = [each for each in outcomes if each.variant is not None and not each.skipped_reason]
+    choice = choose(eligible) if eligible else None
+    best = eligible[choice.index] if choice is not None and choice.index is not None else None
+    latency = None if best is None else best.device or best.host
+    return SearchProgress(
+        num_done=len(outcomes),
+        num_total=max(num_planned, len(outcomes)),
+        best=None if best is None else best.recipe.name,
+        best_sqnr_db=best.variant.fidelity.sqnr_db if best and best.variant else None,
+        best_latency_ns=None if latency is None else latency.median_ns,
+        best_bytes=best.variant.model.num_bytes if best and best.variant else None,
+        is_interrupted=is_interrupted,
+    )

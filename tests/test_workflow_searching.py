@@ -1,0 +1,56 @@
+"""The driver of a search: progress, and what Ctrl-C leaves."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from edgepack.optimize.choose import Choice, Objective
+from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.search import SearchSpace, search
+from edgepack.profile import Scheme
+from edgepack.workflow.request import Outcome
+from edgepack.workflow.searching import run_search
+
+SPACE = SearchSpace(
+    base=Scheme.FLOAT32,
+    schemes=(Scheme.FLOAT16, Scheme.DYNAMIC_RANGE),
+    objective=Objective.SIZE,
+    can_refine=False,
+    can_prune=False,
+    num_layers=3,
+)
+
+
+def choose_none(_: Sequence[Outcome]) -> Choice:
+    return Choice(index=None, reason="none is inside", nearest=0)
+
+
+def test_ctrl_c_before_there_is_anything_to_keep_ends_everything() -> None:
+    def build(recipe: Recipe) -> Outcome:
+        if recipe.scheme is Scheme.FLOAT16:
+            raise KeyboardInterrupt
+        return Outcome(recipe=recipe, skipped_reason="cannot be built")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(
+            search(SPACE, lambda _: ()),
+            build,
+            choose_none,
+            num_planned=3,
+            on_progress=lambda _: None,
+        )
+
+
+def test_each_candidate_is_told_of() -> None:
+    told = []
+    outcomes, is_interrupted = run_search(
+        search(SPACE, lambda _: ()),
+        lambda recipe: Outcome(recipe=recipe, skipped_reason="cannot be built"),
+        choose_none,
+        num_planned=2,
+        on_progress=told.append,
+    )
+    assert [each.recipe.name for each in outcomes] == ["float32", "float16", "dynamic_range"]
+    assert not is_interrupted
+    assert [(each.num_done, each.num_total) for each in told] == [(1, 2), (2, 2), (3, 3)]
+    assert {each.best for each in told} == {None}
