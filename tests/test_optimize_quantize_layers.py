@@ -6,8 +6,9 @@ from edgepack.evaluate import run_model
 from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import decode_name, op_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
+from edgepack.optimize.layers import find_layers
 from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import LayerScheme, RangeMethod, Recipe, stock_recipe
+from edgepack.optimize.recipe import Granularity, LayerScheme, RangeMethod, Recipe, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.mixtures import (
     detector,
@@ -17,6 +18,7 @@ from tests.fixtures.mixtures import (
     row_of_layers,
     tensor_types,
 )
+from tests.fixtures.models import make_feeds, small_model
 
 FLOAT32, INT32, INT8, INT16, FLOAT16 = 0, 2, 9, 7, 1
 _INTEGERS = (Scheme.INT8, Scheme.INT16X8, Scheme.DYNAMIC_RANGE, Scheme.WEIGHT_ONLY_INT8)
@@ -74,8 +76,6 @@ def test_weights_on_the_grid_come_back_as_their_integers(scheme: Scheme) -> None
 def test_bounds_say_what_the_greatest_integer_stands_for(scheme: Scheme) -> None:
     tree = every_layer()
     grids = lay_on_grid(tree, largest=90)
-    from edgepack.optimize.layers import find_layers  # noqa: PLC0415
-
     bounds = {layer.weights: 127 * grids[layer.op][1] for layer in find_layers(tree)}
     model = read_model(write_flatbuffer(tree))
     quantized = quantize(
@@ -186,3 +186,17 @@ def test_every_method_of_ranges_gives_a_usable_model(method: RangeMethod) -> Non
     quantized = quantize(model, recipe, image_feeds(num_samples=32)).model
     assert quantized.signature == model.signature
     assert _fidelity(model, quantized)[0] > 20.0
+
+
+def test_one_scale_for_all_weights_leaves_depthwise_channels_their_own() -> None:
+    # The runtime answers wrongly without a word when they share one: -5 dB instead of 40.
+    model = small_model("depthwise")
+    recipe = Recipe(name="one", scheme=Scheme.DYNAMIC_RANGE, granularity=Granularity.TENSORWISE)
+    quantized = quantize(model, recipe).model
+    feeds = make_feeds(model)
+    names = tuple(spec.name for spec in model.signature.outputs)
+    compared = compare_outputs(run_model(model, feeds), run_model(quantized, feeds), names=names)
+    assert compared.sqnr_db > 20.0
+    scales = {op: len(each) for op, (_, each) in _weights(quantized).items()}
+    assert scales["DEPTHWISE_CONV_2D"] > 1
+    assert scales["FULLY_CONNECTED"] == 1

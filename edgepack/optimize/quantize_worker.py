@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from edgepack.child import write_answer
-from edgepack.flatbuffer import dtype_name, read_flatbuffer
+from edgepack.flatbuffer import dtype_name, op_name, read_flatbuffer
+from edgepack.graph import tensor_shape
 from edgepack.optimize.activations import Place, Seen, collect, weigh_channels
 from edgepack.optimize.assignment import assign_schemes
 from edgepack.optimize.ranges import find_best_range, find_range
@@ -55,7 +56,9 @@ def quantize(folder: Path) -> dict[str, Any]:
         interface=InterfaceType(request["interface"]),
     )
     bounds = {
-        tensor_name((0, int(index))): _weight_range(tree, int(index), values, request)
+        tensor_name((0, int(index))): _weight_range(
+            tree, int(index), values, request=request, schemes=schemes
+        )
         for index, values in request["weight_bounds"].items()
     }
     tool = quantizer.Quantizer(data)
@@ -85,6 +88,14 @@ def rules(
     unquantized = algorithm_manager.AlgorithmName.NO_QUANTIZE
     scheme = Scheme(request["scheme"])
     _add_rule(manager, ".*", names.ALL_SUPPORTED, scheme, request["granularity"])
+    if scheme is Scheme.DYNAMIC_RANGE:
+        _add_rule(
+            manager,
+            ".*",
+            names.DEPTHWISE_CONV_2D,
+            scheme,
+            _granularity(scheme, "DEPTHWISE_CONV_2D", request),
+        )
     if scheme in _STATIC and request["interface"] == InterfaceType.FLOAT:
         # The interface counts as two ops of its own; left alone, they stay in float
         # and the quantizer puts QUANTIZE and DEQUANTIZE behind and before them.
@@ -102,11 +113,23 @@ def rules(
         # A rule of a scheme that the op does not know is passed over: this one holds then.
         name = tensor_name((0, int(operator.outputs[0])))
         manager.add_quantization_config(f"(^|;){name};", op, algorithm_key=unquantized)
-        _add_rule(manager, f"(?:^|;){name};", op, own, request["granularity"])
+        granularity = _granularity(own, op_name(tree, operator), request)
+        _add_rule(manager, f"(?:^|;){name};", op, own, granularity)
     for op in request["float_ops"]:
         manager.add_quantization_config("^", names(op), algorithm_key=unquantized)
     recipe: list[dict[str, Any]] = manager.get_quantization_recipe()
     return recipe
+
+
+def _granularity(scheme: Scheme, op: str, request: dict[str, Any]) -> str:
+    """Give how many weights of an op share a scale.
+
+    Depthwise convolutions that quantize while they run answer wrongly without a word when all
+    channels share one: -5 dB on LiteRT 2.3, 0 dB on tflite-runtime 2.14.
+    """
+    if scheme is Scheme.DYNAMIC_RANGE and op == "DEPTHWISE_CONV_2D":
+        return "channelwise"
+    return str(request["granularity"])
 
 
 def _add_rule(manager: Any, regex: str, op: Any, scheme: Scheme, granularity: str) -> None:  # noqa: ANN401 - untyped library
@@ -239,14 +262,25 @@ def _weight_range(
     tree: Any,  # noqa: ANN401 - as above
     index: int,
     values: list[float],
+    *,
     request: dict[str, Any],
+    schemes: dict[int, Scheme],
 ) -> dict[str, Any]:
     """Give weights' bounds as the quantizer takes them: in the weights' rank, one axis filled."""
-    rank = len(tree.subgraphs[0].tensors[index].shape)
-    shape = [1] * rank
-    if request["granularity"] == "channelwise":
-        shape[request["channel_axes"][str(index)]] = len(values)
+    sizes = tensor_shape(tree.subgraphs[0].tensors[index])
+    axis = request["channel_axes"][str(index)]
+    shape = [1] * len(sizes)
+    shape[axis] = len(values)
     bound = np.asarray(values, np.float32).reshape(shape)
+    position, reader = next(
+        (position, operator)
+        for position, operator in enumerate(tree.subgraphs[0].operators)
+        if index in operator.inputs
+    )
+    scheme = schemes.get(position, Scheme(request["scheme"]))
+    if _granularity(scheme, op_name(tree, reader), request) == "channelwise":
+        shape[axis] = sizes[axis]
+        bound = np.broadcast_to(bound, shape)
     return {"min": -bound, "max": bound}
 
 
