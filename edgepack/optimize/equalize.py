@@ -16,7 +16,7 @@ was seen stays below 6, and the finished float model must answer as the original
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from edgepack.child import run_child, write_arrays
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
-from edgepack.fidelity import compare_outputs
+from edgepack.fidelity import LIMIT_DB, compare_outputs
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
 from edgepack.optimize.channel_ranges import ChannelRanges, observe_channels
@@ -35,6 +35,7 @@ from edgepack.optimize.folding import fold_constants
 from edgepack.optimize.offsets import Offsets, apply_offsets, find_offsets
 from edgepack.optimize.rounding_trial import RoundingTrial
 from edgepack.optimize.scaling import ScaleGroup, ScaleMap, map_scales, scale_layers
+from edgepack.optimize.spare_channels import use_spare_channels
 from edgepack.scratch import open_scratch
 
 Tree = Any
@@ -72,6 +73,7 @@ class EqualizeFacts:
         num_groups: groups of tensors whose channels could be scaled.
         num_scaled: groups that were.
         num_moved: groups whose channels were moved to the middle of their ranges.
+        num_copied: channels that never spoke and hold a copy of another one now.
         before_db: SQNR of the outputs when the groups' tensors alone are rounded to 8 bits.
         after_db: likewise afterwards, both on calibration samples.
         float_db: SQNR of the equalized float model against the original one.
@@ -81,6 +83,7 @@ class EqualizeFacts:
     num_groups: int
     num_scaled: int
     num_moved: int
+    num_copied: int
     before_db: float
     after_db: float
     float_db: float
@@ -99,6 +102,21 @@ class _Choice:
     factors: NDArray[np.float64]
     offsets: Offsets | None
     is_exact: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Plan:
+    """What the float model becomes, if that proves to be the same function.
+
+    Attributes:
+        data: the flatbuffer it starts from.
+        num_copied: spare channels that were put to use in it.
+        choices: what is done to each group, by its number.
+    """
+
+    data: bytes
+    num_copied: int = 0
+    choices: Mapping[int, _Choice] = field(default_factory=dict)
 
 
 def equalize(model: Model, calibration: Feeds | None) -> tuple[Model, EqualizeFacts]:
@@ -150,30 +168,42 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
     """
     tree = read_flatbuffer(data)
     num_folded = fold_constants(tree)
-    folded = write_flatbuffer(tree) if num_folded else data
     scale_map = map_scales(tree)
-    choices: dict[int, _Choice] = {}
-    before = after = 300.0
+    plain = _Plan(data=write_flatbuffer(tree) if num_folded else data)
+    untouched = _Plan(data=data)
+    plans = [plain, untouched]
+    before = after = LIMIT_DB
     trial_feeds = _spread(feeds, _TRIAL_SAMPLES)
     if feeds and scale_map.groups:
         ranges = observe_channels(tree, _spread(feeds, _RANGE_SAMPLES), folder=folder)
         chooser = _Chooser(tree, scale_map, ranges, trial_feeds)
+        before = chooser.total_db({})
+        num_copied, ranges = use_spare_channels(
+            tree, scale_map, ranges, chooser.trial, total_db=before
+        )
+        copied = write_flatbuffer(tree) if num_copied else plain.data
+        if num_copied:
+            chooser = _Chooser(tree, scale_map, ranges, trial_feeds)
         choices = chooser.choose()
-        before, after = chooser.total_db({}), chooser.total_db(choices)
-    plans = [choices, {i: each for i, each in choices.items() if each.is_exact}, {}]
+        after = chooser.total_db(choices)
+        exact = {number: each for number, each in choices.items() if each.is_exact}
+        plans = [
+            _Plan(data=copied, num_copied=num_copied, choices=choices),
+            _Plan(data=plain.data, choices=exact),
+            *plans,
+        ]
     for plan in plans:
-        result = _carry_out(folded, scale_map, plan)
+        result = _carry_out(plan.data, scale_map, plan.choices)
         proof = _compare(data, result, trial_feeds)
         if proof >= _PROOF_DB:
             break
         after = before
-    else:
-        result, num_folded, plan = data, 0, {}
     return result, EqualizeFacts(
-        num_folded=num_folded,
+        num_folded=0 if plan is untouched else num_folded,
         num_groups=len(scale_map.groups),
-        num_scaled=sum(bool(np.any(each.factors != 1)) for each in plan.values()),
-        num_moved=sum(each.offsets is not None for each in plan.values()),
+        num_scaled=sum(bool(np.any(each.factors != 1)) for each in plan.choices.values()),
+        num_moved=sum(each.offsets is not None for each in plan.choices.values()),
+        num_copied=plan.num_copied,
         before_db=before,
         after_db=after,
         float_db=proof,
@@ -200,7 +230,7 @@ class _Chooser:
             for group in scale_map.groups
         ]
         reaches = {index: ranges[index].reach for each in self._tensors for index in each}
-        self._trial = RoundingTrial(tree, feeds, reaches)
+        self.trial = RoundingTrial(tree, feeds, reaches)
 
     def choose(self) -> dict[int, _Choice]:
         """Give what is done to each group by its number; groups left alone are left out."""
@@ -227,7 +257,7 @@ class _Chooser:
             for number, choice in groups.items()
             for index in self._tensors[number]
         }
-        return self._trial.sqnr_db(steps)
+        return self.trial.sqnr_db(steps)
 
     def _steps(self, index: int, choice: _Choice | None) -> NDArray[np.float64]:
         """Give what a tensor's channels are rounded to multiples of, in the original's scale."""
@@ -306,7 +336,7 @@ def _carry_out(data: bytes, scale_map: ScaleMap, choices: Mapping[int, _Choice])
 def _compare(original: bytes, changed: bytes, feeds: Feeds) -> float:
     """Give the SQNR of a changed float model's outputs against the original's."""
     if original == changed or not feeds:
-        return 300.0
+        return LIMIT_DB
     first, second = (_run(data, feeds) for data in (original, changed))
     names = tuple(str(place) for place in range(len(first[0])))
     return compare_outputs(first, second, names=names).sqnr_db

@@ -22,6 +22,8 @@ Tree = Any
 
 # A part of what the tensor reaches: steps that nobody notices, yet float32 can count.
 _UNNOTICED: Final = 2.0**-20
+# Float32 has an inverse of it.
+_SMALLEST: Final = 1e-30
 _NO_ACTIVATION: Final = {"fusedActivationFunction": 0}
 
 
@@ -42,8 +44,8 @@ class RoundingTrial:
 
         graph = tree.subgraphs[0]
         self._feeds = feeds
-        self._fine = {
-            index: np.maximum(reach.max() * _UNNOTICED, 1e-30) * np.ones_like(reach)
+        self._fine: dict[int, NDArray[np.float64]] = {
+            index: np.full(len(reach), max(float(reach.max()) * _UNNOTICED, _SMALLEST))
             for index, reach in reaches.items()
         }
         self._num_inputs = len(graph.inputs)
@@ -55,6 +57,10 @@ class RoundingTrial:
         self._inputs = [each["index"] for each in self._interpreter.get_input_details()]
         self._outputs = [each["index"] for each in self._interpreter.get_output_details()]
         self._reference = self._run({})
+
+    def unnoticed(self, index: int) -> NDArray[np.float64]:
+        """Give steps of a tensor's channels that are too fine to matter."""
+        return self._fine[index]
 
     def sqnr_db(self, steps: Mapping[int, NDArray[np.float64]]) -> float:
         """Give the worst output's SQNR when the given tensors are rounded to these steps."""
