@@ -23,6 +23,7 @@ pytest_plugins = [
         "pytorch",
         "onnx_batch",
         "real_models",
+        "sensitivity",
         "sshd",
         "toolchains",
     )

@@ -17,7 +17,7 @@ from edgepack.errors import UsageError
 if TYPE_CHECKING:
     from edgepack.data import ImagePreprocessing
     from edgepack.model import Model
-    from edgepack.optimize.sensitivity import Precision, Sensitivity
+    from edgepack.optimize.sensitivity import Sensitivity
 
 F = TypeVar("F", bound=Callable[..., Any])
 

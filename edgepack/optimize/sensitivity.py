@@ -69,7 +69,7 @@ _TIMEOUT_SECONDS: Final = 3600.0
 # More change little: the errors that weights make are much the same on all inputs.
 _NUM_SAMPLES: Final = 8
 _NUM_PROBES: Final = 2
-# Layers of each precision that are measured on all samples.
+# Layers of each precision that are measured on all samples: a tenth, and no more than these.
 _NUM_REFINED: Final = 3
 _PROBED: Final = (Precision.WEIGHT_ONLY_INT8, Precision.INT8)
 _REFINED: Final = (Precision.WEIGHT_ONLY_INT8, Precision.INT8, Precision.WEIGHT_ONLY_INT4)
@@ -232,8 +232,11 @@ def _estimate(
             if record is None:
                 continue
             share, noise = record["shift_share"], record["noise"]
-            rest = gains.rest * noise * (1 - share)
-            whole_db = record.get("output_db", ratio_db(1.0, gains.shift * noise * share + rest))
+            shift, rest = gains.shift * noise * share, gains.rest * noise * (1 - share)
+            whole_db = record.get("output_db", ratio_db(1.0, shift + rest))
+            # An error that was run with its shift only is divided as the gains divide it.
+            saved_db = ratio_db(shift + rest, rest) if shift else 0.0
+            corrected_db = record.get("rest_db", min(LIMIT_DB, whole_db + saved_db))
             entries.append(
                 LayerSensitivity(
                     layer=layer.name,
@@ -244,7 +247,7 @@ def _estimate(
                     local_sqnr_db=record["local_db"],
                     mean_shift_share=share,
                     output_sqnr_db=whole_db,
-                    corrected_sqnr_db=record.get("rest_db", ratio_db(1.0, rest)),
+                    corrected_sqnr_db=corrected_db,
                     evidence=evidence if "output_db" in record else Evidence.ESTIMATED,
                 )
             )
@@ -272,6 +275,7 @@ def _find_worst(
 ) -> dict[int, list[Precision]]:
     """Give what to measure on all samples, by the position of the layer's op."""
     positions = {each.name: each.position for each in found}
+    number = min(_NUM_REFINED, max(1, len(positions) // 10))
     worst: dict[int, list[Precision]] = {}
     for precision in _REFINED:
         own = [
@@ -279,7 +283,7 @@ def _find_worst(
             for each in entries
             if each.scheme is precision and not (is_whole and each.evidence is Evidence.MEASURED)
         ]
-        for each in sorted(own, key=lambda each: each.output_sqnr_db)[:_NUM_REFINED]:
+        for each in sorted(own, key=lambda each: each.output_sqnr_db)[:number]:
             worst.setdefault(positions[each.layer], []).append(precision)
     return worst
 
@@ -295,7 +299,15 @@ def _take_over(
         if record is None:
             taken.append(each)
             continue
-        taken.append(replace(each, output_sqnr_db=record["output_db"], evidence=Evidence.MEASURED))
+        corrected_db = record["output_db"] + each.corrected_sqnr_db - each.output_sqnr_db
+        taken.append(
+            replace(
+                each,
+                output_sqnr_db=record["output_db"],
+                corrected_sqnr_db=min(LIMIT_DB, max(-LIMIT_DB, corrected_db)),
+                evidence=Evidence.MEASURED,
+            )
+        )
     return tuple(taken)
 
 

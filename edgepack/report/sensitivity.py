@@ -1,6 +1,5 @@
 """What each layer costs: a table and bars, on the terminal and as a page."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
@@ -27,8 +26,8 @@ from edgepack.report.units import count, decibels, share
 
 _NUM_SHOWN: Final = 20
 _BAR_WIDTH: Final = 12
-# Bars end where an error does no harm whatever else is quantized.
-_HARMLESS_DB: Final = 60.0
+_LONGEST_NAME: Final = 40
+_STEP_DB: Final = 10
 
 WORDS: Final = MappingProxyType(
     {
@@ -59,6 +58,16 @@ class RankedLayers:
     shown: tuple[LayerSensitivity, ...]
     others: tuple[LayerSensitivity, ...]
 
+    @property
+    def empty_db(self) -> int:
+        """Where bars have no length: whole tens, just beyond the best that is shown."""
+        best_db = max((each.output_sqnr_db for each in self.shown), default=0.0)
+        return max(_STEP_DB, _STEP_DB * (int(best_db) // _STEP_DB + 1))
+
+    def length(self, level_db: float) -> float:
+        """Give a bar's length: the lower the SQNR, the longer; full from 0 dB on."""
+        return min(1.0, max(0.0, 1.0 - level_db / self.empty_db))
+
 
 def rank_shown(sensitivity: Sensitivity, precision: Precision) -> RankedLayers:
     """Give the layers of a precision by their SQNR at the outputs, the worst first."""
@@ -77,12 +86,12 @@ def render_sensitivity(sensitivity: Sensitivity, precision: Precision) -> Render
     rows.add_column("", no_wrap=True, min_width=_BAR_WIDTH)
     for each in ranked.shown:
         rows.add_row(
-            Text(plain(each.layer, longest=60)),
+            Text(plain(each.layer, longest=_LONGEST_NAME)),
             f"{each.num_weights:,}",
             decibels(each.local_sqnr_db),
             decibels(each.output_sqnr_db),
             decibels(each.corrected_sqnr_db),
-            Text(character_bar(_length(each.output_sqnr_db), width=_BAR_WIDTH)),
+            Text(character_bar(ranked.length(each.output_sqnr_db), width=_BAR_WIDTH)),
         )
     if ranked.others:
         whole_db, corrected_db = _together(sensitivity, precision, ranked)
@@ -92,7 +101,7 @@ def render_sensitivity(sensitivity: Sensitivity, precision: Precision) -> Render
             "",
             decibels(whole_db),
             decibels(corrected_db),
-            Text(character_bar(_length(whole_db), width=_BAR_WIDTH)),
+            Text(character_bar(ranked.length(whole_db), width=_BAR_WIDTH)),
         )
     return Group(
         Text(f"Sensitivity: {WORDS[precision]}", style="bold"),
@@ -149,7 +158,7 @@ def _section(sensitivity: Sensitivity, precision: Precision) -> str:
     )
     return section(
         WORDS[precision],
-        plots(_plot(ranked.shown, precision)),
+        plots(_plot(ranked, precision)),
         table(f"Layers alone in {precision.value}, the worst first", columns, rows),
     )
 
@@ -167,35 +176,30 @@ def _row(each: LayerSensitivity) -> str:
     )
 
 
-def _plot(shown: Sequence[LayerSensitivity], precision: Precision) -> Plot | None:
+def _plot(ranked: RankedLayers, precision: Precision) -> Plot | None:
     bars = [
         Bar(
             name=each.layer,
-            length=_length(each.output_sqnr_db),
-            strong=min(_length(each.corrected_sqnr_db), _length(each.output_sqnr_db)),
+            length=ranked.length(each.output_sqnr_db),
+            strong=min(ranked.length(each.corrected_sqnr_db), ranked.length(each.output_sqnr_db)),
             value=decibels(each.output_sqnr_db),
             title=f"{plain(each.layer)}: {decibels(each.output_sqnr_db)}, "
             f"{decibels(each.corrected_sqnr_db)} without the shift of the mean "
             f"({each.evidence.value})",
         )
-        for each in shown
+        for each in ranked.shown
     ]
-    worst = shown[0] if shown else None
+    worst = ranked.shown[0] if ranked.shown else None
     return plot_bars(
         bars,
         caption=f"SQNR at the output with one layer in {precision.value}. The longer a bar, the "
-        f"more noise, from {_HARMLESS_DB:.0f} dB to 0; its dark part is left when shifts of the "
+        f"more noise, from {ranked.empty_db} dB to 0; its dark part is left when shifts of the "
         "mean are taken back.",
         description=""
         if worst is None
-        else f"{count(len(shown), 'bar')}; the longest is {plain(worst.layer, longest=120)} at "
+        else f"{count(len(bars), 'bar')}; the longest is {plain(worst.layer, longest=120)} at "
         f"{decibels(worst.output_sqnr_db)}.",
     )
-
-
-def _length(level_db: float) -> float:
-    """Give a bar's length: the lower the SQNR, the longer; full from 0 dB on."""
-    return min(1.0, max(0.0, 1.0 - level_db / _HARMLESS_DB))
 
 
 def _together(
