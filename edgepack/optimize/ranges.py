@@ -27,7 +27,9 @@ _LARGEST_VALUE: Final = 3e38
 _PERCENTILE: Final = 99.99
 _SYMMETRIC_BITS: Final = 16
 _ROUNDS: Final = 4
-_SHARES: Final = np.linspace(0.02, 1.0, 99)
+# Shares of an extreme to try for an end of a range, and then around the best of them.
+_COARSE: Final = np.arange(0.05, 1.0, 0.05)
+_FINE: Final = np.arange(-0.04, 0.05, 0.01)
 _KL_STEPS: Final = 128
 _NEWTON_STEPS: Final = 100
 _EMPTY: Final = 1e-12
@@ -80,8 +82,8 @@ def add_values(
     """
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
     is_kept = np.abs(flat) < _LARGEST_VALUE
-    times = np.ones(flat.size, np.int64) if weights is None else weights.reshape(-1)
-    flat, times = flat[is_kept], times[is_kept]
+    times = None if weights is None else weights.reshape(-1)[is_kept]
+    flat = flat[is_kept]
     if not flat.size:
         return histogram
     is_first = not histogram.num_values and not len(histogram.counts)
@@ -89,7 +91,8 @@ def add_values(
     high = float(flat.max()) if is_first else max(float(flat.max()), histogram.high)
     is_loud = flat != 0
     loud = flat[is_loud]
-    num_zeros = histogram.num_zeros + int(times[~is_loud].sum())
+    num_silent = flat.size - loud.size if times is None else int(times[~is_loud].sum())
+    num_zeros = histogram.num_zeros + num_silent
     if not loud.size:
         return Histogram(
             exponent=histogram.exponent,
@@ -110,7 +113,7 @@ def add_values(
     first = math.floor(begin / width)
     counts = np.bincount(
         np.floor(loud / width).astype(np.int64) - first,
-        weights=times[is_loud],
+        weights=None if times is None else times[is_loud],
         minlength=math.floor(end / width) - first + 1,
     ).astype(np.int64)
     if len(histogram.counts):
@@ -253,13 +256,17 @@ def _search_least_error(histogram: Histogram, num_bits: int) -> tuple[float, flo
     best = (measure_error(histogram, low, high, num_bits=num_bits), low, high)
     for _ in range(_ROUNDS):
         before = best
-        for share in _SHARES[:-1]:
-            tried = (best[1], float(high * share))
-            best = min(best, (measure_error(histogram, *tried, num_bits=num_bits), *tried))
-        for share in _SHARES[:-1] if low < 0 else ():
-            tried = (float(low * share), best[2])
-            best = min(best, (measure_error(histogram, *tried, num_bits=num_bits), *tried))
-        if best == before or low == 0:
+        for end in (1, 2):
+            whole = (low, high)[end - 1]
+            if whole == 0:
+                continue
+            for shares in (_COARSE, _FINE + best[end] / whole):
+                for share in shares[(shares > 0) & (shares < 1)]:
+                    ends = [best[1], best[2]]
+                    ends[end - 1] = float(whole * share)
+                    error = measure_error(histogram, ends[0], ends[1], num_bits=num_bits)
+                    best = min(best, (error, ends[0], ends[1]))
+        if best == before or 0 in {low, high}:
             break
     return best[1], best[2]
 
