@@ -1,18 +1,20 @@
 """Channels of unlike ranges: equalized, with the same answers and less rounding error."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgepack._fields import Fields
 from edgepack.evaluate import Feeds, run_model
 from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import make_op, new_constant, new_tensor, read_constant, set_constant
 from edgepack.model import Model, read_model
 from edgepack.optimize.channel_ranges import observe_channels
-from edgepack.optimize.equalize import equalize
+from edgepack.optimize.equalize import equalize, equalize_facts_to_json, read_equalize_facts
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.quantize import quantize
 from edgepack.optimize.recipe import stock_recipe
@@ -223,3 +225,10 @@ def test_without_samples_constants_are_folded_and_nothing_else() -> None:
 def test_merging_gives_each_its_least_companion() -> None:
     pairs = [(np.array([4, 2]), np.array([3, 5])), (np.array([5]), np.array([4]))]
     assert merge(7, pairs).tolist() == [0, 1, 2, 2, 2, 2, 6]
+
+
+def test_facts_come_back_from_json() -> None:
+    _, facts = equalize(_two_layers(), _feeds())
+    fields = Fields(json.loads(json.dumps(equalize_facts_to_json(facts))))
+    assert read_equalize_facts(fields) == facts
+    assert not fields.faults

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,16 @@ def test_pruning_comes_before_quantization_and_zeros_stay(cache: Cache) -> None:
     dense = _build(stock_recipe(Scheme.DYNAMIC_RANGE), cache)
     assert variant.compressed_bytes < dense.compressed_bytes
     assert variant.fidelity.sqnr_db < dense.fidelity.sqnr_db
+
+
+def test_equalization_comes_before_quantization_and_is_recorded(cache: Cache) -> None:
+    recipe = replace(stock_recipe(Scheme.INT8), equalize=True)
+    variant = _build(recipe, cache)
+    assert variant.equalize_facts is not None
+    assert variant.equalize_facts.float_db > 60
+    table = json.loads(json.dumps(variant_to_json(variant), allow_nan=False))
+    assert parse_variant(table, model=variant.model) == variant
+    assert _build(stock_recipe(Scheme.INT8), cache).equalize_facts is None
 
 
 def test_labels_give_accuracies(cache: Cache) -> None:

@@ -16,7 +16,7 @@ was seen stays below 6, and the finished float model must answer as the original
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -24,17 +24,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack._fields import Fields
 from edgepack.child import run_child, write_arrays
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
 from edgepack.fidelity import LIMIT_DB, compare_outputs
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
-from edgepack.optimize.channel_ranges import ChannelRanges, observe_channels
+from edgepack.optimize.balance import Balance, Balancer
+from edgepack.optimize.channel_ranges import observe_channels
 from edgepack.optimize.folding import fold_constants
-from edgepack.optimize.offsets import Offsets, apply_offsets, find_offsets
-from edgepack.optimize.rounding_trial import RoundingTrial
-from edgepack.optimize.scaling import ScaleGroup, ScaleMap, map_scales, scale_layers
+from edgepack.optimize.offsets import apply_offsets
+from edgepack.optimize.scaling import ScaleMap, map_scales, scale_layers
 from edgepack.optimize.spare_channels import use_spare_channels
 from edgepack.scratch import open_scratch
 
@@ -44,21 +45,6 @@ Tree = Any
 _TIMEOUT_SECONDS: Final = 3600.0
 _RANGE_SAMPLES: Final = 48
 _TRIAL_SAMPLES: Final = 12
-_MIGRATIONS: Final = (1.0, 0.5)
-_CLIP: Final = 6.0
-# What a channel below RELU6's bound may grow by: on other photographs than those it was seen
-# on, EfficientNet-Lite0 in float is 38.6 dB from itself with 1.25, and 48.7 dB with 2.
-_HEADROOM: Final = 2.0
-_FACTOR_LIMIT: Final = 2.0**12
-# A channel that hardly ever was seen above 0 may go anywhere on another sample.
-_BOUNDED_FACTOR_LIMIT: Final = 4.0
-_LEVELS: Final = 255
-# Less is within what another choice of samples would say.
-_LEAST_GAIN_DB: Final = 0.2
-# A group so far below all groups together does not count.
-_NEGLIGIBLE_DB: Final = 20.0
-# What a RELU6 bounds is exact only on what was seen, so it must be worth it.
-_LEAST_BOUNDED_GAIN_DB: Final = 1.0
 # Two orders of float32's operations differ by 100 dB and more; what is nearer than this is no
 # longer the same function.
 _PROOF_DB: Final = 60.0
@@ -89,19 +75,25 @@ class EqualizeFacts:
     float_db: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Choice:
-    """How one group is changed.
+def equalize_facts_to_json(facts: EqualizeFacts) -> dict[str, object]:
+    """Give what equalization did as JSON values."""
+    return asdict(facts)
 
-    Attributes:
-        factors: (num_classes,) of all classes; 1 outside the group.
-        offsets: what is taken out of its tensors first; None for nothing.
-        is_exact: whether the float model stays the same on any input.
-    """
 
-    factors: NDArray[np.float64]
-    offsets: Offsets | None
-    is_exact: bool
+def read_equalize_facts(fields: Fields) -> EqualizeFacts:
+    """Read what equalization did from a table, noting faults in `fields`."""
+    facts = EqualizeFacts(
+        num_folded=fields.integer("num_folded", minimum=0),
+        num_groups=fields.integer("num_groups", minimum=0),
+        num_scaled=fields.integer("num_scaled", minimum=0),
+        num_moved=fields.integer("num_moved", minimum=0),
+        num_copied=fields.integer("num_copied", minimum=0),
+        before_db=fields.number("before_db", minimum=-LIMIT_DB, maximum=LIMIT_DB),
+        after_db=fields.number("after_db", minimum=-LIMIT_DB, maximum=LIMIT_DB),
+        float_db=fields.number("float_db", minimum=-LIMIT_DB, maximum=LIMIT_DB),
+    )
+    fields.close()
+    return facts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -116,7 +108,7 @@ class _Plan:
 
     data: bytes
     num_copied: int = 0
-    choices: Mapping[int, _Choice] = field(default_factory=dict)
+    choices: Mapping[int, Balance] = field(default_factory=dict)
 
 
 def equalize(model: Model, calibration: Feeds | None) -> tuple[Model, EqualizeFacts]:
@@ -176,16 +168,16 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
     trial_feeds = _spread(feeds, _TRIAL_SAMPLES)
     if feeds and scale_map.groups:
         ranges = observe_channels(tree, _spread(feeds, _RANGE_SAMPLES), folder=folder)
-        chooser = _Chooser(tree, scale_map, ranges, trial_feeds)
-        before = chooser.total_db({})
+        balancer = Balancer(tree, scale_map, ranges, trial_feeds)
+        before = balancer.total_db({})
         num_copied, ranges = use_spare_channels(
-            tree, scale_map, ranges, chooser.trial, total_db=before
+            tree, scale_map, ranges, balancer.trial, total_db=before
         )
         copied = write_flatbuffer(tree) if num_copied else plain.data
         if num_copied:
-            chooser = _Chooser(tree, scale_map, ranges, trial_feeds)
-        choices = chooser.choose()
-        after = chooser.total_db(choices)
+            balancer = Balancer(tree, scale_map, ranges, trial_feeds)
+        choices = balancer.choose()
+        after = balancer.total_db(choices)
         exact = {number: each for number, each in choices.items() if each.is_exact}
         plans = [
             _Plan(data=copied, num_copied=num_copied, choices=choices),
@@ -210,116 +202,7 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
     )
 
 
-class _Chooser:
-    """Tries changes of each group on samples, with the group's tensors rounded."""
-
-    def __init__(
-        self,
-        tree: Tree,
-        scale_map: ScaleMap,
-        ranges: Mapping[int, ChannelRanges],
-        feeds: Feeds,
-    ) -> None:
-        self._tree = tree
-        self._map = scale_map
-        self._ranges = ranges
-        self._tensors = [
-            tuple(
-                index for index in group.tensors if index in ranges and index in scale_map.rounded
-            )
-            for group in scale_map.groups
-        ]
-        reaches = {index: ranges[index].reach for each in self._tensors for index in each}
-        self.trial = RoundingTrial(tree, feeds, reaches)
-
-    def choose(self) -> dict[int, _Choice]:
-        """Give what is done to each group by its number; groups left alone are left out."""
-        total = self.total_db({})
-        choices: dict[int, _Choice] = {}
-        for number, group in enumerate(self._map.groups):
-            least = self._db({number: None})
-            if least > total + _NEGLIGIBLE_DB:
-                continue
-            for choice in self._candidates(group):
-                gain = _LEAST_GAIN_DB if choice.is_exact else _LEAST_BOUNDED_GAIN_DB
-                came = self._db({number: choice})
-                if came > least + (0.0 if number in choices else gain):
-                    least, choices[number] = came, choice
-        return choices
-
-    def total_db(self, choices: Mapping[int, _Choice]) -> float:
-        """Give the SQNR of the outputs when all groups' tensors are rounded."""
-        return self._db({number: choices.get(number) for number in range(len(self._tensors))})
-
-    def _db(self, groups: Mapping[int, _Choice | None]) -> float:
-        steps = {
-            index: self._steps(index, choice)
-            for number, choice in groups.items()
-            for index in self._tensors[number]
-        }
-        return self.trial.sqnr_db(steps)
-
-    def _steps(self, index: int, choice: _Choice | None) -> NDArray[np.float64]:
-        """Give what a tensor's channels are rounded to multiples of, in the original's scale."""
-        seen, labels = self._ranges[index], self._map.labels[index]
-        factors = np.ones(len(labels)) if choice is None else choice.factors[labels]
-        offset = 0.0 if choice is None or choice.offsets is None else choice.offsets[index]
-        highest = max(0.0, float(((seen.highest - offset) * factors).max()))
-        lowest = min(0.0, float(((seen.lowest - offset) * factors).min()))
-        step = max(highest - lowest, 1e-30) / _LEVELS
-        return np.asarray(step / factors)
-
-    def _candidates(self, group: ScaleGroup) -> list[_Choice]:
-        offsets = find_offsets(self._tree, self._map, group, self._ranges)
-        is_linear = all(layer.activation == "NONE" for layer in group.writers)
-        bounds, is_bounded = self._bounds(group)
-        is_exact = not is_bounded and (offsets is None or is_linear)
-        found: list[_Choice] = []
-        for migration in _MIGRATIONS:
-            factors = self._factors(group, offsets, migration, bounds)
-            if offsets is not None or np.any(factors != 1):
-                found.append(_Choice(factors=factors, offsets=offsets, is_exact=is_exact))
-        return found
-
-    def _bounds(self, group: ScaleGroup) -> tuple[NDArray[np.float64], bool]:
-        """Give what each class may grow by at most, and whether RELU6 bounds any of them."""
-        bounds = np.full(self._map.num_classes, _FACTOR_LIMIT)
-        is_bounded = False
-        for index in group.tensors:
-            if index in self._map.bounded and index in self._ranges:
-                highest = np.maximum(self._ranges[index].highest, _CLIP / _FACTOR_LIMIT)
-                most = np.clip(_CLIP / (_HEADROOM * highest), 1.0, _BOUNDED_FACTOR_LIMIT)
-                np.minimum.at(bounds, self._map.labels[index], most)
-                is_bounded = True
-        return bounds, is_bounded
-
-    def _factors(
-        self,
-        group: ScaleGroup,
-        offsets: Offsets | None,
-        migration: float,
-        bounds: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """Give factors that bring the group's channels towards the reach of the widest."""
-        reach = np.zeros(self._map.num_classes)
-        for index in group.tensors:
-            if index in self._ranges:
-                offset = 0.0 if offsets is None else offsets[index]
-                seen = self._ranges[index]
-                each = np.maximum(np.abs(seen.highest - offset), np.abs(seen.lowest - offset))
-                np.maximum.at(reach, self._map.labels[index], each)
-        widest = float(reach.max())
-        factors = np.ones(self._map.num_classes)
-        # A channel that is always 0 is rounded to 0 whatever its factor.
-        alive = group.classes[reach[group.classes] > widest / _FACTOR_LIMIT]
-        if widest > 0:
-            factors[alive] = np.clip(
-                (widest / reach[alive]) ** migration, 1.0, np.minimum(bounds[alive], _FACTOR_LIMIT)
-            )
-        return factors
-
-
-def _carry_out(data: bytes, scale_map: ScaleMap, choices: Mapping[int, _Choice]) -> bytes:
+def _carry_out(data: bytes, scale_map: ScaleMap, choices: Mapping[int, Balance]) -> bytes:
     if not choices:
         return data
     tree = read_flatbuffer(data)

@@ -30,6 +30,12 @@ from edgepack.model import Model, read_model
 from edgepack.optimize.collapse import find_collapse
 from edgepack.optimize.composition import check_composition
 from edgepack.optimize.eligibility import check_eligible
+from edgepack.optimize.equalize import (
+    EqualizeFacts,
+    equalize,
+    equalize_facts_to_json,
+    read_equalize_facts,
+)
 from edgepack.optimize.evaluation import (
     EvaluationSet,
     answer_candidate,
@@ -84,6 +90,7 @@ class Variant:
         prune_facts: what pruning of single weights did; None when the recipe does not.
         channel_facts: what pruning of whole channels did; None when the recipe does not.
         sparse_facts: how zeros are stored; None when the recipe makes none.
+        equalize_facts: what folding and equalization did; None when the recipe does not.
         findings: what is wrong or doubtful about it.
     """
 
@@ -96,6 +103,7 @@ class Variant:
     prune_facts: PruneFacts | None = None
     channel_facts: ChannelFacts | None = None
     sparse_facts: SparseFacts | None = None
+    equalize_facts: EqualizeFacts | None = None
     findings: tuple[Finding, ...] = ()
 
 
@@ -140,9 +148,12 @@ def build_variant(
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
     pruned = prune_model(base, recipe.pruning, calibration)
-    refined = Refined(model=pruned.model)
-    if recipe.is_refined:
-        refined = refine(pruned.model, recipe, calibration)
+    equalized, equalize_facts = pruned.model, None
+    if recipe.equalize:
+        equalized, equalize_facts = equalize(pruned.model, calibration)
+    refined = Refined(model=equalized)
+    if replace(recipe, equalize=False).is_refined:
+        refined = refine(equalized, recipe, calibration)
     quantized = quantize(refined.model, recipe, calibration, weight_bounds=refined.weight_bounds)
     candidate, sparse_facts = store_zeros(quantized.model, recipe, evaluation)
     answers = answer_candidate(candidate, recipe, evaluation)
@@ -156,6 +167,7 @@ def build_variant(
         prune_facts=pruned.weights,
         channel_facts=pruned.channels,
         sparse_facts=sparse_facts,
+        equalize_facts=equalize_facts,
         findings=(
             *find_collapse(
                 evaluation.reference,
@@ -188,6 +200,7 @@ def _prove_restored(base: Model, recipe: Recipe, evaluation: EvaluationSet) -> N
 def variant_to_json(variant: Variant) -> dict[str, object]:
     """Give a variant's facts as JSON values; the flatbuffer itself is not among them."""
     weights, channels, sparse = variant.prune_facts, variant.channel_facts, variant.sparse_facts
+    equalized = variant.equalize_facts
     return {
         "recipe": recipe_to_json(variant.recipe),
         "size_bytes": variant.model.num_bytes,
@@ -199,6 +212,7 @@ def variant_to_json(variant: Variant) -> dict[str, object]:
         "prune_facts": None if weights is None else prune_facts_to_json(weights),
         "channel_facts": None if channels is None else channel_facts_to_json(channels),
         "sparse_facts": None if sparse is None else sparse_facts_to_json(sparse),
+        "equalize_facts": None if equalized is None else equalize_facts_to_json(equalized),
         "findings": findings_to_json(variant.findings),
     }
 
@@ -231,6 +245,11 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
             None
             if fields.raw("sparse_facts") is None
             else read_sparse_facts(fields.table("sparse_facts"))
+        ),
+        equalize_facts=(
+            None
+            if fields.raw("equalize_facts") is None
+            else read_equalize_facts(fields.table("equalize_facts"))
         ),
         findings=read_findings(fields, "findings"),
     )
