@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from edgepack.cache import Cache
 from edgepack.comparison import ratio_db
 from edgepack.errors import DataError, EdgePackError, OptimizeError
-from edgepack.evaluate import Feeds, run_model
-from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
-from edgepack.graph import read_constant, set_constant
-from edgepack.model import Model, read_model
+from edgepack.evaluate import Feeds
+from edgepack.flatbuffer import read_flatbuffer
+from edgepack.graph import read_constant
+from edgepack.model import Model
 from edgepack.optimize.emulation import round_symmetric
+from edgepack.optimize.excerpt import ExcerptRunner, cut_excerpt
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.sensitivity import (
     Evidence,
@@ -40,17 +41,21 @@ def _analyze(model: Model, feeds: Feeds) -> Sensitivity:
 def _true_db(model: Model, name: str, num_bits: int) -> float:
     """Run the whole model with one layer's weights rounded."""
     tree: Any = read_flatbuffer(model.data)
+    graph = tree.subgraphs[0]
     layer = next(each for each in find_layers(tree) if each.name == name)
     weights = read_constant(tree, layer.weights)
     assert weights is not None
     rounded = round_symmetric(weights, axis=layer.channel_axis, num_bits=num_bits)
-    set_constant(tree, layer.weights, rounded)
-    feeds = digits_feeds()
-    ours, theirs = (
-        np.concatenate([each[0] for each in run_model(which, feeds)]).astype(np.float64)
-        for which in (model, read_model(write_flatbuffer(tree)))
-    )
-    return ratio_db(float(np.sum(ours**2)), float(np.sum((ours - theirs) ** 2)))
+    answers = []
+    for constants in ({}, {layer.weights: rounded}):
+        whole = cut_excerpt(
+            tree, 0, len(graph.operators), outputs=[int(graph.outputs[0])], constants=constants
+        )
+        with ExcerptRunner(whole) as runner:
+            given = [runner.run({runner.inputs[0]: feed[0]}) for feed in digits_feeds()]
+        answers.append(np.concatenate([each[whole.outputs[0]] for each in given]).astype(float))
+    noise = float(np.sum((answers[0] - answers[1]) ** 2))
+    return ratio_db(float(np.sum(answers[0] ** 2)), noise)
 
 
 def test_every_layer_has_every_precision_in_the_order_they_run(
