@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.bundle.archive import open_bundle
 from tests.fixtures.commands import DIGITS, FLOAT_MODEL, REPOSITORY, listing
 from tests.fixtures.sshd import SshServer
 
@@ -92,6 +93,23 @@ def test_while_variants_are_timed(number: signal.Signals, cache_home: Path, tmp_
     ) as process:
         assert_interrupted(process, interrupt_at(process, "timing ", number))
     assert listing(tmp_path / "here") == []
+    assert listing(tmp_path / "tmp") == []
+
+
+def test_a_search_that_has_found_something_keeps_its_best(cache_home: Path, tmp_path: Path) -> None:
+    arguments = ("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--data", DIGITS)
+    with running(
+        *arguments, "--prune", "0.13", folder=tmp_path / "here", cache_home=cache_home
+    ) as process:
+        said = interrupt_at(process, "best so far: float32", signal.SIGINT)
+        assert process.returncode == 130, said
+        assert "the search ends here, and the best so far is kept (float32+prune0.13" in said
+        assert (
+            "warning: the search was interrupted: this is the best of 1 candidates; the same "
+            "command again goes on where it was\n"
+        ) in said
+    (written,) = listing(tmp_path / "here")
+    assert open_bundle(tmp_path / "here" / written).manifest.recipe.name == "float32+prune0.13"
     assert listing(tmp_path / "tmp") == []
 
 

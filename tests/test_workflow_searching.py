@@ -1,6 +1,7 @@
 """The driver of a search: progress, and what Ctrl-C leaves."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ from edgepack.optimize.search import SearchSpace, search
 from edgepack.profile import Scheme
 from edgepack.workflow.request import Outcome
 from edgepack.workflow.searching import run_search
+
+if TYPE_CHECKING:
+    from edgepack.workflow.request import SearchProgress
 
 SPACE = SearchSpace(
     base=Scheme.FLOAT32,
@@ -42,7 +46,7 @@ def test_ctrl_c_before_there_is_anything_to_keep_ends_everything() -> None:
 
 
 def test_each_candidate_is_told_of() -> None:
-    told = []
+    told: list[SearchProgress] = []
     outcomes, is_interrupted = run_search(
         search(SPACE, lambda _: ()),
         lambda recipe: Outcome(recipe=recipe, skipped_reason="cannot be built"),

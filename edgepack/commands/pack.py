@@ -111,7 +111,12 @@ def pack(
 
 
 def exit_code(result: "PackResult", *, strict: bool) -> int:
-    """Give 4 when the packed variant is outside the floors and that was to be refused."""
+    """Give 4 when the packed variant is outside the floors and that was to be refused.
+
+    A search that the user ended gives 130, so that what follows in a script does not run.
+    """
+    if result.is_interrupted:
+        return ExitCode.INTERRUPTED
     return ExitCode.LIMIT if strict and not result.chosen.within_budget else ExitCode.DONE
 
 

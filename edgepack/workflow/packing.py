@@ -126,6 +126,7 @@ def pack_model(
             *_doubts(outcomes, choice, is_device=rig is not None),
             *([_INTERRUPTED.format(count=len(outcomes))] if is_interrupted else []),
         ),
+        is_interrupted=is_interrupted,
     )
 
 

@@ -183,6 +183,8 @@ class PackResult:
         source: the source model.
         evaluation_num_samples: samples behind the fidelity figures.
         warnings: what the user must know.
+        is_interrupted: whether the user ended the search, so that the bundle holds the best by
+            then.
     """
 
     bundle: Bundle
@@ -194,3 +196,4 @@ class PackResult:
     source: SourceInfo
     evaluation_num_samples: int
     warnings: tuple[str, ...]
+    is_interrupted: bool = False
