@@ -165,10 +165,19 @@ def test_a_bare_model_that_answers_as_the_host_does_is_checked() -> None:
     assert golden_text(report.benchmarks[0]) == ("passed", "exact to the host, max abs error 0")
 
 
+def test_without_a_measurement_of_its_own_the_trial_leads() -> None:
+    headline = write_headline(DeployReport(title="t", pack=pack()))
+    assert headline.sentence == "digits.keras · int8 takes 1.244 ms on pi@kitchen"
+    assert (headline.tiles[0].value, headline.tiles[0].detail) == (
+        "1.244 ms",
+        "95%: 1.238–1.252 ms",  # noqa: RUF001 - a range
+    )
+
+
 def test_float_chosen_and_one_variant_are_said() -> None:
     base = pack(chosen="float32")
     assert notices(DeployReport(title="t", pack=base), Level.NOTE) == [
-        "The float model was chosen: nothing smaller was better within the floors"
+        "The float model was chosen: no other was shown to be better within the floors"
     ]
     assert notices(
         DeployReport(title="t", pack=replace(base, variants=base.variants[:1])), Level.NOTE

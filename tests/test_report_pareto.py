@@ -178,6 +178,40 @@ def test_the_chosen_one_is_always_labeled(seed: int) -> None:
         assert [each for each in shown if each == "1" or each.startswith("1. ")]
 
 
+def test_candidates_that_are_all_good_are_told_apart() -> None:
+    # Float32, float16 and two integer schemes of a small network, and one at the floor's edge.
+    figures = (
+        ("float32", 158_000, (7_230.0, 10_490.0), 300.0),
+        ("float16", 82_500, (9_900.0, 10_900.0), 72.3),
+        ("int8+refined", 47_800, (8_300.0, 12_200.0), 40.8),
+        ("dynamic_range+refined", 45_300, (9_200.0, 15_200.0), 45.2),
+        ("float32+structured0.1", 132_000, (7_560.0, 7_930.0), 19.98),
+    )
+    packed = replace(
+        pack(chosen="float32"),
+        variants=tuple(
+            replace(
+                pack().variants[0],
+                recipe=recipe,
+                num_bytes=num_bytes,
+                median_ns=sum(ends) / 2,
+                median_ci95_ns=ends,
+                sqnr_db=sqnr_db,
+                top1_agreement=0.99,
+                within_budget=sqnr_db > 20,
+            )
+            for recipe, num_bytes, ends, sqnr_db in figures
+        ),
+    )
+    for cost in Cost:
+        shown = texts(draw(packed, cost))
+        assert "40" in shown  # a tick: the axis reaches to the good ones
+        assert "1. float32" in shown
+        for number in "1234":
+            assert [each for each in shown if each.startswith(f"{number}.") or each == number]
+    assert overlaps(_boxes(draw(packed))) == []
+
+
 def test_hostile_names_fall_back_to_their_numbers() -> None:
     rows = list(pack().variants)
     rows[3] = replace(rows[3], recipe=HOSTILE, passes=HOSTILE)

@@ -122,6 +122,10 @@ def _sentence(report: DeployReport, lead: BenchmarkSummary | None) -> str:
         return f"{model_title(lead)} takes {took} on {device_title(lead)}"
     if pack is not None:
         name = f"{plain(pack.model, longest=80)} · {plain(pack.chosen, longest=64)}"
+        row = chosen_row(pack)
+        if row is not None and row.median_ns is not None and pack.measured_on is not None:
+            took = latency(row.median_ns, interval_ns=row.median_ci95_ns)
+            return f"{name} takes {took} on {device_name(pack.latency_on or 'local:')}"
         return f"{name} packed for {plain(pack.target, longest=64)}, not measured there"
     if any(push.error is None for push in report.pushes):
         reached = sum(push.error is None for push in report.pushes)
@@ -131,9 +135,7 @@ def _sentence(report: DeployReport, lead: BenchmarkSummary | None) -> str:
 
 def _latency_tile(report: DeployReport, lead: BenchmarkSummary | None) -> Tile | None:
     if lead is None or lead.latency is None:
-        if report.pack is None:
-            return None
-        return Tile(name="Median latency", value="not measured", detail="on the target")
+        return _trial_tile(report.pack)
     figures = lead.latency
     interval = figures.median_ci95_ns
     return Tile(
@@ -144,6 +146,23 @@ def _latency_tile(report: DeployReport, lead: BenchmarkSummary | None) -> Tile |
             if interval
             else f"no interval from {count(len(lead.launches), 'launch', 'launches')}"
         ),
+    )
+
+
+def _trial_tile(pack: PackSummary | None) -> Tile | None:
+    """Give the latency that the choice rests on, where there was no measurement of its own."""
+    row = chosen_row(pack) if pack else None
+    if pack is None:
+        return None
+    if row is None or row.median_ns is None or pack.measured_on is None:
+        return Tile(name="Median latency", value="not measured", detail="on the target")
+    interval = row.median_ci95_ns
+    return Tile(
+        name="Median latency",
+        value=latency(row.median_ns, interval_ns=interval),
+        detail=f"95%: {latency_interval(interval, value_ns=row.median_ns)}"
+        if interval
+        else "no interval",
     )
 
 
@@ -250,7 +269,7 @@ def _pack_notices(pack: PackSummary, lead: BenchmarkSummary | None) -> list[Noti
         text += plain(pack.chosen, longest=64)
         notices.append(Notice(level=Level.WARNING, text=text))
     if pack.chosen == _FLOAT and len(pack.variants) > 1:
-        text = "The float model was chosen: nothing smaller was better within the floors"
+        text = "The float model was chosen: no other was shown to be better within the floors"
         notices.append(Notice(level=Level.NOTE, text=text))
     if len(pack.variants) == 1:
         text = "One variant only: there was nothing to compare it with"

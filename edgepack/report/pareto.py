@@ -54,8 +54,10 @@ _MANY_TIMES: Final = 5.0
 # What costs more than so many times the costliest inside the floors lies beyond the axis.
 _MANY_TIMES_MORE: Final = 2.0
 # How far an upright axis reaches below and above the floor before it is cut.
-_REACH_DB: Final = (15.0, 20.0)
+_REACH_DB: Final = (15.0, 30.0)
 _REACH_PERCENT: Final = (25.0, 100.0)
+# In dB or percentage points.
+_LEAST_REACH: Final = 4.0
 _MIDDLE_DB: Final = 25.0
 _MIDDLE_PERCENT: Final = 90.0
 
@@ -174,8 +176,14 @@ def _upright(values: Sequence[float], floor: float | None, *, answers: Answers |
         middle = _MIDDLE_DB if answers is None else _MIDDLE_PERCENT
         middle = middle if floor is None else floor
         near = [each for each in values if middle - below <= each <= middle + above]
-    near += [floor] if floor is not None else []
+    if floor is not None:
+        # A hair's breadth about the floor is no axis to see others by.
+        least = 0.0 if answers is not None and not answers.is_percent else _LEAST_REACH
+        near += [floor - least, floor, floor + least]
     near = near or list(values)
+    if answers is not None and answers.is_percent:
+        near.append(max(near) - _LEAST_REACH)
+        near = [min(each, 100.0) for each in near]
     return cut_axis(
         near,
         name="SQNR to float, dB" if answers is None else answers.name,

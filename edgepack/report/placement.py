@@ -57,18 +57,21 @@ class Label:
 def draw_fitting(
     labels: Sequence[Label], *, bounds: Box, obstacles: Sequence[Box] = ()
 ) -> list[str]:
-    """Write the labels that fit; none covers another, a point or an obstacle, nor its leader.
+    """Write the labels that fit; none covers another, a point or an obstacle.
 
-    The first labels get the best places. Those for which there is no room are left out.
+    The first labels get the best places. Those for which there is no room are left out. A line
+    that leads to a label may cross obstacles, which are lines themselves, and nothing else.
     """
     half = _GAP / 2
     anchors = [each.at for each in labels]
     points = [(x - half, y - half, x + half, y + half) for x, y in anchors]
-    taken: list[Box] = [*points, *obstacles]
+    taken: list[Box] = list(points)
     texts: list[str] = []
     leaders: list[str] = []
     for label, own in zip(labels, points, strict=True):
-        found = _find_place(label, own, taken=taken, anchors=anchors, bounds=bounds)
+        found = _find_place(
+            label, own, taken=taken, obstacles=obstacles, anchors=anchors, bounds=bounds
+        )
         if found is None:
             continue
         content, box, leader = found
@@ -80,23 +83,30 @@ def draw_fitting(
 
 
 def _find_place(
-    label: Label, own: Box, *, taken: Sequence[Box], anchors: Sequence[Point], bounds: Box
+    label: Label,
+    own: Box,
+    *,
+    taken: Sequence[Box],
+    obstacles: Sequence[Box],
+    anchors: Sequence[Point],
+    bounds: Box,
 ) -> tuple[str, Box, tuple[Point, ...]] | None:
     """Find room for a label: its text, its box and the line that leads there, if any."""
     x, y = label.at
     others = [box for box in taken if box != own]
+    covered = (*taken, *obstacles)
     sizes = [(content, text_width(content)) for content in label.texts]
     for content, width in sizes:
         for distance in _NEAR:
             for box in _sides(x, y, width, _LINE, distance * _GAP):
-                if _is_free(box, taken, bounds) and _is_nearest(label.at, box, anchors):
+                if _is_free(box, covered, bounds) and _is_nearest(label.at, box, anchors):
                     return content, box, ()
     for content, width in sizes if label.is_needed else ():
         for distance in _FAR:
             for box in _sides(x, y, width, _LINE, distance * _GAP):
                 leader = _leader(label.at, box)
                 steps = line_boxes(leader[1:], half_width=0.5)
-                if _is_free(box, taken, bounds) and all(
+                if _is_free(box, covered, bounds) and all(
                     _overlap(step, other) == 0 for step in steps for other in others
                 ):
                     return content, box, leader
