@@ -4,7 +4,7 @@ The format is that of `ModelNodeData.to_json_string` of ai-edge-model-explorer 0
 `node_data_builder.py` documents it: graph ids, and for each the results by the name of a tensor
 that a node gives. Its adapter for .tflite (ai-edge-model-explorer-adapter 0.2.1) takes as a
 graph's id the subgraph's name; the signature's key where it has none; else `main` (measured).
-Load the file beside the model: `model-explorer MODEL.tflite`, then "Load custom node data".
+Its page shows each value at its op (measured): `model-explorer MODEL.tflite`, "Add per-node data".
 """
 
 from collections.abc import Iterable

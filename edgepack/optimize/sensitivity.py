@@ -10,6 +10,7 @@ few worst layers are measured again, on all samples.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -329,6 +330,8 @@ def _key(model: Model, feeds: Feeds) -> str:
             restore,
             sensitivity_worker,
             walk,
+            # What is estimated is part of what is kept.
+            sys.modules[__name__],
         ),
         libraries=json.dumps({name: version(name) for name in _LIBRARIES}),
         parameters=json.dumps([_NUM_SAMPLES, _NUM_PROBES, _NUM_REFINED]),
