@@ -1,5 +1,7 @@
 """Channels that stand or fall together, and taking them out."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,6 +127,46 @@ def test_what_remains_answers_as_if_the_channels_were_not_read(
     wanted, came = answer(masked(data, frozenset(removed)), array), answer(small, array)
     for ours, theirs in zip(wanted, came, strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4 * (1 + np.abs(ours).max()))
+
+
+def flatten_channels_first(maker: GraphMaker, source: int) -> int:
+    """Flatten NHWC as NCHW would be: each channel's values stand together."""
+    _, height, width, channels = maker.shape(source)
+    order = maker.constant(np.array([0, 3, 1, 2], np.int32))
+    turned = maker.op(
+        "TRANSPOSE", [source, order], (1, channels, height, width), ("TransposeOptions", {})
+    )
+    return maker.reshape(turned, (1, channels * height * width))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda maker, source: maker.layer("DEPTHWISE_CONV_2D", source, 2, kernel=(3, 3)),
+        lambda maker, source: maker.concatenate([source, maker.input, source]),
+        lambda maker, source: maker.concatenate([source, source], axis=1),
+        lambda maker, source: maker.reshape(source, (1, 1, 30, maker.shape(source)[-1])),
+        lambda maker, source: maker.layer("TRANSPOSE_CONV", source, 4, kernel=(2, 2)),
+        lambda maker, source: maker.excite(source, 3, is_moved=True),
+        lambda maker, source: maker.enlarge(maker.pool("MAX_POOL_2D", maker.pad(source))),
+        flatten_channels_first,
+    ],
+)
+def test_one_channel_of_each_group_goes_through_each_step(
+    step: Callable[[GraphMaker, int], int],
+) -> None:
+    maker = GraphMaker(SHAPE)
+    made = step(maker, maker.layer("CONV_2D", maker.input, 4))
+    if len(maker.shape(made)) == 4:
+        made = maker.reshape(made, (1, int(np.prod(maker.shape(made)))))
+    data = maker.finish(maker.layer("FULLY_CONNECTED", made, 3))
+    array = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    removed = frozenset(channels[1] for channels in free(map_channels(read_flatbuffer(data))))
+    assert removed
+    (wanted,), (came,) = answer(masked(data, removed), array), answer(without(data, removed), array)
+    np.testing.assert_allclose(came, wanted, rtol=1e-4, atol=1e-4)
+    (whole,) = answer(data, array)
+    assert not np.allclose(whole, wanted, atol=1e-3)
 
 
 def test_every_tensor_becomes_smaller() -> None:

@@ -1,20 +1,27 @@
 """Channel pruning from a model to a smaller model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from edgepack._fields import Fields
+from edgepack.cache import Cache
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds, run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
+from edgepack.optimize.evaluation import make_evaluation
 from edgepack.optimize.layers import find_layers
+from edgepack.optimize.recipe import PruneKind, Pruning, stock_recipe
 from edgepack.optimize.structured import (
     channel_facts_to_json,
     prune_structured,
     read_channel_facts,
 )
+from edgepack.optimize.variant import build_variant
+from edgepack.profile import Scheme
 from tests.fixtures.graphs import GraphMaker
 from tests.fixtures.models import came_as, make_feeds, small_model
 
@@ -106,6 +113,24 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
     first, _ = prune_structured(model, 0.3, calibration)
     second, _ = prune_structured(model, 0.3, calibration)
     assert first.data == second.data
+
+
+def test_a_variant_of_int8_keeps_what_pruning_did(tmp_path: Path) -> None:
+    model, cache = branched_model(), Cache(root=tmp_path)
+    recipe = stock_recipe(Scheme.INT8, pruning=Pruning(kind=PruneKind.STRUCTURED, share=0.3))
+    evaluation = make_evaluation(model, make_samples(8, seed=1))
+    built, kept = (
+        build_variant(
+            model, recipe, calibration=make_samples(16), evaluation=evaluation, cache=cache
+        )
+        for _ in range(2)
+    )
+    assert built.recipe.name == "int8+structured0.3"
+    assert built.channel_facts is not None
+    assert built.channel_facts.num_macs_after <= 0.7 * built.channel_facts.num_macs_before
+    assert built.model.is_quantized
+    assert built.fidelity.sqnr_db > 5
+    assert kept == built
 
 
 def test_the_facts_name_what_had_to_stay() -> None:
