@@ -13,17 +13,15 @@ FULLY_CONNECTED or a dynamic-range CONV_2D reads itself are refused when the mod
 XNNPACK wants them constant.
 """
 
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack._fields import Fields
 from edgepack.flatbuffer import decode_name, dtype_name, op_name, read_flatbuffer, write_flatbuffer
 from edgepack.graph import drop_unused, make_op, tensor_shape, unique_name
 from edgepack.model import Model, read_model
+from edgepack.optimize.sparse_facts import NOTHING_SPARSE, SparseFacts, StoredWeights
 from edgepack.optimize.sparse_kernels import refuse_sparse_kernels
 
 Tree = Any
@@ -34,53 +32,6 @@ _WEIGHTS: Final = {"CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 _DTYPES: Final = {"float32": "<f4", "float16": "<f2", "int8": "<i1"}
 # A tensor, an op, a buffer and the tables of its dimensions.
 _TABLES_BYTES: Final = 512
-# XNNPACK looks for sparse clusters once it sees one DENSIFY.
-_NOTHING: Final = "no weights are stored sparsely"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredWeights:
-    """Weights with zeros among them, as they came to be stored.
-
-    Attributes:
-        name: of the weights' tensor.
-        num_weights: how many.
-        num_zero: zeros among them.
-        dense_storage: why they are stored densely; empty when they are stored sparsely.
-        dense_kernel: why XNNPACK computes densely with them on every CPU; empty when it takes
-            a sparse kernel where it has one.
-    """
-
-    name: str
-    num_weights: int
-    num_zero: int
-    dense_storage: str
-    dense_kernel: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SparseFacts:
-    """What storing zeros sparsely did to a model.
-
-    Attributes:
-        bytes_before: size of the flatbuffer with every zero written out.
-        bytes_after: size of the flatbuffer.
-        weights: those with zeros among them, in the order in which ops read them.
-    """
-
-    bytes_before: int
-    bytes_after: int
-    weights: tuple[StoredWeights, ...]
-
-    @property
-    def num_sparse(self) -> int:
-        """How many are stored sparsely."""
-        return sum(not each.dense_storage for each in self.weights)
-
-    @property
-    def num_sparse_kernels(self) -> int:
-        """How many XNNPACK takes a sparse kernel for, where it has one."""
-        return sum(not each.dense_kernel for each in self.weights)
 
 
 def store_sparse(model: Model) -> tuple[Model, SparseFacts]:
@@ -106,7 +57,8 @@ def store_sparse(model: Model) -> tuple[Model, SparseFacts]:
         },
     )
     storage = {index: _refuse(tree, index, array) for index, array in values.items()}
-    nothing = _NOTHING if all(storage.values()) else ""
+    # XNNPACK looks for sparse clusters once it sees one DENSIFY.
+    nothing = NOTHING_SPARSE if all(storage.values()) else ""
     weights = tuple(
         StoredWeights(
             name=decode_name(graph.tensors[index].name),
@@ -127,78 +79,6 @@ def store_sparse(model: Model) -> tuple[Model, SparseFacts]:
     return result, SparseFacts(
         bytes_before=model.num_bytes, bytes_after=result.num_bytes, weights=weights
     )
-
-
-def keep_dense(facts: SparseFacts, reason: str) -> SparseFacts:
-    """Give the facts of a model that is left as it was, for a reason."""
-    return SparseFacts(
-        bytes_before=facts.bytes_before,
-        bytes_after=facts.bytes_before,
-        weights=tuple(
-            replace(
-                each,
-                dense_storage=each.dense_storage or reason,
-                dense_kernel=each.dense_kernel or _NOTHING,
-            )
-            for each in facts.weights
-        ),
-    )
-
-
-def describe_sparse(facts: SparseFacts) -> tuple[str, ...]:
-    """Say in sentences what was gained, and what not and why."""
-    if not facts.weights:
-        return ("no weight is zero, so nothing is stored sparsely",)
-    gained = (
-        f"{facts.num_sparse} of {len(facts.weights)} weights with zeros are stored sparsely: "
-        f"{facts.bytes_after} bytes instead of {facts.bytes_before}"
-    )
-    sentences = [
-        gained,
-        *_count("stored densely", [each.dense_storage for each in facts.weights]),
-    ]
-    if facts.num_sparse_kernels:
-        sentences.append(
-            f"XNNPACK computes {facts.num_sparse_kernels} of them with sparse kernels, but on x86 "
-            "CPUs with AVX"
-        )
-    return (
-        *sentences,
-        *_count("computed densely by XNNPACK", [each.dense_kernel for each in facts.weights]),
-    )
-
-
-def _count(what: str, reasons: list[str]) -> list[str]:
-    counts = Counter(reason for reason in reasons if reason)
-    return [f"{number} {what}: {reason}" for reason, number in counts.most_common()]
-
-
-def sparse_facts_to_json(facts: SparseFacts) -> dict[str, object]:
-    """Give the facts as JSON values."""
-    return asdict(facts)
-
-
-def read_sparse_facts(fields: Fields) -> SparseFacts:
-    """Read the facts from a table, noting faults in `fields`."""
-    facts = SparseFacts(
-        bytes_before=fields.integer("bytes_before", minimum=0),
-        bytes_after=fields.integer("bytes_after", minimum=0),
-        weights=tuple(_read_weights(each) for each in fields.tables("weights")),
-    )
-    fields.close()
-    return facts
-
-
-def _read_weights(fields: Fields) -> StoredWeights:
-    weights = StoredWeights(
-        name=fields.text("name", empty=True),
-        num_weights=fields.integer("num_weights", minimum=0),
-        num_zero=fields.integer("num_zero", minimum=0),
-        dense_storage=fields.text("dense_storage", empty=True),
-        dense_kernel=fields.text("dense_kernel", empty=True),
-    )
-    fields.close()
-    return weights
 
 
 def _weights(tree: Tree) -> dict[int, list[int]]:

@@ -31,8 +31,9 @@ _ROWS_EACH_INPUT: Final = 8
 _WAITING_BYTES: Final = 24 * 2**20
 # Moments of more inputs take too much memory and time: such layers are pruned by magnitude.
 _MAXIMUM_INPUTS: Final = 4608
-# Weights are drawn toward the float ones by this share of the mean moment.
-_RIDGE: Final = 0.03
+# Weights are drawn toward the float ones by this share of the mean moment: 6.5 dB with 0.01, 6.9
+# with 0.03, 7.1 with 0.1, 7.3 with 0.3 (EfficientNet-Lite0, 48 crops, a share of 0.7).
+_RIDGE: Final = 0.3
 _TINY: Final = 1e-12
 
 

@@ -23,7 +23,7 @@ PRUNED_OPS: Final = frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 _BLOCK: Final = 128
 # Solving to the end gives no better model, and takes minutes.
-_NUM_STEPS: Final = 8
+_NUM_STEPS: Final = 10
 _TINY: Final = 1e-30
 
 
