@@ -202,6 +202,7 @@ def test_page_holds_what_was_found() -> None:
         "no kernel for int16 activations of op SOFTMAX in this runtime",
         "SQNR of 'probabilities' is 11.8 dB, below the floor of 20 dB",
         "50.0% of the weights are zero",
+        "3 computed densely by XNNPACK: it computes with int8, not float32",
         "Chosen: int8 is the quickest of 4 variants inside the floors on pi@kitchen.",
         "SQNR of at least 20 dB, at least 90.0% agreement with float",
         "against Keras 3.12.0 on 64 given samples; at least 60 dB was required",

@@ -6,6 +6,7 @@ from edgepack.device.state import active_throttling
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.recipe import describe_recipe
 from edgepack.optimize.recipe_file import recipe_to_toml
+from edgepack.optimize.sparse_facts import describe_sparse
 from edgepack.report.contract import attempt_facts, contract_facts
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -293,6 +294,7 @@ def summarize_variant(
         zero_share=pruned.num_zero_after / pruned.num_weights
         if pruned is not None and pruned.num_weights
         else None,
+        storage=() if variant.sparse_facts is None else describe_sparse(variant.sparse_facts),
         sha256=variant.model.sha256,
     )
 

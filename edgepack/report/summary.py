@@ -49,6 +49,7 @@ class VariantRow:
         doubts: what else was found about it.
         skipped_reason: why it was not built or not measured to the end.
         zero_share: share of weights that pruning set to zero; None without pruning.
+        storage: what storing zeros sparsely gained, and where no sparse kernel uses them.
     """
 
     recipe: str
@@ -70,6 +71,7 @@ class VariantRow:
     doubts: tuple[str, ...] = ()
     skipped_reason: str | None = None
     zero_share: float | None = None
+    storage: tuple[str, ...] = ()
     sha256: str | None = None
 
 

@@ -175,6 +175,7 @@ def _row(ranked: RankedRow, pack: PackSummary, shown: Sequence[str]) -> str:
     notes += row.doubts
     if row.zero_share is not None:
         notes.append(f"{share(row.zero_share)} of the weights are zero")
+    notes += row.storage
     front = " on the front" if ranked.place is Place.FRONT else ""
     badge = f'<span class="badge {_BADGES[state]}">{escape(state.value)}</span>'
     cells.append(f'<td class="text">{badge}<span class="why">{front}</span></td>')
