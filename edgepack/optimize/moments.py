@@ -171,9 +171,13 @@ def choose_trust(halves: tuple[Moments, ...], weights: Floats, kept: NDArray[np.
 
 
 def _best_trust(halves: Sequence[Moments], prior: Floats) -> float:
-    """Give the trust whose fit to either half does best on the other; the first that is best."""
+    """Give the trust whose fit to either half does best on the other.
+
+    From the most cautious on, until it gets worse: with fewer rows than inputs the other end is
+    no better than chance.
+    """
     least, best = np.inf, _TRUSTS[-1]
-    for trust in _TRUSTS:
+    for trust in reversed(_TRUSTS):
         loss = sum(
             _loss(test, _solve(train, prior, trust)) for train, test in (halves, halves[::-1])
         )
