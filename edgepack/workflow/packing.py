@@ -147,9 +147,13 @@ def _search(
 
     def rank(scheme: Scheme) -> tuple[str, ...]:
         on_step("looking for the layers that cost most")
-        found = analyze_sensitivity(
-            material.model, calibration or (), cache=cache, on_progress=on_step
-        )
+        try:
+            found = analyze_sensitivity(
+                material.model, calibration or (), cache=cache, on_progress=on_step
+            )
+        except OptimizeError as error:  # no order, so no layer is left in float
+            on_step(f"layers cannot be told apart: {error.message}")
+            return ()
         # The search's recipes correct the bias: a shift of the mean costs them nothing.
         return rank_layers(found, scheme, corrected=True)
 
