@@ -32,6 +32,7 @@ PHOTOGRAPHS = (
 NUM_CROPS = 96
 SEED = 4
 SIZE = 320
+HEIGHT = 48
 # The smallest crop, as a share of the photograph's short side.
 SMALLEST = 0.6
 WORDS = (
@@ -54,6 +55,31 @@ def pages() -> Iterator[dict[str, NDArray[np.float32]]]:
         if "page" not in PHOTOGRAPHS[place][1] and "text" not in PHOTOGRAPHS[place][1]:
             for _ in range(NUM_LINES):
                 crop = _write(crop, random)
+        pixels = np.asarray(crop, np.float32)[:, :, ::-1]
+        yield {"x": np.ascontiguousarray(((pixels - HALF) / HALF).transpose(2, 0, 1))}
+
+
+def lines() -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Yield 96 samples `{"x": 3x48x320}` for the recognizer: a word each, on a photograph."""
+    yield from _strips(320)
+
+
+def words() -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Yield 96 samples `{"x": 3x48x192}` for the classifier: a word each, half upside down."""
+    for index, sample in enumerate(_strips(192)):
+        strip = sample["x"]
+        yield {"x": np.ascontiguousarray(strip[:, ::-1, ::-1]) if index % 4 > 1 else strip}
+
+
+def _strips(width: int) -> Iterator[dict[str, NDArray[np.float32]]]:
+    photographs = [_open(package, path) for package, path in PHOTOGRAPHS]
+    random = np.random.default_rng(SEED)
+    for index in range(NUM_CROPS):
+        crop = _crop(photographs[index % len(photographs)], random).crop((0, 0, width, HEIGHT))
+        font = ImageFont.load_default(size=float(random.integers(22, 36)))
+        color = tuple(int(value) for value in random.integers(0, 256, 3))
+        word = WORDS[int(random.integers(len(WORDS)))]
+        ImageDraw.Draw(crop).text((4.0, 4.0), word, font=font, fill=color)
         pixels = np.asarray(crop, np.float32)[:, :, ::-1]
         yield {"x": np.ascontiguousarray(((pixels - HALF) / HALF).transpose(2, 0, 1))}
 
