@@ -31,7 +31,7 @@ from edgepack.flatbuffer import read_flatbuffer
 from edgepack.importers import describe_left_out
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
-from edgepack.optimize.choose import Candidate, Choice, choose
+from edgepack.optimize.choose import Choice
 from edgepack.optimize.eligibility import describe, find_refusal
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.floors import judge
@@ -41,6 +41,7 @@ from edgepack.optimize.search import search
 from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
+from edgepack.workflow.choosing import HOST, choose_among, choose_outcome
 from edgepack.workflow.doubts import calibration_doubts
 from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import (
@@ -53,12 +54,12 @@ from edgepack.workflow.request import (
 )
 from edgepack.workflow.searching import make_space, run_search
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
+from edgepack.workflow.turns import Turns, take_turns_here, take_turns_on_rig
 
 if TYPE_CHECKING:
     # A rig brings paramiko along, which packing without a device has no use for.
     from edgepack.workflow.rig import Rig
 
-HOST: Final = "host"
 _MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
 _MAXIMUM_FAULT: Final = 2000
 _INTERRUPTED: Final = (
@@ -103,7 +104,14 @@ def pack_model(
             on_step=on_step,
             on_progress=on_progress,
         )
-    chosen, choice = _choose(request, outcomes, measured_on=measured_on)
+    chosen, choice, outcomes = choose_outcome(
+        request,
+        outcomes,
+        measured_on=measured_on,
+        take_turns=lambda first, second: _take_turns(
+            first, second, request, material, rig=rig, cache=cache, on_step=on_step
+        ),
+    )
     if chosen.variant is None:
         raise LimitError(
             f"recipe {chosen.recipe.name} could not be built: {chosen.skipped_reason}",
@@ -158,7 +166,7 @@ def _search(
         return rank_layers(found, scheme, corrected=True)
 
     def pick(eligible: Sequence[Outcome]) -> Choice:
-        return _choose_among(request, eligible, measured_on=measured_on)
+        return choose_among(request, eligible, measured_on=measured_on)
 
     return run_search(
         search(space, rank),
@@ -225,8 +233,7 @@ def _measure(
         host = measure_on_this_machine(
             outcome.variant,
             feeds,
-            # More threads than cores wait for each other: 16 times slower was seen.
-            num_threads=min(request.profile.num_threads or 1, os.cpu_count() or 1),
+            num_threads=_host_threads(request),
             cache=cache,
             on_step=on_step,
             remeasure=request.remeasure,
@@ -250,60 +257,39 @@ def _measure(
     return replace(outcome, host=host, device=device)
 
 
-def _choose(
-    request: PackRequest, outcomes: Sequence[Outcome], *, measured_on: str | None
-) -> tuple[Outcome, Choice]:
-    if request.is_forced:
-        return outcomes[0], Choice(index=0, reason="the recipe that was asked for")
-    eligible = [
-        each for each in outcomes if each.variant is not None and each.skipped_reason is None
-    ]
-    if not eligible:
-        reasons = "; ".join(f"{each.recipe.name}: {each.skipped_reason}" for each in outcomes)
-        raise LimitError(
-            f"expected a variant to choose, but none could be built and run: {reasons}",
-            remedy="Mend what the reasons name, or give another recipe.",
+def _take_turns(
+    variant: Variant,
+    reference: Variant,
+    request: PackRequest,
+    material: Material,
+    *,
+    rig: "Rig | None",
+    cache: Cache,
+    on_step: StepCallback,
+) -> Turns:
+    if rig is not None:
+        return take_turns_on_rig(
+            rig,
+            variant,
+            reference,
+            num_threads=rig.num_threads(request.profile),
+            target=request.profile.id,
+            on_step=on_step,
         )
-    choice = _choose_among(request, eligible, measured_on=measured_on)
-    if choice.index is None:
-        raise LimitError(
-            choice.reason,
-            remedy="Lower the floors (--min-sqnr, --min-agreement, --max-drop), add the recipe "
-            "float16 or float32, or pack one recipe by its name.",
-        )
-    return eligible[choice.index], choice
-
-
-def _choose_among(
-    request: PackRequest, eligible: Sequence[Outcome], *, measured_on: str | None
-) -> Choice:
-    return choose(
-        [_candidate(each, measured_on=measured_on) for each in eligible],
-        objective=request.objective,
-        schemes=request.profile.schemes,
+    return take_turns_here(
+        variant,
+        reference,
+        material.evaluation_set.feeds,
+        num_threads=_host_threads(request),
+        cache=cache,
+        on_step=on_step,
+        remeasure=request.remeasure,
     )
 
 
-def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
-    if outcome.variant is None:
-        raise ValueError(f"{outcome.recipe.name} has no variant")
-    latency = outcome.host if measured_on == HOST else outcome.device
-    interval = latency.median_ci95_ns if latency is not None else None
-    memory = outcome.device or outcome.host
-    return Candidate(
-        name=outcome.recipe.name,
-        scheme=outcome.recipe.scheme,
-        num_bytes=outcome.variant.model.num_bytes,
-        fidelity=outcome.variant.fidelity,
-        outside=outcome.outside,
-        median_ns=latency.median_ns if latency is not None else None,
-        median_ci95_ns=(float(interval[0]), float(interval[1])) if interval else None,
-        measured_on=measured_on if latency is not None else None,
-        memory_bytes=memory.memory_bytes if memory is not None else None,
-        memory_range_bytes=memory.memory_range_bytes if memory is not None else None,
-        memory_on=None if memory is None else HOST if outcome.device is None else measured_on,
-        is_reference=outcome.is_reference,
-    )
+def _host_threads(request: PackRequest) -> int:
+    """Give the target's threads; more than cores wait for each other: 16 times slower was seen."""
+    return min(request.profile.num_threads or 1, os.cpu_count() or 1)
 
 
 def _write(
@@ -323,7 +309,7 @@ def _write(
             f"{path}: the folder cannot be made: {error.strerror or error}",
             remedy="Give a path in a folder you may write to.",
         ) from error
-    calibration = material.calibration if variant.recipe.is_static else None
+    calibration = material.calibration if variant.recipe.needs_calibration else None
     return write_bundle(
         path,
         name=name,

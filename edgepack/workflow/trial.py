@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import edgepack.measure.channel as channel_module
@@ -80,25 +81,13 @@ def measure_on_this_machine(
         MeasureError: the runner failed.
     """
     plan = trial_plan(num_threads)
-    inputs = _interface_feeds(variant.model, feeds[:1])
+    inputs = interface_feeds(variant.model, feeds[:1])
     key = digest_parts(
         "host-latency",
         model=variant.model.sha256,
         inputs=digest_feeds(inputs),
         plan=repr(plan),
-        machine=f"{platform.node()} {platform.machine()} {platform.release()} {_cpu_name()}",
-        python=sys.version,
-        runner=read_runner().hex(),
-        source=source_digest(
-            channel_module,
-            drive_module,
-            launch_module,
-            plan_module,
-            stats_module,
-            validity_module,
-            sys.modules[__name__],
-        ),
-        engine=version("ai-edge-litert"),
+        machine=digest_machine(sys.modules[__name__]),
     )
     folder = None if remeasure else cache.load(key)
     if folder is not None:
@@ -123,6 +112,30 @@ def measure_on_this_machine(
         },
     )
     return latency
+
+
+def digest_machine(*modules: ModuleType) -> str:
+    """Give the digest of what a latency kept on this machine depends on, beside the model.
+
+    Args:
+        modules: the caller's own source.
+    """
+    return digest_parts(
+        "machine",
+        hardware=f"{platform.node()} {platform.machine()} {platform.release()} {_cpu_name()}",
+        python=sys.version,
+        runner=read_runner().hex(),
+        source=source_digest(
+            channel_module,
+            drive_module,
+            launch_module,
+            plan_module,
+            stats_module,
+            validity_module,
+            *modules,
+        ),
+        engine=version("ai-edge-litert"),
+    )
 
 
 def measure_on_rig(
@@ -202,7 +215,8 @@ def _unreadable(path: Path, reason: str) -> CacheError:
     )
 
 
-def _interface_feeds(model: Model, feeds: Feeds) -> Feeds:
+def interface_feeds(model: Model, feeds: Feeds) -> Feeds:
+    """Give feeds of the float model as a variant takes them, integers where its inputs are."""
     specs = model.signature.inputs
     return [
         tuple(quantize_array(array, spec) for array, spec in zip(feed, specs, strict=True))
