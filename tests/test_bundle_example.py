@@ -191,7 +191,7 @@ def test_integer_inputs_and_outputs_stand_for_numbers(
 ) -> None:
     pixels, name = digit
     recipe = replace(stock_recipe(Scheme.INT8), interface=InterfaceType.INTEGER)
-    model, _ = quantize(digits_model(), recipe, make_feeds(digits_model()))
+    model = quantize(digits_model(), recipe, make_feeds(digits_model())).model
     unpack(tmp_path, model, labels=LABELS)
     assert model.signature.inputs[0].dtype == "int8"
     np.save(tmp_path / "digit.npy", (pixels / 255).astype(np.float32).reshape(1, 8, 8, 1))

@@ -46,7 +46,7 @@ def test_what_is_offered_can_be_built(name: str) -> None:
     for scheme in Scheme:
         recipe = stock_recipe(scheme)
         if find_refusal(model.traits, recipe) is None:
-            built, _ = quantize(model, recipe, make_feeds(model, num_samples=4))
+            built = quantize(model, recipe, make_feeds(model, num_samples=4)).model
             assert built.signature == model.signature
 
 

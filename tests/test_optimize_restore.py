@@ -32,7 +32,7 @@ def test_tensorflows_float16_model_answers_the_same_in_float32() -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "embedding", "two"])
 def test_what_edgepack_made_float16_comes_back_with_its_roundings(name: str) -> None:
-    model, _ = quantize(small_model(name), stock_recipe(Scheme.FLOAT16))
+    model = quantize(small_model(name), stock_recipe(Scheme.FLOAT16)).model
     restored = restore_float32(model)
     assert restored.signature == model.signature
     feeds = make_feeds(model)
