@@ -126,6 +126,8 @@ def recipes(material: Material, cache: Cache, *, num_float: int) -> Iterator[tup
     yield "+ bias correction", recipe
     recipe = replace(recipe, rounding=Rounding.GPTQ, name="gptq")
     yield "+ GPTQ", recipe
+    # Beside errors of the weights those of activations hardly show, so it is taken away again.
+    yield "the same without equalization", replace(recipe, equalize=False, name="unequal")
     if num_float:
         found = analyze_sensitivity(
             material.model, material.calibration, cache=cache, on_progress=say

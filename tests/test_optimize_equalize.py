@@ -232,3 +232,26 @@ def test_facts_come_back_from_json() -> None:
     fields = Fields(json.loads(json.dumps(equalize_facts_to_json(facts))))
     assert read_equalize_facts(fields) == facts
     assert not fields.faults
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_layers_without_a_bias_get_one_that_holds_both_ends(*, joined: bool) -> None:
+    tree, random = new_tree((1, 6)), np.random.default_rng(0)
+    graph = tree.subgraphs[0]
+    plan = LayerPlan(op="FULLY_CONNECTED", num_out=6, has_bias=False)
+    first = add_layer(tree, LayerPlan(op="FULLY_CONNECTED", num_out=6), 0, random)
+    set_constant(tree, find_layers(tree)[0].bias or 0, np.geomspace(1, 90, 6, dtype=np.float32))
+    second = add_layer(tree, plan, first, random)
+    if joined:  # what the second layer reads and what it gives are one stream
+        total = new_tensor(tree, "total", (1, 6), "float32")
+        options = ("AddOptions", {"fusedActivationFunction": 0})
+        graph.operators.append(make_op(tree, "ADD", [second, first], [total], options=options))
+        second = total
+    graph.outputs = [add_layer(tree, plan, second, random)]
+    model = read_model(write_flatbuffer(tree))
+    feeds = [(random.normal(0, 1, (1, 6)).astype(np.float32),) for _ in range(12)]
+    equalized, facts = equalize(model, feeds)
+    assert facts.num_moved >= 1
+    assert facts.float_db > 100
+    others = [(random.normal(0, 3, (1, 6)).astype(np.float32),) for _ in range(6)]
+    assert _sqnr_db(model, equalized, others) > 90

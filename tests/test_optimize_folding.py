@@ -152,6 +152,21 @@ def test_factors_and_offsets_before_a_layer_that_pads_nothing_go_into_it(plan: L
     assert (_ops(folded), count) == ([plan.op], 2)
 
 
+def test_single_constants_go_into_a_layer_that_flattens_what_it_reads() -> None:
+    chain = _Chain((1, 2, 2, 4))
+    chain.constant("MUL", 1.5)
+    chain.constant("ADD", -0.5)
+    weights = chain.random.normal(0, 1, (3, 16)).astype(np.float32)
+    operands = [chain.last, new_constant(chain.tree, "weights", weights)]
+    output = new_tensor(chain.tree, "flattened", (1, 3), "float32")
+    options = ("FullyConnectedOptions", {"fusedActivationFunction": 0})
+    chain._add(make_op(chain.tree, "FULLY_CONNECTED", operands, [output], options=options), output)
+    model = chain.model()
+    folded, count = _fold(model)
+    _check_same(model, folded)
+    assert (_ops(folded), count) == (["FULLY_CONNECTED"], 2)
+
+
 @pytest.mark.parametrize("padded", ["by the layer", "by an op before it"])
 def test_an_offset_before_padding_stays_and_the_factor_before_it_does_not(padded: str) -> None:
     chain = _Chain()

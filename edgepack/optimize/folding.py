@@ -10,7 +10,6 @@ a x + b is a (x + b / a). All is exact but for float32's rounding (Jacob et al. 
 Inference", section 3.2).
 """
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,14 +27,11 @@ from edgepack.graph import (
     set_constant,
     tensor_shape,
 )
+from edgepack.optimize.layer_bias import layer_constants, pads, set_bias, weigh
 from edgepack.optimize.layers import Layer, activation_of, find_layers
 
-_VALID: Final = 1  # Padding of schema.fbs
 # They hand one value on at another place, so a single factor or offset passes them.
 _MOVING: Final = frozenset({"RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS"})
-# TRANSPOSE_CONV has a bias since version 3 of the op, which tflite-runtime 2.11 has, and an
-# activation since version 4, which it has not.
-_BIASED_TRANSPOSE_CONV_VERSION: Final = 3
 # A factor smaller than this beside its offset would make b / a lose digits.
 _SMALLEST_FACTOR: Final = 1e-6
 
@@ -168,7 +164,7 @@ class _Folder:
             layer.output != affine.input or (transposed and activation != "RELU")
         ):
             return False
-        weights, bias = _constants(self._tree, layer)
+        weights, bias = layer_constants(self._tree, layer)
         shape = [1] * weights.ndim
         shape[layer.channel_axis] = -1
         scaled = (weights * affine.factor.reshape(shape)).astype(np.float32)
@@ -265,7 +261,7 @@ class _Folder:
 
     def _take(self, layer: Layer, affine: _Affine) -> None:
         """Fold `factor * x + offset` into a layer that reads it."""
-        weights, bias = _constants(self._tree, layer)
+        weights, bias = layer_constants(self._tree, layer)
         scaled = weights * _spread(self._tree, layer, affine.factor)
         set_constant(self._tree, layer.weights, scaled.astype(np.float32))
         if affine.has_offset:
@@ -309,66 +305,9 @@ def _takes_factor(tree: Tree, layer: Layer, affine: _Affine) -> bool:
     return affine.is_single or shape[-1] == channels
 
 
-def pads(tree: Tree, layer: Layer) -> bool:
-    """Tell whether a layer reads zeros that stand in no tensor."""
-    if layer.op == "FULLY_CONNECTED":
-        return False
-    if layer.op == "TRANSPOSE_CONV":
-        return True  # at its borders fewer weights meet the input
-    shape = tensor_shape(tree.subgraphs[0].tensors[layer.weights])
-    options = tree.subgraphs[0].operators[layer.position].builtinOptions
-    return int(options.padding) != _VALID and shape[1:3] != (1, 1)
-
-
 def _spread(tree: Tree, layer: Layer, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give one value, or one an input channel, in a shape that meets the layer's weights."""
     shape = tensor_shape(tree.subgraphs[0].tensors[layer.weights])
     if layer.op == "DEPTHWISE_CONV_2D" and values.size > 1:
         return np.repeat(values, shape[3] // values.size)
     return values
-
-
-def weigh(
-    tree: Tree, layer: Layer, weights: NDArray[np.float64], offset: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Give what a layer makes of an input that is `offset` everywhere, one value a channel."""
-    channels = tensor_shape(tree.subgraphs[0].tensors[layer.input])[-1]
-    spread = np.broadcast_to(offset, (channels,))
-    if layer.op == "DEPTHWISE_CONV_2D":
-        return np.asarray(
-            weights.sum(axis=(0, 1, 2)) * np.repeat(spread, weights.shape[3] // channels)
-        )
-    taps = weights.reshape(weights.shape[0], -1, weights.shape[-1]).sum(axis=1)
-    num_groups = channels // taps.shape[1]
-    grouped = taps.reshape(num_groups, -1, taps.shape[1])
-    sums = np.einsum("goi,gi->go", grouped, spread.reshape(num_groups, -1))
-    return np.asarray(sums.reshape(-1))
-
-
-def _constants(tree: Tree, layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    weights = read_constant(tree, layer.weights)
-    bias = None if layer.bias is None else read_constant(tree, layer.bias)
-    assert weights is not None  # noqa: S101 - `find_layers` has looked
-    if bias is None:
-        bias = np.zeros(weights.shape[layer.channel_axis], dtype=np.float32)
-    return weights.astype(np.float64), bias.astype(np.float64)
-
-
-def set_bias(tree: Tree, layer: Layer, values: NDArray[np.float64]) -> int:
-    """Give a layer another bias, and one at all when it has none; gives the bias's index."""
-    bias = values.astype(np.float32)
-    if layer.bias is not None:
-        set_constant(tree, layer.bias, bias)
-        return layer.bias
-    operator = tree.subgraphs[0].operators[layer.position]
-    place = 3 if layer.op == "TRANSPOSE_CONV" else 2
-    inputs = [int(index) for index in operator.inputs][:place]
-    index = new_constant(tree, f"{layer.name}_bias", bias)
-    operator.inputs = [*inputs, index]
-    if layer.op == "TRANSPOSE_CONV":
-        code = copy.copy(tree.operatorCodes[operator.opcodeIndex])
-        if code.version < _BIASED_TRANSPOSE_CONV_VERSION:
-            code.version = _BIASED_TRANSPOSE_CONV_VERSION
-            tree.operatorCodes.append(code)
-            operator.opcodeIndex = len(tree.operatorCodes) - 1
-    return index

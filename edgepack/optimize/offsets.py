@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.graph import Tree, name_of, read_constant, writer
+from edgepack.graph import Tree, name_of, writer
 from edgepack.optimize.channel_ranges import ChannelRanges
-from edgepack.optimize.folding import pads, set_bias, weigh
-from edgepack.optimize.layers import activation_of
+from edgepack.optimize.layer_bias import layer_constants, pads, set_bias, weigh
+from edgepack.optimize.layers import activation_of, find_layers
 from edgepack.optimize.scaling import ScaleGroup, ScaleMap
 
 Offsets = Mapping[int, NDArray[np.float64]]
@@ -57,14 +57,17 @@ def find_offsets(
 
 def apply_offsets(tree: Tree, group: ScaleGroup, offsets: Offsets) -> None:
     """Take offsets out of what a group's writers give and put them back in its readers."""
-    for layer in group.writers:
-        bias = np.zeros(1) if layer.bias is None else read_constant(tree, layer.bias)
-        set_bias(tree, layer, np.asarray(bias, np.float64) - offsets[layer.output])
-    for layer in group.readers:
-        weights = read_constant(tree, layer.weights)
-        bias = np.zeros(1) if layer.bias is None else read_constant(tree, layer.bias)
-        added = weigh(tree, layer, np.asarray(weights, np.float64), offsets[layer.input])
-        set_bias(tree, layer, np.asarray(bias, np.float64) + added)
+    # By position: another group may have given a layer a bias since the group was found.
+    writers = {layer.position for layer in group.writers}
+    readers = {layer.position for layer in group.readers}
+    for layer in find_layers(tree):
+        if layer.position in writers | readers:
+            weights, bias = layer_constants(tree, layer)
+            if layer.position in readers:
+                bias = bias + weigh(tree, layer, weights, offsets[layer.input])
+            if layer.position in writers:
+                bias = bias - offsets[layer.output]
+            set_bias(tree, layer, bias)
 
 
 def _best_offset(activation: str, seen: ChannelRanges) -> NDArray[np.float64]:
