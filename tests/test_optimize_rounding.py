@@ -90,3 +90,14 @@ def test_a_channel_of_zeros_stays_zero() -> None:
 def test_a_method_for_activations_is_refused() -> None:
     with pytest.raises(ValueError, match="kl is no range of weights"):
         find_bounds(np.ones((1, 1, 1)), method=RangeMethod.KL)
+
+
+def test_pruned_weights_stay_zero() -> None:
+    generator = np.random.default_rng(8)
+    weights = generator.normal(size=(1, 4, 20))
+    weights[generator.uniform(size=weights.shape) < 0.6] = 0
+    inputs = generator.normal(size=(1, 100, 5)) @ generator.normal(size=(1, 5, 20))
+    moments = inputs.transpose(0, 2, 1) @ inputs / 100
+    rounded = round_gptq(weights, find_bounds(weights, method=RangeMethod.MINMAX), moments)
+    assert not rounded[weights == 0].any()
+    assert np.mean(rounded != 0) > 0.3

@@ -7,9 +7,10 @@ from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
 from edgepack.fidelity import compare_outputs
 from edgepack.model import Model
+from edgepack.optimize.bias_scale import hold_biases
 from edgepack.optimize.evaluation import EvaluationSet, answer_candidate
-from edgepack.optimize.prune import PruneFacts, prune
-from edgepack.optimize.recipe import PruneKind, Pruning, Recipe
+from edgepack.optimize.prune import PruneFacts, count_pruned, prune
+from edgepack.optimize.recipe import PruneKind, Recipe
 from edgepack.optimize.sparse_facts import SparseFacts, keep_dense
 from edgepack.optimize.sparse_storage import store_sparse
 from edgepack.optimize.sparsegpt import prune_sparsegpt
@@ -34,30 +35,34 @@ class Pruned:
     channels: ChannelFacts | None = None
 
 
-def prune_model(model: Model, pruning: Pruning, calibration: Feeds | None) -> Pruned:
+def prune_model(model: Model, recipe: Recipe, calibration: Feeds | None) -> Pruned:
     """Prune a float model as a recipe says.
 
     Args:
         model: float32.
-        pruning: kind and share; a share of 0 prunes nothing.
+        recipe: its pruning's kind and share; a share of 0 prunes nothing.
         calibration: real inputs, for the kinds that look at them.
 
     Raises:
         RecipeError: a kind that looks at real inputs, without any.
         OptimizeError: the model cannot be pruned so.
     """
+    pruning = recipe.pruning
     if not pruning.share:
         return Pruned(model=model)
     match pruning.kind:
         case PruneKind.MAGNITUDE:
             result, facts = prune(model, pruning.share)
-            return Pruned(model=result, weights=facts)
         case PruneKind.SPARSEGPT:
             result, facts = prune_sparsegpt(model, pruning.share, calibration)
-            return Pruned(model=result, weights=facts)
         case PruneKind.STRUCTURED:
             result, groups = prune_structured(model, pruning.share, calibration)
             return Pruned(model=result, channels=groups)
+    if recipe.is_static:
+        held = hold_biases(result)
+        if held is not result:
+            result, facts = held, count_pruned(model, held)
+    return Pruned(model=result, weights=facts)
 
 
 def store_zeros(

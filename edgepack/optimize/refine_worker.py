@@ -22,6 +22,7 @@ from edgepack.optimize.layers import Layer, find_layers
 from edgepack.optimize.patches import input_patches, matrix_weights, mean_patch, weight_matrix
 from edgepack.optimize.recipe import RangeMethod, Rounding
 from edgepack.optimize.rounding import find_bounds, round_gptq, round_nearest
+from edgepack.optimize.surgeon import settle
 from edgepack.optimize.walk import LayerChange, Samples, walk
 
 # Rows of a layer's inputs that its second moments are taken from: some for each input, so that
@@ -90,6 +91,10 @@ class _Refiner:
             and moments.changed is not None
         ):
             target = weights + _solve(weights @ moments.shift, moments.changed)
+            zero = weights == 0
+            if zero.any():  # pruned: the others alone make up for the layers before
+                ridged = _ridged(moments.changed)
+                target = settle(np.where(zero, 0.0, target), target, ridged, zero)
         result = target
         if is_quantized:
             bounds = find_bounds(target, method=self.method, moments=moments.changed)
@@ -176,7 +181,7 @@ class _Product:
         """Give the mean, (groups, in, in)."""
         self._multiply()
         assert self._sum is not None  # noqa: S101 - there is at least one sample
-        return self._sum.astype(np.float64) / self._count
+        return np.asarray(self._sum, np.float64) / self._count
 
     def _multiply(self) -> None:
         if not self._waiting:
@@ -189,10 +194,15 @@ class _Product:
 
 def _solve(right: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give right @ inverse(moments), with a ridge."""
+    solved = np.linalg.solve(_ridged(moments), right.transpose(0, 2, 1))
+    return np.asarray(solved).transpose(0, 2, 1)
+
+
+def _ridged(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     num_in = moments.shape[1]
     mean = np.trace(moments, axis1=1, axis2=2) / num_in
-    ridged = moments + (_RIDGE * mean + 1e-12)[:, np.newaxis, np.newaxis] * np.eye(num_in)
-    return np.asarray(np.linalg.solve(ridged, right.transpose(0, 2, 1))).transpose(0, 2, 1)
+    ridge = _RIDGE * mean + 1e-12
+    return np.asarray(moments + ridge[:, np.newaxis, np.newaxis] * np.eye(num_in))
 
 
 def add_biases(tree: Any) -> None:  # noqa: ANN401 - the generated classes are untyped

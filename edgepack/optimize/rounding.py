@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.optimize.recipe import RangeMethod
+from edgepack.optimize.surgeon import inverse_factor
 
 Floats = NDArray[np.floating[Any]]
 
@@ -90,7 +91,8 @@ def round_gptq(weights: Floats, bounds: Floats, moments: Floats) -> NDArray[np.f
     """Give weights rounded one input after the other, each making up for those before.
 
     GPTQ (Frantar et al., arXiv:2210.17323), with the inputs in order of falling second moment
-    (its `act_order`), which leaves most inputs to make up for the weightiest ones.
+    (its `act_order`), which leaves most inputs to make up for the weightiest ones. Weights that
+    are zero stay so: pruning took them out.
 
     Args:
         weights: (groups, out, in).
@@ -106,9 +108,10 @@ def round_gptq(weights: Floats, bounds: Floats, moments: Floats) -> NDArray[np.f
         order[:, np.newaxis, :],
         axis=2,
     )
+    kept = left != 0
     mean = np.maximum(diagonal.mean(axis=1), _TINY)
     damped[:, np.arange(num_in), np.arange(num_in)] += (_DAMPING * mean)[:, np.newaxis]
-    upper = _inverse_factor(damped)
+    upper = inverse_factor(damped)
     scales = (bounds / LARGEST)[..., np.newaxis]
     result = np.empty_like(left)
     for start in range(0, num_in, _BLOCK):
@@ -117,6 +120,7 @@ def round_gptq(weights: Floats, bounds: Floats, moments: Floats) -> NDArray[np.f
         for column in range(start, stop):
             value = left[:, :, column : column + 1]
             rounded = np.clip(np.rint(value / scales), -LARGEST, LARGEST) * scales
+            rounded *= kept[:, :, column : column + 1]
             result[:, :, column] = rounded[..., 0]
             error = (value - rounded) / upper[:, column, column][:, np.newaxis, np.newaxis]
             left[:, :, column:stop] -= error * upper[:, np.newaxis, column, column:stop]
@@ -124,12 +128,3 @@ def round_gptq(weights: Floats, bounds: Floats, moments: Floats) -> NDArray[np.f
         left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
     back = np.argsort(order, axis=1, kind="stable")
     return np.take_along_axis(result, back[:, np.newaxis, :], axis=2)
-
-
-def _inverse_factor(moments: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the upper Cholesky factor U of the inverse, U.T @ U = inverse, (groups, in, in)."""
-    # The factor of a matrix turned around both ways gives that of its inverse, so that only one
-    # factorization is done: J A J = L L.T, and inverse(A) = (J inverse(L) J).T (J inverse(L) J).
-    turned = np.linalg.cholesky(moments[:, ::-1, ::-1])
-    identity = np.broadcast_to(np.eye(moments.shape[1]), moments.shape)
-    return np.asarray(np.linalg.solve(turned, identity))[:, ::-1, ::-1]

@@ -36,7 +36,7 @@ def prune_obs(target: Floats, moments: Floats, share: float) -> NDArray[np.float
         share: 0 to below 1, of the weights of all groups together.
     """
     pruned, zero = _prune_columns(target, moments, share)
-    return _settle(pruned, target, moments, zero)
+    return settle(pruned, target, moments, zero)
 
 
 def _prune_columns(
@@ -73,13 +73,19 @@ def _prune_columns(
     return left, zero
 
 
-def _settle(
-    start: NDArray[np.float64], target: Floats, moments: Floats, zero: NDArray[np.bool_]
+def settle(
+    start: Floats, target: Floats, moments: Floats, zero: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Give remaining weights whose output is nearer to the target's.
+    """Give remaining weights whose output is nearer to the target's than it was at the start.
 
     Conjugate gradients for all rows at once, scaled by the diagonal; each step lessens each
-    row's squared error, and zeros stay.
+    row's squared error.
+
+    Args:
+        start: (groups, out, in), zero where `zero` says.
+        target: (groups, out, in).
+        moments: (groups, in, in), positive definite.
+        zero: (groups, out, in), the weights that stay zero.
     """
     matrix = moments.astype(np.float32)
     scale = 1.0 / np.diagonal(matrix, axis1=1, axis2=2)[:, np.newaxis, :]

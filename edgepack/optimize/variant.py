@@ -147,7 +147,7 @@ def build_variant(
     if model.is_quantized and recipe.scheme is not Scheme.AS_IS:
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
-    pruned = prune_model(base, recipe.pruning, calibration)
+    pruned = prune_model(base, recipe, calibration)
     equalized, equalize_facts = pruned.model, None
     if recipe.equalize:
         equalized, equalize_facts = equalize(pruned.model, calibration)
