@@ -60,7 +60,7 @@ def test_gptq_of_independent_inputs_is_rounding_to_nearest() -> None:
 
 
 def test_least_squares_bound_of_a_channel_with_an_outlier_is_below_it() -> None:
-    weights = np.concatenate([np.random.default_rng(0).normal(size=500), [20.0]]).reshape(1, 1, -1)
+    weights = np.concatenate([np.random.default_rng(0).normal(size=5000), [20.0]]).reshape(1, 1, -1)
     least = find_bounds(weights, method=RangeMethod.MSE)
     octav = find_bounds(weights, method=RangeMethod.OCTAV)
     widest = find_bounds(weights, method=RangeMethod.MINMAX)
