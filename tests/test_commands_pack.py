@@ -81,11 +81,13 @@ def test_another_architecture_is_not_chosen_by_this_machine(run: RunCommand) -> 
         *("-o", "p.edgepack"),
     )
     assert ran.code == 0
-    assert "not\n  measured on the target" in ran.out
+    assert "not measured on the target" in " ".join(ran.out.split())
     assert "latency measured on this machine" in ran.out
     body = run("pack", FLOAT_MODEL, "--target", "raspberry-pi-4", "--data", DIGITS, "--json").json()
     assert body["measured_on"] is None
-    assert body["chosen"] == "int8"  # the first of the profile's schemes
+    assert body["chosen"] == "int8+refined"  # the first of the profile's schemes
+    # Nobody measured the target, so fewer channels would be chosen by nothing.
+    assert not [each for each in body["variants"] if "structured" in each["recipe"]]
 
 
 def test_one_named_recipe_is_packed_whatever_it_costs(run: RunCommand) -> None:
@@ -198,7 +200,8 @@ def test_pruning_is_reported_as_measured(run: RunCommand) -> None:
     arguments = ("pack", FLOAT_MODEL, *_LAPTOP, "--data", DIGITS, "--recipe", "float32", "--json")
     (dense,) = run(*arguments).json()["variants"]
     (pruned,) = run(*arguments, "--prune", "50%").json()["variants"]
-    assert pruned["size_bytes"] == dense["size_bytes"]
+    # Zeros are stored sparsely, so that the file is smaller before it is compressed, too.
+    assert pruned["size_bytes"] < 0.8 * dense["size_bytes"]
     assert pruned["compressed_bytes"] < 0.8 * dense["compressed_bytes"]
     assert pruned["fidelity"]["sqnr_db"] < dense["fidelity"]["sqnr_db"]
     assert pruned["host_median_ns"] > 0

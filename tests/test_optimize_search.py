@@ -60,6 +60,7 @@ def test_without_samples_schemes_are_stock() -> None:
 def test_refined_recipes_have_every_pass() -> None:
     (int8,) = (each for each in run(space(can_prune=False), fine) if each.scheme is Scheme.INT8)
     assert int8.bias_correction
+    assert int8.equalize
     assert int8.rounding is Rounding.GPTQ
 
 

@@ -128,10 +128,15 @@ def _first_recipe(scheme: Scheme, space: SearchSpace) -> Recipe:
 
 
 def refined(recipe: Recipe) -> Recipe:
-    """Give a recipe with all passes that better its weights, under a name that says so."""
+    """Give a recipe with all passes that better it, under a name that says so.
+
+    Equalization is for static int8 alone: it betters activations, and weights hardly
+    (EfficientNet-Lite0 int8 25.4 to 26.4 dB, weight_only_int8 33.6 to 32.8 dB).
+    """
     return replace(
         recipe,
         name=f"{recipe.name}+refined",
+        equalize=recipe.scheme is Scheme.INT8,
         bias_correction=True,
         rounding=Rounding.GPTQ,
         activation_ranges=RangeMethod.BEST if recipe.is_static else RangeMethod.MINMAX,

@@ -152,7 +152,7 @@ def build_variant(
     if recipe.equalize:
         equalized, equalize_facts = equalize(pruned.model, calibration)
     refined = Refined(model=equalized)
-    if replace(recipe, equalize=False).is_refined:
+    if recipe.is_refined:
         refined = refine(equalized, recipe, calibration)
     quantized = quantize(refined.model, recipe, calibration, weight_bounds=refined.weight_bounds)
     candidate, sparse_facts = store_zeros(quantized.model, recipe, evaluation)

@@ -151,7 +151,13 @@ def _search(
     """Search for the best variant; say whether the user ended it."""
     traits, calibration = material.model.traits, material.calibration_feeds
     num_layers = len(find_layers(read_flatbuffer(material.model.data)))
-    space = make_space(request, traits, has_calibration=bool(calibration), num_layers=num_layers)
+    space = make_space(
+        request,
+        traits,
+        has_calibration=bool(calibration),
+        num_layers=num_layers,
+        is_measured=measured_on is not None,
+    )
 
     def rank(scheme: Scheme) -> tuple[str, ...]:
         on_step("looking for the layers that cost most")

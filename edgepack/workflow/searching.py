@@ -23,9 +23,18 @@ ChooseOutcome = Callable[[Sequence[Outcome]], Choice]
 
 
 def make_space(
-    request: PackRequest, traits: Traits, *, has_calibration: bool, num_layers: int
+    request: PackRequest,
+    traits: Traits,
+    *,
+    has_calibration: bool,
+    num_layers: int,
+    is_measured: bool,
 ) -> SearchSpace:
-    """Give what may be tried on a model for a target."""
+    """Give what may be tried on a model for a target.
+
+    Channels are taken out only where that shows: of a latency nobody measures, fewer channels
+    would be chosen by nothing.
+    """
     base = stock_recipe(
         Scheme.FLOAT32 if traits.numerics is Numerics.FLOAT32 else Scheme.AS_IS,
     )
@@ -34,10 +43,11 @@ def make_space(
         # The smallest that keeps float activations, whatever the target is quick at.
         *((Scheme.WEIGHT_ONLY_INT8,) if request.objective is Objective.SIZE else ()),
     ]
+    # A static scheme without samples is proposed all the same: the result says what it lacks.
     fitting = tuple(
-        recipe.scheme
-        for recipe in map(stock_recipe, dict.fromkeys(schemes))
-        if find_refusal(traits, recipe) is None and (has_calibration or not recipe.is_static)
+        scheme
+        for scheme in dict.fromkeys(schemes)
+        if find_refusal(traits, stock_recipe(scheme)) is None
     )
     is_stream = traits.state is StateKind.STREAM
     can_walk = has_calibration and not traits.has_loop and not is_stream
@@ -46,7 +56,9 @@ def make_space(
         schemes=fitting,
         objective=request.objective,
         can_refine=can_walk,
-        can_prune=can_walk and bool(fitting),
+        can_prune=can_walk
+        and bool(fitting)
+        and (is_measured or request.objective is Objective.SIZE),
         num_layers=num_layers,
         pruning=request.pruning,
         interface=request.interface,
