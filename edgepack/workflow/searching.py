@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from edgepack.optimize.choose import Choice, Objective
-from edgepack.optimize.eligibility import find_refusal
+from edgepack.optimize.eligibility import refuse_float_pass
 from edgepack.optimize.recipe import Recipe, stock_recipe
 from edgepack.optimize.search import Search, SearchSpace, Trial
 from edgepack.profile import Scheme
@@ -43,22 +43,16 @@ def make_space(
         # The smallest that keeps float activations, whatever the target is quick at.
         *((Scheme.WEIGHT_ONLY_INT8,) if request.objective is Objective.SIZE else ()),
     ]
-    # A static scheme without samples is proposed all the same: the result says what it lacks.
-    fitting = tuple(
-        scheme
-        for scheme in dict.fromkeys(schemes)
-        if find_refusal(traits, stock_recipe(scheme)) is None
-    )
     is_stream = traits.state is StateKind.STREAM
-    can_walk = has_calibration and not traits.has_loop and not is_stream
+    is_float = refuse_float_pass(traits) is None
+    can_walk = has_calibration and is_float and not traits.has_loop and not is_stream
     return SearchSpace(
         base=base.scheme,
-        schemes=fitting,
+        # What the model or the data do not allow is proposed all the same: the result says why.
+        schemes=tuple(dict.fromkeys(schemes)),
         objective=request.objective,
         can_refine=can_walk,
-        can_prune=can_walk
-        and bool(fitting)
-        and (is_measured or request.objective is Objective.SIZE),
+        can_prune=can_walk and (is_measured or request.objective is Objective.SIZE),
         num_layers=num_layers,
         pruning=request.pruning,
         interface=request.interface,
