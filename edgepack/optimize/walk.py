@@ -6,19 +6,19 @@ each layer that takes time with the square of the depth; walked, it takes two ru
 Each op runs as a model of its own in LiteRT, and what nobody reads any more is dropped.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
-from edgepack.flatbuffer import op_name, write_flatbuffer
+from edgepack.flatbuffer import op_name
 from edgepack.graph import set_constant
+from edgepack.optimize.excerpt import Excerpt, ExcerptRunner, cut_excerpt
 from edgepack.optimize.layers import Layer, find_layers
 
 Tree = Any
@@ -163,21 +163,23 @@ def walk(
         reads = [int(i) for i in operator.inputs if int(i) in sides]
         untouched = all(sides[i][0] is sides[i][1] for i in reads)
         # The float side runs with the weights as they were.
-        original = _op_model(tree, operator, reads)
+        outputs = [int(i) for i in operator.outputs]
+        original = cut_excerpt(tree, position, position + 1, outputs=outputs)
         layer = layers.get(position)
         change = (
             visitor.change(layer, *sides[layer.input]) if layer and layer.input in sides else None
         )
-        outputs = [int(i) for i in operator.outputs]
         reference = [Shelf(room, f"reference-{i}") for i in outputs]
-        _run(original, operator, [sides[i][0] for i in reads], reference, tree)
+        _run(original, operator, {i: sides[i][0] for i in reads}, reference, tree)
         changed = reference
         if change is not None and layer is not None:
             _apply(tree, layer, change)
         if change is not None or not untouched:
             changed = [Shelf(room, f"changed-{i}") for i in outputs]
-            model = original if change is None else _op_model(tree, operator, reads)
-            _run(model, operator, [sides[i][1] for i in reads], changed, tree)
+            excerpt = original
+            if change is not None:
+                excerpt = cut_excerpt(tree, position, position + 1, outputs=outputs)
+            _run(excerpt, operator, {i: sides[i][1] for i in reads}, changed, tree)
         for tensor, ours, theirs in zip(outputs, reference, changed, strict=True):
             sides[tensor] = _observed(visitor, tensor, ours, theirs, room)
         for tensor in [i for i in sides if last_use.get(i, -1) <= position]:
@@ -213,88 +215,20 @@ def _apply(tree: Tree, layer: Layer, change: LayerChange) -> None:
         set_constant(tree, layer.bias, change.bias)
 
 
-def _op_model(tree: Tree, operator: Any, reads: Sequence[int]) -> bytes:  # noqa: ANN401 - see `Tree`
-    """Give one op with its constants as a model whose inputs are what it reads, in that order."""
-    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
-
-    graph = tree.subgraphs[0]
-    groups = [operator.inputs, operator.outputs, operator.intermediates]
-    used = sorted({int(i) for group in groups if group is not None for i in group if int(i) >= 0})
-    place = {old: new for new, old in enumerate(used)} | {-1: -1}
-    model, subgraph, single = schema.ModelT(), schema.SubGraphT(), schema.OperatorT()
-    model.version = 3
-    model.operatorCodes = [tree.operatorCodes[operator.opcodeIndex]]
-    model.buffers = [schema.BufferT()]
-    subgraph.tensors = []
-    for old in used:
-        tensor = schema.TensorT()
-        vars(tensor).update(vars(graph.tensors[old]))
-        buffer = tree.buffers[graph.tensors[old].buffer]
-        tensor.buffer = 0
-        if buffer.data is not None and len(buffer.data):
-            model.buffers.append(buffer)
-            tensor.buffer = len(model.buffers) - 1
-        subgraph.tensors.append(tensor)
-    vars(single).update(vars(operator))
-    single.opcodeIndex = 0
-    single.inputs, single.outputs = (
-        [place[int(i)] for i in group] for group in (operator.inputs, operator.outputs)
-    )
-    if operator.intermediates is not None:
-        single.intermediates = [place[int(i)] for i in operator.intermediates]
-    subgraph.operators = [single]
-    subgraph.inputs = [place[i] for i in dict.fromkeys(reads)]
-    subgraph.outputs = list(single.outputs)
-    model.subgraphs = [subgraph]
-    return write_flatbuffer(model)
-
-
-class _Runner:
-    """One op's interpreter."""
-
-    def __init__(self, model: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - only children run it
-
-        self._interpreter = Interpreter(model_content=model, num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._inputs = [each["index"] for each in self._interpreter.get_input_details()]
-        self._outputs = [each["index"] for each in self._interpreter.get_output_details()]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        del self._interpreter
-
-    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        for index, array in zip(self._inputs, arrays, strict=True):
-            self._interpreter.set_tensor(index, array)
-        self._interpreter.reset_all_variables()
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
-
-
 def _run(
-    model: bytes,
+    excerpt: Excerpt,
     operator: Any,  # noqa: ANN401 - see `Tree`
-    inputs: Sequence[Any],
+    inputs: Mapping[int, Shelf],
     outputs: Sequence[Shelf],
     tree: Tree,
 ) -> None:
-    unique = list({id(shelf): shelf for shelf in inputs}.values())
-    num_samples = len(unique[0]) if unique else 1
+    num_samples = len(next(iter(inputs.values()))) if inputs else 1
     try:
-        with _Runner(model) as runner:
+        with ExcerptRunner(excerpt) as runner:
             for sample in range(num_samples):
-                for shelf, array in zip(
-                    outputs, runner.run([shelf[sample] for shelf in unique]), strict=True
-                ):
-                    shelf.append(array)
+                answers = runner.run({i: shelf[sample] for i, shelf in inputs.items()})
+                for shelf, tensor in zip(outputs, excerpt.outputs, strict=True):
+                    shelf.append(answers[tensor])
     # LiteRT 2.3 raises these for an op it cannot prepare or run.
     except (RuntimeError, ValueError) as error:
         raise OptimizeError(
