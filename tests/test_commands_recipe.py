@@ -86,3 +86,31 @@ def test_json_says_in_words_what_each_recipe_does(run: RunCommand) -> None:
     (variant,) = ran.json()["variants"]
     assert variant["recipe"] == "int8+prune0.3"
     assert variant["passes"] == "int8, magnitude pruning 30%"
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "remedy"),
+    [
+        (
+            ("--prune", "0.3"),
+            "--prune",
+            "Leave --prune out, and write [prune] into the file.",
+        ),
+        (
+            ("--prune", "0.3", "--io", "integer", "--recipe", "int8"),
+            "--prune and --io",
+            "Leave --prune and --io out, and write [prune] and interface into the file.",
+        ),
+    ],
+)
+def test_options_that_a_recipe_file_decides_are_refused(
+    run: RunCommand, options: tuple[str, ...], names: str, remedy: str
+) -> None:
+    Path("given.toml").write_text(_PRUNED)
+    refused = run(*_PACK, "--recipe", "given.toml", *options, "-o", "1.edgepack")
+    assert refused.code == 2
+    assert refused.err == (
+        f"edgepack: {names}: the recipe file given.toml says by itself what it prunes and what its "
+        f"inputs and outputs are\n  {remedy}\n"
+    )
+    assert listing(Path()) == ["given.toml"]

@@ -285,6 +285,29 @@ def _check_images(images: "ImagePreprocessing | None", sources: "tuple[str | Non
     )
 
 
+def _check_recipe_files(given: Mapping[str, Any]) -> None:
+    """Refuse options that a recipe file decides for itself: they would be ignored.
+
+    Raises:
+        UsageError: names the options and the first such file.
+    """
+    from edgepack.optimize.recipe import InterfaceType
+    from edgepack.profile import Scheme
+
+    files = [name for name in given["recipes"] if name not in {each.value for each in Scheme}]
+    is_float = InterfaceType(given["interface"]) is InterfaceType.FLOAT
+    options = [] if given["prune"] is None else [("--prune", "[prune]")]
+    options += [] if is_float else [("--io", "interface")]
+    if not files or not options:
+        return
+    names, keys = (" and ".join(column) for column in zip(*options, strict=True))
+    raise UsageError(
+        f"{names}: the recipe file {files[0]} says by itself what it prunes and what its inputs "
+        "and outputs are",
+        remedy=f"Leave {names} out, and write {keys} into the file.",
+    )
+
+
 def _make_recipes(given: Mapping[str, Any]) -> "tuple[Recipe, ...]":
     """Give the recipes the user named; none when the best is to be searched for.
 
@@ -305,6 +328,7 @@ def _make_recipes(given: Mapping[str, Any]) -> "tuple[Recipe, ...]":
     interface = InterfaceType(given["interface"])
     pruning = parse_pruning(given["prune"])
     recipes = tuple(find_recipe(name, pruning=pruning, interface=interface) for name in names)
+    _check_recipe_files(given)
     repeated = {
         recipe.name for recipe in recipes if [r.name for r in recipes].count(recipe.name) > 1
     }
