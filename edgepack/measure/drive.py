@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 StepCallback = Callable[[str], None]
 
 RUNNER_PATH: Final = Path(edgepack.runner.__path__[0]) / "tflite.py"
+WRONG_ANSWERS_REMEDY: Final = (
+    "Choose another recipe (float32 is the plainest), or another version of the runtime; "
+    "a runtime that computes wrongly on this CPU is worth a bug report."
+)
 _STARTUP_SECONDS: Final = 120.0  # importing numpy alone takes seconds on a slow card
 
 
@@ -122,18 +126,48 @@ def measure(
         MeasureError: the plan is unusable; the runner failed, died or answered nonsense.
         DeviceError: the link failed, or the runner's files could not be placed.
     """
+    check_plan(plan)
+    on_progress(f"placing the runner on {device.name}")
+    bench = _place_runner(device, engine=engine, model=model, root=root)
+    return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
+
+
+def ask_answers(
+    device: "Device", *, engine: "Engine", model: TimedModel, plan: BenchmarkPlan, root: str
+) -> GoldenVerdict | None:
+    """Run a model on a device on its golden inputs and judge the answers; nothing is timed.
+
+    Args:
+        device: a connected device.
+        engine: the runtime installed there.
+        model: what to run.
+        plan: its threads, and its seconds as the limit beside the start of the runtime.
+        root: deploy root on the device.
+
+    Returns:
+        The verdict, which may be that it failed; None without golden samples.
+
+    Raises:
+        MeasureError: the runner failed, died or answered nonsense.
+        DeviceError: the link failed, or the runner's files could not be placed.
+    """
+    check_plan(plan)
+    bench = _place_runner(device, engine=engine, model=model, root=root)
+    verdict, _, _ = _ask_answers(bench, plan)
+    return verdict
+
+
+def _place_runner(device: "Device", *, engine: "Engine", model: TimedModel, root: str) -> _Bench:
     from edgepack.device.deploy import place_files  # noqa: PLC0415 - not needed on the host
 
-    check_plan(plan)
     inputs = model.golden.inputs if model.golden is not None else model.inputs
     names = [f"input_{index}.bin" for index in range(len(inputs))]
     files: dict[str, bytes | Path] = {
         RUNNER_PATH.name: read_runner(),
         **dict(zip(names, inputs, strict=True)),
     }
-    on_progress(f"placing the runner on {device.name}")
     folder = place_files(device, files, root=root)
-    bench = _Bench(
+    return _Bench(
         device=device,
         model=model,
         python=engine.python,
@@ -142,7 +176,6 @@ def measure(
         inputs=tuple(f"{folder}/{name}" for name in names),
         engine=engine,
     )
-    return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
 
 
 def measure_on_host(
@@ -246,6 +279,19 @@ def _measure(
 def _check_answers(
     bench: _Bench, plan: BenchmarkPlan
 ) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
+    verdict, times, engine = _ask_answers(bench, plan)
+    if verdict is not None and not verdict.passed:
+        raise GoldenError(
+            f"the model answers otherwise on {bench.device.name} than where it was packed, so it "
+            "was not timed:\n" + "\n".join(f"  - {reason}" for reason in verdict.reasons),
+            remedy=WRONG_ANSWERS_REMEDY,
+        )
+    return verdict, times, engine
+
+
+def _ask_answers(
+    bench: _Bench, plan: BenchmarkPlan
+) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
     golden, signature = bench.model.golden, bench.model.signature
     name = bench.device.name
     # Without golden samples the first one is run twice, to learn how long a run takes.
@@ -271,13 +317,6 @@ def _check_answers(
     verdict = judge_golden(
         golden, answers, signature=signature, is_quantized=bench.model.is_quantized
     )
-    if not verdict.passed:
-        raise GoldenError(
-            f"the model answers otherwise on {name} than where it was packed, so it was not "
-            "timed:\n" + "\n".join(f"  - {reason}" for reason in verdict.reasons),
-            remedy="Choose another recipe (float32 is the plainest), or another version of the "
-            "runtime; a runtime that computes wrongly on this CPU is worth a bug report.",
-        )
     return verdict, times, engine
 
 

@@ -41,10 +41,24 @@ def bench_bundle(
     deployment = push_bundle(
         rig.device, bundle, root=rig.root, switch=False, on_progress=on_transfer
     )
+    measurement = measure(
+        rig.device,
+        engine=rig.engine,
+        facts=rig.facts,
+        model=timed_release(bundle, deployment.path),
+        plan=plan,
+        root=rig.root,
+        on_progress=on_step,
+    )
+    return measurement, deployment
+
+
+def timed_release(bundle: Bundle, folder: str) -> TimedModel:
+    """Give what is run of a bundle's release that lies in a folder on a device."""
     manifest = bundle.manifest
     model = read_model(bundle.read(MODEL_PATH))
-    timed = TimedModel(
-        path=f"{deployment.path}/{MODEL_PATH}",
+    return TimedModel(
+        path=f"{folder}/{MODEL_PATH}",
         identity=ModelIdentity(
             name=manifest.name,
             sha256=model.sha256,
@@ -59,16 +73,6 @@ def bench_bundle(
         is_stream=model.is_stream,
         golden=bundle.golden(),
     )
-    measurement = measure(
-        rig.device,
-        engine=rig.engine,
-        facts=rig.facts,
-        model=timed,
-        plan=plan,
-        root=rig.root,
-        on_progress=on_step,
-    )
-    return measurement, deployment
 
 
 def bench_model(
