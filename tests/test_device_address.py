@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from edgepack.device.address import DeviceAddress, TransportKind, parse_address
 from edgepack.errors import UsageError
 
-FORMS = "Write user@host, user@host:port, ssh://user@host:port, an alias, or local:."
+FORMS = "Write user@host, user@host:port, ssh://user@host:port, an alias, local:, or adb:SERIAL."
 
 
 def ssh(host: str, user: str | None = None, port: int | None = None) -> DeviceAddress:
@@ -30,6 +30,9 @@ def ssh(host: str, user: str | None = None, port: int | None = None) -> DeviceAd
         ("ssh://pi@board/", ssh("board", "pi")),
         ("ssh://[::1]:22", ssh("::1", None, 22)),
         ("board_4.local", ssh("board_4.local")),
+        ("adb:", DeviceAddress(kind=TransportKind.ADB)),
+        ("adb:R58M123ABC", DeviceAddress(kind=TransportKind.ADB, host="R58M123ABC")),
+        ("adb:10.0.0.7:5555", DeviceAddress(kind=TransportKind.ADB, host="10.0.0.7:5555")),
     ],
 )
 def test_parse(text: str, expected: DeviceAddress) -> None:
@@ -62,6 +65,9 @@ def test_parse(text: str, expected: DeviceAddress) -> None:
         ("a:b:c", "'a:b:c' is no IPv6 address"),
         ("[::1:::]", "'::1:::' is no IPv6 address"),
         ("http://board", "unknown scheme 'http'"),
+        ("adb:-s", "expected a serial as `adb devices` lists them, or HOST:PORT"),
+        ("adb:a b", "expected a serial as `adb devices` lists them, or HOST:PORT"),
+        ("adb:a\n", "expected a serial as `adb devices` lists them, or HOST:PORT"),
     ],
 )
 def test_refused(text: str, reason: str) -> None:
@@ -76,16 +82,6 @@ def test_a_password_is_refused_and_not_repeated() -> None:
         parse_address("ssh://pi:secret@board")
     assert caught.value.message == "An ssh:// address cannot hold a password."
     assert "secret" not in str(caught.value)
-
-
-def test_adb_is_known_and_refused() -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_address("adb:R58M")
-    assert caught.value.message == "adb:R58M: devices behind adb cannot be reached yet."
-    assert caught.value.remedy == (
-        "Run an SSH server on the device (on Android: Termux with OpenSSH) "
-        "and write user@host:port."
-    )
 
 
 def test_local_takes_nothing_more() -> None:

@@ -8,7 +8,9 @@ from typing import Final
 
 from edgepack.errors import UsageError
 
-_FORMS: Final = "Write user@host, user@host:port, ssh://user@host:port, an alias, or local:."
+_FORMS: Final = (
+    "Write user@host, user@host:port, ssh://user@host:port, an alias, local:, or adb:SERIAL."
+)
 
 # What OpenSSH 9.6 refuses in hosts and users since a ProxyCommand hands them to a shell
 # (CVE-2023-51385), and what would end the host part of an address.
@@ -16,6 +18,7 @@ _UNSAFE_HOST: Final = re.compile(r"[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}/@,?#*!]")
 _UNSAFE_USER: Final = re.compile(r"[\s\x00-\x1f\x7f'\"`;&<>|(){}]|\\$")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LAST_PORT: Final = 65535
+_SERIAL: Final = re.compile(r"[!-~]{0,255}")
 
 
 class TransportKind(StrEnum):
@@ -23,6 +26,7 @@ class TransportKind(StrEnum):
 
     LOCAL = "local"
     SSH = "ssh"
+    ADB = "adb"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +35,8 @@ class DeviceAddress:
 
     Attributes:
         kind: the wire that leads there.
-        host: host name, IP address without brackets, or SSH alias; empty for `local:`.
+        host: host name, IP address without brackets, or SSH alias; empty for `local:`. Of
+            `adb:` the serial, which may be HOST:PORT; empty for the only device attached.
         user: login name, or None when the SSH configuration says it.
         port: TCP port, or None when the SSH configuration says it.
     """
@@ -44,6 +49,8 @@ class DeviceAddress:
     def __str__(self) -> str:
         if self.kind is TransportKind.LOCAL:
             return "local:"
+        if self.kind is TransportKind.ADB:
+            return f"adb:{self.host}"
         user = "" if self.user is None else f"{self.user}@"
         if self.port is None:
             return f"{user}{self.host}"
@@ -55,7 +62,8 @@ def parse_address(text: str) -> DeviceAddress:
     """Read a device's address.
 
     Takes `user@host[:port]`, `user@[v6]:port`, `ssh://user@host:port`, an alias of the
-    SSH configuration, and `local:`. A parsed address reads back from its own text.
+    SSH configuration, `local:`, and `adb:[SERIAL]` or `adb:HOST:PORT`. A parsed address
+    reads back from its own text.
 
     Raises:
         UsageError: the text is no address, or one that cannot be served.
@@ -69,11 +77,9 @@ def parse_address(text: str) -> DeviceAddress:
             remedy="Write local: alone.",
         )
     if separator and scheme == "adb":
-        raise UsageError(
-            f"{text}: devices behind adb cannot be reached yet.",
-            remedy="Run an SSH server on the device (on Android: Termux with OpenSSH) "
-            "and write user@host:port.",
-        )
+        if not _SERIAL.fullmatch(rest) or rest.startswith("-"):
+            raise _refusal(text, "expected a serial as `adb devices` lists them, or HOST:PORT")
+        return DeviceAddress(kind=TransportKind.ADB, host=rest)
     if text.startswith("ssh://"):
         body = text.removeprefix("ssh://").removesuffix("/")
     elif "://" in text:

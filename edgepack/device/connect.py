@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from edgepack.device.adb import AdbDevice
+from edgepack.device.adb_client import connect_client
 from edgepack.device.address import TransportKind, parse_address
 from edgepack.device.host_keys import HostKeyPolicy, check_pin
 from edgepack.device.local import LocalDevice
 from edgepack.device.ssh import SshDevice
-from edgepack.device.ssh_connection import ConnectOptions, SshConnector
+from edgepack.device.ssh_connection import CONNECT_SECONDS, ConnectOptions, SshConnector
 from edgepack.device.transport import Device
 from edgepack.errors import ConnectError, UsageError
 
@@ -26,7 +28,8 @@ def open_device(text: str, *, options: ConnectOptions | None = None) -> Iterator
         UsageError: the address, an option or the SSH configuration is not right.
         ConnectError: no connection could be made.
         HostKeyError: the host key is unknown, changed, revoked, or not the pinned one.
-        AuthError: the host refused every credential.
+        AuthError: the host refused every credential, or a device behind adb does not trust
+            this computer.
         DeviceTimeoutError: a step took longer than its limit; says which.
     """
     address = parse_address(text)
@@ -39,6 +42,10 @@ def open_device(text: str, *, options: ConnectOptions | None = None) -> Iterator
         )
     if address.kind is TransportKind.LOCAL:
         yield LocalDevice()
+        return
+    if address.kind is TransportKind.ADB:
+        limit_seconds = options.connect_timeout_seconds or CONNECT_SECONDS
+        yield AdbDevice(connect_client(address.host, timeout_seconds=limit_seconds))
         return
     with ExitStack() as stack:
         policy = HostKeyPolicy(accept_new=options.accept_new_host_key, pin=pin)

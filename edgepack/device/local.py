@@ -29,13 +29,21 @@ _SIGNAL_BASE: Final = 128
 class LocalCommand:
     """A command running on this machine, in a process group of its own.
 
-    Used inside `with`: leaving before the end stops the group.
+    Used inside `with`: leaving before the end stops the group. Messages show the argv, or
+    what is `shown` in its place.
     """
 
-    def __init__(self, argv: Sequence[str], *, name: str, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        timeout_seconds: float,
+        shown: Sequence[str] | None = None,
+    ) -> None:
         if not argv:
             raise ValueError("expected a program, not an empty argv")
-        self._argv = argv
+        self._argv = argv if shown is None else shown
         self._name = name
         self._timeout_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
@@ -52,9 +60,7 @@ class LocalCommand:
         self._stderr = bytearray()
         self._threads = [threading.Thread(target=self._read_stderr, daemon=True)]
         # Blocking reads have no timeout of their own: ending the group ends them.
-        self._timer = threading.Timer(timeout_seconds, self._expire)
-        self._timer.daemon = True
-        self._timer.start()
+        self._timer = self._start_timer(timeout_seconds)
         self._threads[0].start()
 
     def __enter__(self) -> Self:
@@ -70,6 +76,12 @@ class LocalCommand:
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
+
+    def _start_timer(self, seconds: float) -> threading.Timer:
+        timer = threading.Timer(seconds, self._expire)
+        timer.daemon = True
+        timer.start()
+        return timer
 
     def _expire(self) -> None:
         self._is_late.set()
@@ -93,7 +105,12 @@ class LocalCommand:
     @property
     def stderr(self) -> str:
         """What the command wrote to standard error, its last part when long."""
-        return bytes(self._stderr).decode("utf-8", errors="replace")
+        return self.stderr_bytes.decode("utf-8", errors="replace")
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """The same as it came."""
+        return bytes(self._stderr)
 
     def _read_stderr(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - PIPE was asked for
@@ -116,6 +133,34 @@ class LocalCommand:
                 view = view[self._process.stdin.write(view) :]
             self._process.stdin.close()
 
+    def send(self, data: memoryview) -> None:
+        """Send a part of standard input; the timeout is for each step forward.
+
+        Raises:
+            DeviceTimeoutError: nothing could be sent.
+            BrokenPipeError: the command has ended.
+        """
+        assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for
+        while data:
+            try:
+                data = data[self._process.stdin.write(data) :]
+            except BrokenPipeError:
+                if self._is_late.is_set():
+                    raise faults.too_late(self._name, self._argv, self._timeout_seconds) from None
+                raise
+            self._extend(self._timeout_seconds)
+
+    def close_stdin(self, *, more_seconds: float) -> None:
+        """Close standard input, and give the command that much longer to answer."""
+        assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for
+        self._process.stdin.close()
+        self._extend(self._timeout_seconds + more_seconds)
+
+    def _extend(self, seconds: float) -> None:
+        self._timer.cancel()
+        if not self._is_late.is_set():
+            self._timer = self._start_timer(seconds)
+
     def read(self) -> bytes:
         """Read the next part of standard output; empty at its end.
 
@@ -128,8 +173,11 @@ class LocalCommand:
             raise faults.too_late(self._name, self._argv, self._timeout_seconds)
         return data or b""
 
-    def wait(self) -> int:
+    def wait(self, *, drain_seconds: float = 1.0) -> int:
         """Wait for the exit code, after the end of standard output.
+
+        Standard error may stay open in a process left behind: it is awaited for the
+        seconds given.
 
         Raises:
             DeviceTimeoutError: the command's time is over.
@@ -138,7 +186,7 @@ class LocalCommand:
         if self._is_late.is_set():
             raise faults.too_late(self._name, self._argv, self._timeout_seconds)
         self._has_ended = True
-        self._threads[0].join(timeout=1)
+        self._threads[0].join(timeout=drain_seconds)
         return exit_code if exit_code >= 0 else _SIGNAL_BASE - exit_code
 
 

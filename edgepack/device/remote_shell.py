@@ -1,5 +1,6 @@
 """Commands for a device's shell: the one place where argv becomes text."""
 
+import re
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -77,6 +78,10 @@ exit 0
 """
 
 _NEWLINE_ESCAPE: Final = r"\n"
+_MARKER_DIGITS: Final = 20
+
+END_CODE: Final = 113
+"""Exit code of a command that tells its end otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,22 +89,31 @@ class RemoteCommand:
     """A command as the device's login shell gets it.
 
     Attributes:
-        text: what sshd hands to the login shell.
+        text: what sshd or adbd hands to the shell.
         marker: what the command prints before anything of its own, followed by its
-            process id in decimal digits and '@'.
+            process id in decimal digits and '@'; when it tells its end, also the last
+            thing on standard error, followed by the exit code and '@'.
     """
 
     text: str
     marker: bytes
 
 
-def wrap_command(argv: Sequence[str]) -> RemoteCommand:
+def wrap_command(
+    argv: Sequence[str], *, tells_end: bool = False, max_bytes: int = _MAX_COMMAND_BYTES
+) -> RemoteCommand:
     """Write a command so that any login shell runs exactly this argv.
 
     The login shell only replaces itself by `sh`; `sh` prints the marker, so that noise
     of start-up files before it can be told apart, then runs the program in a child, so
     that a signal that ends it becomes the exit code 128 + signal (sshd sends no exit
     code for a signal, and paramiko 5.1 drops the name it sends).
+
+    Args:
+        argv: the program and its arguments.
+        tells_end: exit with `END_CODE` whatever the program's own exit code, which goes
+            to standard error behind the marker: for a wire that ends with 0 when it is cut.
+        max_bytes: what the wire takes.
 
     Raises:
         ValueError: the argv is empty or holds a NUL.
@@ -109,18 +123,38 @@ def wrap_command(argv: Sequence[str]) -> RemoteCommand:
         raise ValueError("expected a program, not an empty argv")
     marker = f"@edgepack:{secrets.token_hex(8)}:"
     # `exec` keeps names of shell builtins and `a=b` from meaning anything but programs.
+    end = f'printf %s "{marker}$?@" >&2; exit {END_CODE}' if tells_end else "exit $?"
     script = (
         f'n=$(printf "{_NEWLINE_ESCAPE}x"); n=${{n%x}}; printf %s "{marker}$$@"; '
-        f"(exec {quote_argv(argv)}); exit $?"
+        f"(exec {quote_argv(argv)}); {end}"
     )
     text = f"exec sh -c {_quote_for_any_shell(script)}"
-    if len(text.encode("utf-8", errors="surrogateescape")) > _MAX_COMMAND_BYTES:
+    if len(text.encode("utf-8", errors="surrogateescape")) > max_bytes:
         raise DeviceError(
             f"The command {show_argv(argv)} has {len(text)} characters; "
-            f"a device takes at most {_MAX_COMMAND_BYTES} bytes.",
+            f"a device takes at most {max_bytes} bytes.",
             remedy="Send long data on standard input or as a file.",
         )
     return RemoteCommand(text=text, marker=marker.encode())
+
+
+def split_start(command: RemoteCommand, received: bytes) -> tuple[int, bytes] | None:
+    """Give the process id behind the marker and what follows it; None until it is there.
+
+    What start-up files of the login shell print comes before the marker. A shell that only
+    repeats the command shows the marker too, but no number behind it.
+    """
+    marker = rb"%s(\d{1,%d})@" % (re.escape(command.marker), _MARKER_DIGITS)
+    found = re.search(marker, received)
+    return None if found is None else (int(found[1]), received[found.end() :])
+
+
+def split_end(command: RemoteCommand, stderr: bytes) -> tuple[int | None, bytes]:
+    """Give the exit code that a command told, or None, and its standard error without that."""
+    found = re.search(rb"%s(\d{1,3})@" % re.escape(command.marker), stderr)
+    if found is None:
+        return None, stderr
+    return int(found[1]), stderr[: found.start()] + stderr[found.end() :]
 
 
 def upload_argv(target: str, *, partial: str, num_bytes: int, mode: int) -> tuple[str, ...]:

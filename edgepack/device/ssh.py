@@ -1,12 +1,9 @@
 """A device behind SSH."""
 
-import hashlib
-import re
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,8 +12,14 @@ import paramiko
 from edgepack.device import faults
 from edgepack.device.command import read_lines, read_result
 from edgepack.device.link import SILENCE_SECONDS, WatchedWire
-from edgepack.device.remote_shell import show_argv, stop_argv, upload_argv, wrap_command
+from edgepack.device.remote_shell import (
+    show_argv,
+    split_start,
+    stop_argv,
+    wrap_command,
+)
 from edgepack.device.sections import clean_text
+from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND, send_file
 from edgepack.device.transport import CommandResult, ProgressCallback
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
 
@@ -26,10 +29,6 @@ _STOP_SECONDS: Final = 6.0
 _READ_BYTES: Final = 128 * 1024
 _STDERR_BYTES: Final = 64 * 1024
 _NOISE_BYTES: Final = 1024 * 1024
-_MARKER_DIGITS: Final = 20
-_ANSWER_BYTES: Final = 4096
-# Of a worn card, or of a CPU without instructions for sha256.
-_SLOWEST_READ_BYTES_PER_SECOND: Final = 4 * 2**20
 # What an upload sends at once; paramiko 5.1 cuts it to the host's packets (32 KiB).
 _SEND_BYTES: Final = 256 * 1024
 
@@ -54,11 +53,10 @@ class SshCommand:
         self._pending = b""
         self._stderr = bytearray()
         self._writer: threading.Thread | None = None
-        command = wrap_command(argv)
-        self._marker = command.marker
+        self._command = wrap_command(argv)
         self._channel = self._open()
         try:
-            self._channel.exec_command(command.text.encode("utf-8", errors="surrogateescape"))
+            self._channel.exec_command(self._command.text.encode("utf-8", errors="surrogateescape"))
         except (paramiko.SSHException, OSError, EOFError):
             self._channel.close()
             raise self._lost("refused to run a command") from None
@@ -174,7 +172,7 @@ class SshCommand:
     def close_stdin(self, *, num_bytes: int) -> None:
         """Close standard input; what was sent may be read once more before the answer comes."""
         self._channel.shutdown_write()
-        self._deadline += num_bytes / _SLOWEST_READ_BYTES_PER_SECOND
+        self._deadline += num_bytes / SLOWEST_READ_BYTES_PER_SECOND
 
     def _receive(self) -> bytes:
         remaining = self._deadline - time.monotonic()
@@ -205,15 +203,11 @@ class SshCommand:
         return self._receive()
 
     def _await_marker(self) -> None:
-        # What start-up files of the login shell print comes before the marker.
-        # A shell that only repeats the command shows the marker too, but no number behind it.
-        marker = re.compile(re.escape(self._marker) + rb"(\d{1,%d})@" % _MARKER_DIGITS)
         received = b""
         while True:
-            found = marker.search(received)
-            if found is not None:
-                self._process = int(found[1])
-                self._pending = received[found.end() :]
+            start = split_start(self._command, received)
+            if start is not None:
+                self._process, self._pending = start
                 return
             if len(received) > _NOISE_BYTES:
                 raise self._not_run(f"it printed more than {_NOISE_BYTES} bytes instead")
@@ -315,39 +309,13 @@ class SshDevice:
         on_progress: ProgressCallback | None = None,
     ) -> str:
         """Write a file on the device; see `transport.Device.upload`."""
-        num_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
-        partial = f"{target}.{secrets.token_hex(4)}.part"
-        argv = upload_argv(target, partial=partial, num_bytes=num_bytes, mode=mode)
-        with self._start(argv, timeout_seconds) as command:
-            with suppress(BrokenPipeError):  # the device ended it; its words follow
-                for part in _read_parts(source):
-                    command.send(part)
-                    if on_progress is not None:
-                        on_progress(len(part))
-                command.close_stdin(num_bytes=num_bytes)
-            expected = _digest(source)  # while the device computes its own
-            answer = read_result(command, argv, name=self._name, max_output_bytes=_ANSWER_BYTES)
-        stored = answer.text.strip()
-        if answer.exit_code != 0:
-            raise faults.upload_fault(self._name, target, answer.exit_code, answer.stderr)
-        if stored != expected:
-            self.run(["rm", "-f", "--", target], timeout_seconds=timeout_seconds)
-            raise faults.digest_fault(self._name, target, expected=expected, stored=stored)
-        return stored
-
-
-def _read_parts(source: Path | bytes) -> Iterator[memoryview]:
-    if isinstance(source, bytes):
-        view = memoryview(source)
-        yield from (view[start : start + _SEND_BYTES] for start in range(0, len(view), _SEND_BYTES))
-        return
-    with source.open("rb", buffering=0) as file:
-        while part := file.read(_SEND_BYTES):
-            yield memoryview(part)
-
-
-def _digest(source: Path | bytes) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return send_file(
+            self._start,
+            source,
+            target,
+            name=self._name,
+            timeout_seconds=timeout_seconds,
+            mode=mode,
+            part_bytes=_SEND_BYTES,
+            on_progress=on_progress,
+        )

@@ -18,7 +18,9 @@ from edgepack.device.ssh_auth import Login, Prompt
 from edgepack.device.ssh_config import SshSettings, resolve_settings
 from edgepack.errors import ConnectError, DeviceTimeoutError, EdgePackError, UsageError
 
-_CONNECT_SECONDS: Final = 15.0
+CONNECT_SECONDS: Final = 15.0
+"""Limit for reaching a device where nothing else is said."""
+
 _MAX_JUMPS: Final = 8
 
 # The cheap ones first: paramiko 5.1 needs one pass over the data for GCM, two for CTR with
@@ -104,7 +106,7 @@ class SshConnector:
             num_jumps_left=num_jumps_left,
             timeout_seconds=options.connect_timeout_seconds
             or settings.connect_timeout_seconds
-            or _CONNECT_SECONDS,
+            or CONNECT_SECONDS,
         )
 
     def _connect(self, hop: _Hop) -> tuple[paramiko.Transport, WatchedWire]:
