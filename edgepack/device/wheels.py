@@ -83,6 +83,8 @@ class Wheel:
         file: its file name.
         sha256: hex digest of the file.
         num_bytes: size of the file.
+        kept_bytes: of what is sent of it, unpacked.
+        kept_files: how many files that is.
         needs: of the ELF files in it that are sent.
         xnnpack: whether the runtime in it has XNNPACK's kernels; None for no runtime.
     """
@@ -96,6 +98,8 @@ class Wheel:
     file: str
     sha256: str
     num_bytes: int
+    kept_bytes: int
+    kept_files: int
     needs: SymbolNeeds
     xnnpack: bool | None
 
@@ -166,6 +170,8 @@ def _read_wheel(fields: Fields) -> Wheel:
         file=fields.text("file"),
         sha256=fields.text("sha256"),
         num_bytes=fields.integer("num_bytes", minimum=1),
+        kept_bytes=fields.integer("kept_bytes", minimum=1),
+        kept_files=fields.integer("kept_files", minimum=1),
         needs=SymbolNeeds(
             glibc=version("glibc"), glibcxx=version("glibcxx"), cxxabi=version("cxxabi")
         ),
