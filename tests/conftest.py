@@ -14,6 +14,7 @@ settings.load_profile("edgepack")
 pytest_plugins = [
     f"tests.fixtures.{room}"
     for room in (
+        "adbd",
         "boards",
         "browser",
         "commands",
@@ -30,7 +31,7 @@ pytest_plugins = [
 ]
 
 # Cheap failures come first: tests run in this order of their markers, unmarked ones before all.
-_COST = ("sshd", "browser", "real_model", "toolchain", "emulated")
+_COST = ("adb", "sshd", "browser", "real_model", "toolchain", "emulated")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

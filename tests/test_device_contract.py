@@ -17,15 +17,29 @@ from hypothesis import strategies as st
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.transport import Device
 from edgepack.errors import DeviceError, DeviceTimeoutError
+from tests.fixtures.adbd import AdbServer, start_adbd
 from tests.fixtures.sshd import SshServer
 
 IS_ROOT = os.geteuid() == 0
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("ssh", marks=pytest.mark.sshd)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "local",
+        pytest.param("adb", marks=pytest.mark.adb),
+        pytest.param("ssh", marks=pytest.mark.sshd),
+    ],
+)
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     if request.param == "local":
         with open_device("local:") as opened:
+            yield opened
+        return
+    if request.param == "adb":
+        server = request.getfixturevalue("adb_server")
+        assert isinstance(server, AdbServer)
+        with server.in_use(), start_adbd() as phone, open_device(phone.address) as opened:
             yield opened
         return
     server = request.getfixturevalue("ssh_server")

@@ -59,11 +59,11 @@ _STATES: Final = {
             " see that the user is in the group plugdev, then connect it again."
         ),
     ),
-    "recovery": ("is in recovery mode", "Restart it: `adb reboot`."),
-    "rescue": ("is in rescue mode", "Restart it: `adb reboot`."),
-    "sideload": ("waits for an update (sideload)", "Restart it: `adb reboot`."),
-    "bootloader": ("is in its boot loader", "Restart it: `fastboot reboot`."),
-    "detached": ("is detached from adb", "Attach it: `adb attach`."),
+    "recovery": ("is in recovery mode", "Restart it: `adb -s {serial} reboot`."),
+    "rescue": ("is in rescue mode", "Restart it: `adb -s {serial} reboot`."),
+    "sideload": ("waits for an update (sideload)", "Restart it: `adb -s {serial} reboot`."),
+    "bootloader": ("is in its boot loader", "Restart it: `fastboot -s {serial} reboot`."),
+    "detached": ("is detached from adb", "Attach it: `adb -s {serial} attach`."),
 }
 
 
@@ -220,7 +220,7 @@ def explain_state(device: AttachedDevice) -> ConnectError:
     )
     refused = device.state in {"unauthorized", "authorizing", _NO_ACCESS}
     kind = AuthError if refused else ConnectError
-    return kind(f"adb:{device.serial} {what}.", remedy=remedy)
+    return kind(f"adb:{device.serial} {what}.", remedy=remedy.format(serial=device.serial))
 
 
 def _list_devices(program: str, timeout_seconds: float) -> tuple[AttachedDevice, ...]:
