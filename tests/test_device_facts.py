@@ -121,6 +121,32 @@ def test_long_device_names_of_df_break_lines() -> None:
     assert golden("alpine-busybox-without-python").free_bytes == 6486956 * 1024
 
 
+def answer(**sections: str) -> str:
+    """What a device of these sections says."""
+    given = {"uname": "Linux 6.1 aarch64", **sections, "end": ""}
+    return "".join(f"\n@@{name}\n{text}\n" for name, text in given.items())
+
+
+@pytest.mark.parametrize(
+    ("sections", "name", "libc"),
+    [
+        ({"android": "14\nPixel 7", "bionic": "/system/bin/linker64"}, "Android 14", "bionic"),
+        ({"bionic": "/system/bin/linker64"}, "Android", "bionic"),
+        ({"android": "14", "os": "ID=debian", "glibc": "glibc 2.36"}, None, "glibc"),
+        (
+            {"bionic": "/system/bin/linker64", "loaders": "/lib/ld-linux-aarch64.so.1"},
+            "Android",
+            "glibc",
+        ),
+    ],
+)
+def test_android_has_its_own_c_library(
+    sections: dict[str, str], name: str | None, libc: str
+) -> None:
+    facts = read_answer(answer(**sections), root="/data/local/tmp/.edgepack")
+    assert (facts.os_name, facts.libc) == (name, libc)
+
+
 def test_clock_of_a_board_without_a_battery() -> None:
     assert not golden("raspberry-pi-zero-2w-bookworm").clock_is_plausible
     assert golden("raspberry-pi-5-bookworm").clock_is_plausible

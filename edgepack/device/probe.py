@@ -54,7 +54,11 @@ section os
 head -c 4096 /etc/os-release 2>/dev/null || head -c 4096 /usr/lib/os-release 2>/dev/null
 section macos; has sw_vers && sw_vers 2>/dev/null
 section android
-has getprop && { getprop ro.build.version.release; getprop ro.product.model; } 2>/dev/null
+for getprop in getprop /system/bin/getprop; do
+  has "$getprop" || continue
+  "$getprop" ro.build.version.release; "$getprop" ro.product.model; break
+done 2>/dev/null
+section bionic; ls -d /system/bin/linker64 /system/bin/linker 2>/dev/null
 section glibc; glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null); printf '%s\n' "$glibc"
 section ldd; [ -n "$glibc" ] || ldd --version 2>&1 </dev/null | head -n 4
 section loaders
@@ -140,6 +144,8 @@ def parse_os(sections: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str |
     if sections.get("android"):
         version = clean_text(sections["android"][0])
         return "android", version, f"Android {version}"
+    if sections.get("bionic"):
+        return "android", None, "Android"
     return None, None, None
 
 
@@ -161,9 +167,9 @@ def parse_libc(
             return kind, match[1]
     if "ld-musl" in loaders:
         return "musl", None
-    if sections.get("android"):
-        return "bionic", None
-    return ("glibc" if "ld-linux" in loaders else None), None
+    if "ld-linux" in loaders:  # a Debian in Termux sees Android's own files too
+        return "glibc", None
+    return ("bionic" if sections.get("bionic") or sections.get("android") else None), None
 
 
 _TRIPLETS: Final = {

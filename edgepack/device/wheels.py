@@ -233,7 +233,7 @@ def _check_ground(facts: DeviceFacts) -> PythonFacts:
     where = facts.os_name or facts.system
     if facts.libc in {"musl", "bionic"}:
         wayout = (
-            "In Termux, install proot-distro's Debian with an SSH server in it, and push there."
+            "Install a Debian with an SSH server in Termux; docs/devices.md (Android) tells how."
             if facts.libc == "bionic"
             else "Run a system with glibc there, such as Debian or Raspberry Pi OS."
         )
