@@ -39,6 +39,13 @@ elif command -v openssl >/dev/null 2>&1; then sha256() { openssl dgst -sha256 -r
 else echo 'no sha256sum, shasum or openssl' >&2; exit 69; fi
 """
 
+# adb's user has the home `/` and may not write there; what is written and run by it stands in
+# /data/local/tmp (Android).
+_HOME: Final = """
+[ "$HOME" = / ] && [ -w /data/local/tmp ] && HOME=/data/local/tmp
+printf %s "$HOME"
+"""
+
 # Renames without ever moving *into* a folder or a link to one: GNU, BusyBox and toybox know
 # `-T`, macOS and the BSDs `-h`; Python's os.replace is rename(2) itself.
 RENAME_FUNCTION: Final = """
@@ -150,7 +157,7 @@ def resolve_root(device: Device, root: str) -> str:
         )
     if not root.startswith("~"):
         return root
-    result = device.run(["sh", "-c", 'printf %s "$HOME"'], timeout_seconds=STEP_SECONDS)
+    result = device.run(["sh", "-c", _HOME], timeout_seconds=STEP_SECONDS)
     home = result.text.rstrip("/")
     if result.exit_code or not home.startswith("/") or not is_confined(home[1:]):
         raise DeviceError(
