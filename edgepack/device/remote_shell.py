@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgepack.device.hashing import SHA256_FUNCTION
 from edgepack.errors import DeviceError
 
 # Linux takes 128 KiB in one argument (MAX_ARG_STRLEN), and sshd hands the whole command to
@@ -16,34 +17,24 @@ _MAX_COMMAND_BYTES: Final = 120 * 1024
 # Arguments: target, partial file, size, mode. The size is checked because a lost link
 # looks like the end of the file to `cat`. The digest is read back from what was stored;
 # openssl goes first because it uses the processor's own instructions (0.1 s for 100 MB,
-# coreutils' sha256sum of Debian 12: 0.45 s). BusyBox has sha256sum, macOS shasum.
-_UPLOAD_SCRIPT: Final = """
+# coreutils' sha256sum of Debian 12: 0.45 s).
+_UPLOAD_SCRIPT: Final = f"""
 part=$2
 trap 'rm -f -- "$part" 2> /dev/null' EXIT
 trap 'exit 130' HUP INT TERM PIPE
 umask 077
 cat > "$part" || exit 74
-size=$(wc -c < "$part" | tr -d ' ')
-if [ "$size" != "$3" ]; then
-  echo "$size of $3 bytes arrived" >&2
+size=$(wc -c < "$part")
+if [ "$((size))" != "$3" ]; then
+  echo "$((size)) of $3 bytes arrived" >&2
   exit 74
 fi
-hash_with_python() {
-  python3 -c 'import hashlib, sys
-print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
-}
-for program in "openssl dgst -sha256 -r" sha256sum "shasum -a 256" hash_with_python; do
-  sum=$($program < "$part" 2> /dev/null)
-  sum=${sum%% *}
-  [ "${#sum}" = 64 ] && break
-done
-if [ "${#sum}" != 64 ]; then
-  echo "no program computes sha256: openssl, sha256sum, shasum or python3" >&2
-  exit 74
-fi
+{SHA256_FUNCTION}
+prefer 'openssl dgst -sha256 -r'
+sum=$(sha256 < "$part") || exit 74
 chmod "$4" "$part" && mv -f -- "$part" "$1" || exit 74
 trap - EXIT
-echo "$sum"
+echo "${{sum%% *}}"
 """
 
 # Argument: the process. OpenSSH makes it the leader of its own group; dropbear (2022.83)

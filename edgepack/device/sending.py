@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from edgepack.device import faults
 from edgepack.device.command import RunningCommand, read_result
+from edgepack.device.hashing import UNHASHED
 from edgepack.device.remote_shell import upload_argv
 from edgepack.device.transport import ProgressCallback
 
@@ -72,6 +73,8 @@ def send_file(
     stored = answer.text.strip()
     if answer.exit_code != 0:
         raise faults.upload_fault(name, target, answer.exit_code, answer.stderr)
+    if stored == UNHASHED:
+        stored = _read_back(start, target, num_bytes=num_bytes, timeout_seconds=timeout_seconds)
     if stored != expected:
         argv = ("rm", "-f", "--", target)
         with start(argv, timeout_seconds) as command:
@@ -90,6 +93,18 @@ def read_parts(source: Path | bytes, part_bytes: int) -> Iterator[memoryview]:
     with source.open("rb", buffering=0) as file:
         while part := file.read(part_bytes):
             yield memoryview(part)
+
+
+def _read_back(start: StartCommand, target: str, *, num_bytes: int, timeout_seconds: float) -> str:
+    """Hash here what a device without a program for it has stored."""
+    digest = hashlib.sha256()
+    with start(("cat", target), timeout_seconds) as command:
+        command.close_stdin(num_bytes=num_bytes)
+        while data := command.read():
+            digest.update(data)
+            if (num_bytes := num_bytes - len(data)) < 0:
+                break
+    return digest.hexdigest()
 
 
 def _digest(source: Path | bytes) -> str:
