@@ -158,6 +158,12 @@ class DeviceTimeoutError(DeviceError):
     kind = "timeout"
 
 
+class LockedError(DeviceError):
+    """Another host uses the device."""
+
+    kind = "locked"
+
+
 class ProvisionError(DeviceError):
     """No runtime fits the device, or it could not be installed there."""
 

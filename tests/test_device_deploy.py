@@ -13,17 +13,14 @@ from hypothesis import strategies as st
 
 from edgepack.bundle.archive import Bundle
 from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import (
-    Deployment,
-    list_releases,
-    place_files,
-    push_bundle,
-    switch_release,
-)
+from edgepack.device.deploy import Deployment, place_files, push_bundle
 from edgepack.device.layout import Layout, is_confined
 from edgepack.device.local import LocalDevice
 from edgepack.device.payload import describe_file
-from edgepack.device.placing import Link, place_folder
+from edgepack.device.placing import place_folder
+from edgepack.device.releases import list_releases
+from edgepack.device.rollback import roll_back
+from edgepack.device.switching import switch_release
 from edgepack.errors import ConnectError, DeployError
 from tests.fixtures.bundle import write_digits_bundle
 from tests.fixtures.faulty_device import FaultyDevice, Moment
@@ -253,9 +250,9 @@ def test_any_sequence_of_pushes_and_losses(pushes: list[Push]) -> None:
                     layout,
                     folder=layout.release("digits", names[index]),
                     files=[describe_file(*each) for each in versions[index].items()],
-                    link=Link(path=layout.current("digits"), target=f"releases/{names[index]}"),
                     reuse_siblings=True,
                 )
+                switch_release(device, layout, "digits", names[index], files=())
             except ConnectError:
                 has_failed = True
             found = complete_release(root, known)
@@ -406,16 +403,16 @@ def test_list_and_switch_back(tmp_path: Path, bundle: Bundle, newer: Bundle) -> 
         ("digits", newer.release, True),
     ]
     assert all(each.disk_bytes > 0 for each in found)
-    back = switch_release(LocalDevice(), "digits", release=None, root=root)
-    assert back.release == bundle.release
+    back, before = roll_back(LocalDevice(), "digits", release=None, root=root)
+    assert (back.release, before) == (bundle.release, newer.release)
     assert (tmp_path / "bundles/digits/current").resolve().name == bundle.release
     with pytest.raises(DeployError) as caught:
-        switch_release(LocalDevice(), "digits", release=None, root=root)
+        roll_back(LocalDevice(), "digits", release=None, root=root)
     assert caught.value.message == (
         "digits: expected a release before the current one on the device; "
         f"there: {bundle.release}, {newer.release}"
     )
-    switch_release(LocalDevice(), "digits", release=newer.release, root=root)
+    roll_back(LocalDevice(), "digits", release=newer.release, root=root)
     assert (tmp_path / "bundles/digits/current").resolve().name == newer.release
 
 
@@ -424,7 +421,7 @@ def test_a_failing_device_says_what_it_said(tmp_path: Path, bundle: Bundle) -> N
     (tmp_path / "bundles/digits/current/file").write_text("not ours")
     with pytest.raises(DeployError) as caught:
         push_bundle(LocalDevice(), bundle, root=str(tmp_path))
-    assert caught.value.message.startswith("local:: could not put ")
+    assert caught.value.message.startswith("local:: could not make ")
     assert (tmp_path / "bundles/digits/current/file").read_text() == "not ours"
     assert_tidy(tmp_path)
 

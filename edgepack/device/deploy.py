@@ -1,48 +1,21 @@
-"""Releases on a device: push one, place bare files, list, switch back."""
+"""Putting a bundle on a device and making it current there; placing bare files."""
 
-import re
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.layout import RENAME_FUNCTION, Layout, is_release, resolve_root, run_step
+from edgepack.bundle.manifest import FileRecord
+from edgepack.device.layout import Layout, is_release, resolve_root
+from edgepack.device.lock import NO_FENCE, Fence
 from edgepack.device.payload import PlacedFile, content_digest, describe_file
-from edgepack.device.placing import Link, place_folder
-from edgepack.device.sections import parse_count
+from edgepack.device.placing import place_folder
+from edgepack.device.removal import remove_release
 from edgepack.device.staging import TransferCallback
+from edgepack.device.switching import switch_release
 from edgepack.device.transport import Device
-from edgepack.errors import DeployError
-
-_LISTED: Final = re.compile(r"(\S+) ([0-9a-f]{12}) ([01]) (\d+)")
-
-_LIST: Final = """
-cd -- "$1" 2>/dev/null || exit 0
-for folder in *; do
-  [ -d "$folder/releases" ] || continue
-  current=$(readlink "$folder/current" 2>/dev/null)
-  ls -tr "$folder/releases" | while IFS= read -r release; do
-    [ -d "$folder/releases/$release" ] || continue
-    used=0; [ "$current" = "releases/$release" ] && used=1
-    kib=$(du -sk "$folder/releases/$release" | cut -f 1)
-    printf '%s %s %s %s\\n' "$folder" "$release" "$used" "$kib"
-  done
-done
-"""
-
-# `$1` the bundle's folder, `$2` the release, `$3` a name for the new link until the rename that
-# nobody else uses: made over a link that was left behind, it would land in that link's folder,
-# and `current` lead to another release.
-_SWITCH: Final = f"""
-{RENAME_FUNCTION}
-cd -- "$1" || exit 1
-[ -d "releases/$2" ] || {{ echo "releases/$2: No such file or directory" >&2; exit 1; }}
-ln -s -- "releases/$2" "$3" || exit 1
-rename "$3" current || {{ rm -f -- "$3"; exit 1; }}
-[ "$(readlink current)" = "releases/$2" ] || {{ echo "current does not lead to $2" >&2; exit 1; }}
-"""
+from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError, EdgePackError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,29 +27,15 @@ class Deployment:
         path: absolute path of the release's own folder, which no later push changes.
         sent_bytes: payload that went over the wire.
         skipped_bytes: payload the device already had, verified there by hash.
+        previous: the release that was current before the switch; None without a switch, and
+            when there was none.
     """
 
     release: str
     path: str
     sent_bytes: int
     skipped_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReleaseFacts:
-    """A release that lies on a device.
-
-    Attributes:
-        name: of the bundle.
-        release: 12 hex digits.
-        is_current: whether `current` leads to it.
-        disk_bytes: room its folder takes; files shared with other releases count in each.
-    """
-
-    name: str
-    release: str
-    is_current: bool
-    disk_bytes: int
+    previous: str | None = None
 
 
 def push_bundle(
@@ -85,18 +44,24 @@ def push_bundle(
     *,
     root: str,
     switch: bool = True,
+    before_switch: Callable[[str], None] | None = None,
+    fence: Fence = NO_FENCE,
     on_progress: TransferCallback | None = None,
 ) -> Deployment:
     """Make a bundle's release complete on the device, and current.
 
     Earlier releases stay. Only content that the device does not hold is sent: equality is
-    by sha256, computed on the device each time.
+    by sha256, computed on the device each time. After the switch, all of it is read back
+    through `current`; what was current before is current again when that fails.
 
     Args:
         device: a connected device.
         bundle: an opened, verified bundle.
         root: the deploy root; may begin with `~`.
         switch: whether `current` shall lead to it; a benchmark leaves it alone.
+        before_switch: called with the folder of the complete release before the switch; what
+            it raises refuses the release, which is taken away again if it is new.
+        fence: the right to switch, where the device is held.
         on_progress: called as bytes go out.
 
     Raises:
@@ -107,31 +72,58 @@ def push_bundle(
     name, release = bundle.manifest.name, bundle.release
     folder = layout.release(name, release)
 
-    def reader(path: str) -> PlacedFile:
-        record = records[path]
+    def reader(record: FileRecord) -> PlacedFile:
         return PlacedFile(
-            path=path,
+            path=record.path,
             sha256=record.sha256,
             num_bytes=record.num_bytes,
-            load=lambda: bundle.read(path),
+            load=lambda: bundle.read(record.path),
         )
 
-    records = {record.path: record for record in bundle.files()}
+    records = bundle.files()
     transfer = place_folder(
         device,
         layout,
         folder=folder,
-        files=[reader(path) for path in records],
-        link=Link(path=layout.current(name), target=f"releases/{release}") if switch else None,
+        files=[reader(record) for record in records],
+        link=layout.current(name) if switch else None,
         reuse_siblings=True,
         on_progress=on_progress,
     )
+    current = transfer.link_target.removeprefix("releases/")
+    if switch and before_switch is not None:
+        try:
+            before_switch(folder)
+        except (ConnectError, DeviceTimeoutError):
+            raise
+        except EdgePackError as error:
+            is_new = not transfer.was_there and current != release
+            if is_new:
+                with suppress(DeviceError):
+                    remove_release(device, layout, name, release, fence=fence)
+            raise _refused(error, name, release, current, is_new=is_new) from error
+    if switch and current != release:
+        current = switch_release(device, layout, name, release, files=records, fence=fence)
     return Deployment(
         release=release,
         path=folder,
         sent_bytes=transfer.sent_bytes,
         skipped_bytes=transfer.skipped_bytes,
+        previous=current if is_release(current) and current != release else None,
     )
+
+
+def _refused(
+    error: EdgePackError, name: str, release: str, current: str, *, is_new: bool
+) -> EdgePackError:
+    """Say with an error which release is current now."""
+    if current == release:
+        state = f"release {release} of {name} is current, and was before; nothing was changed"
+    else:
+        taken = ", which was taken away again" if is_new else ""
+        stays = f"release {current} stays" if is_release(current) else "none is"
+        state = f"release {release} of {name} was not made current{taken}; {stays} current"
+    return type(error)(f"{error.message}\n{state}", remedy=error.remedy)
 
 
 def place_files(
@@ -164,75 +156,3 @@ def place_files(
     folder = f"{layout.models}/{content_digest(placed)}"
     place_folder(device, layout, folder=folder, files=placed, on_progress=on_progress)
     return folder
-
-
-def list_releases(device: Device, *, root: str) -> tuple[ReleaseFacts, ...]:
-    """List the releases on a device, by bundle, oldest first.
-
-    Raises:
-        DeployError: the folder of releases cannot be read.
-    """
-    layout = Layout(root=resolve_root(device, root))
-    result = run_step(device, _LIST, layout.bundles, action=f"list {layout.bundles}")
-    releases: list[ReleaseFacts] = []
-    for line in result.text.splitlines():
-        match = _LISTED.fullmatch(line)
-        kib = parse_count(match[4], maximum=2**50) if match else None
-        if match and kib is not None:
-            releases.append(
-                ReleaseFacts(
-                    name=match[1],
-                    release=match[2],
-                    is_current=match[3] == "1",
-                    disk_bytes=kib * 1024,
-                )
-            )
-    return tuple(releases)
-
-
-def switch_release(device: Device, name: str, *, release: str | None, root: str) -> ReleaseFacts:
-    """Make another release of a bundle current.
-
-    Args:
-        device: a connected device.
-        name: of the bundle.
-        release: its 12 hex digits; None is the one placed before the current one.
-        root: the deploy root; may begin with `~`.
-
-    Raises:
-        DeployError: no such bundle or release on the device.
-    """
-    layout = Layout(root=resolve_root(device, root))
-    present = [facts for facts in list_releases(device, root=layout.root) if facts.name == name]
-    wanted = _find_release(present, name, release)
-    run_step(
-        device,
-        _SWITCH,
-        layout.bundle(name),
-        wanted.release,
-        f"current.{secrets.token_hex(8)}.new",
-        action=f"make {wanted.release} the current release of {name}",
-    )
-    return ReleaseFacts(
-        name=name, release=wanted.release, is_current=True, disk_bytes=wanted.disk_bytes
-    )
-
-
-def _find_release(present: list[ReleaseFacts], name: str, release: str | None) -> ReleaseFacts:
-    if release is not None and not is_release(release):
-        raise DeployError(
-            f"a release: expected 12 hex digits, not {release!r}",
-            remedy="List the releases on the device with `edgepack releases DEVICE`.",
-        )
-    current = next((index for index, facts in enumerate(present) if facts.is_current), None)
-    if release is None and current:
-        return present[current - 1]
-    for facts in present:
-        if facts.release == release:
-            return facts
-    known = ", ".join(facts.release for facts in present) or "none"
-    wanted = f"release {release}" if release else "release before the current one"
-    raise DeployError(
-        f"{name}: expected a {wanted} on the device; there: {known}",
-        remedy="Push the bundle you want with `edgepack push`.",
-    )

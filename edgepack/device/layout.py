@@ -2,12 +2,14 @@
 
     ROOT/bundles/NAME/releases/<12 hex>/…   complete, verified releases; never half of one
     ROOT/bundles/NAME/current               a link to one of them, switched atomically
+    ROOT/bundles/NAME/history               the releases that were current, one a line
     ROOT/models/<64 hex>/…                  bare models and runners, by content
     ROOT/runtimes/<engine>-<version>-<tag>-<12 hex>/
-    ROOT/staging/<stem>.<nonce>/            what is on its way; swept once it lies still
+    ROOT/staging/<stem>.<nonce>/            what is on its way; swept once its host is gone
+    ROOT/lock/<number>                      who uses the device; ends by itself (see `lock`)
 
-There is no lock that a vanished host could leave behind: each push writes below its own
-staging name, complete folders appear by one rename, and the last rename of `current` wins.
+Nothing is damaged when two hosts cross all the same: each push writes below its own staging
+name, complete folders appear by one rename, and the last rename of `current` wins.
 """
 
 import re
@@ -25,19 +27,12 @@ STEP_SECONDS: Final = 60.0
 STALL_SECONDS: Final = 30.0
 """How long an upload may make no progress before the link counts as dead."""
 
+_SLOWEST_DISK_BYTES_PER_SECOND: Final = 4 * 2**20
 _ROOT: Final = re.compile(r"(~|)(/[A-Za-z0-9._-]+)+")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _RELEASE: Final = re.compile(r"[0-9a-f]{12}")
 _SEGMENT: Final = re.compile(r"[^\x00-\x1f\x7f/\\]{1,255}")
 _MAX_PATH_CHARACTERS: Final = 1024
-
-# Reads standard input: GNU, BusyBox and toybox have sha256sum, macOS has shasum.
-SHA256_FUNCTION: Final = """
-if command -v sha256sum >/dev/null 2>&1; then sha256() { sha256sum; }
-elif command -v shasum >/dev/null 2>&1; then sha256() { shasum -a 256; }
-elif command -v openssl >/dev/null 2>&1; then sha256() { openssl dgst -sha256 -r; }
-else echo 'no sha256sum, shasum or openssl' >&2; exit 69; fi
-"""
 
 # adb's user has the home `/` and may not write there; what is written and run by it stands in
 # /data/local/tmp (Android).
@@ -75,6 +70,11 @@ class Layout:
     def staging(self) -> str:
         """Folder of everything on its way."""
         return f"{self.root}/staging"
+
+    @property
+    def lock(self) -> str:
+        """Folder that says who holds the device."""
+        return f"{self.root}/lock"
 
     @property
     def models(self) -> str:
@@ -167,6 +167,11 @@ def resolve_root(device: Device, root: str) -> str:
     return home + root[1:]
 
 
+def disk_seconds(num_bytes: int) -> float:
+    """Give the time limit of a step that reads or writes so much on the device."""
+    return STEP_SECONDS + num_bytes / _SLOWEST_DISK_BYTES_PER_SECOND
+
+
 def run_step(
     device: Device,
     script: str,
@@ -206,7 +211,6 @@ _REMEDIES: Final = (
         "Give a `--root` that this login may write to, or change the owner on the device.",
     ),
     ("not a directory", "Something else stands where a folder should be; give another `--root`."),
-    ("no sha256sum", "Install coreutils, BusyBox, or openssl on the device."),
 )
 
 

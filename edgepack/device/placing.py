@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
+from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
     RENAME_FUNCTION,
-    SHA256_FUNCTION,
     STALL_SECONDS,
-    STEP_SECONDS,
     Layout,
+    disk_seconds,
     explain_failure,
     is_confined,
     run_step,
@@ -26,7 +26,6 @@ from edgepack.errors import ConnectError, DeployError, DeviceError, DeviceTimeou
 _MAX_DONORS: Final = 8
 _MAX_FILES: Final = 65536
 _STILL_MINUTES: Final = 10
-_SLOWEST_DISK_BYTES_PER_SECOND: Final = 4 * 2**20
 _MARGIN_BYTES: Final = 2**20
 _HASHED: Final = re.compile(r"([0-9a-f]{64}) (.*)")
 
@@ -43,7 +42,11 @@ for folder in "$1"/*; do
   [ -n "$recent" ] && word=moving || word=still
   printf '%s %s\\n' "$word" "${{folder##*/}}"
 done
-printf 'free %s\\n' "$(df -Pk "$1" 2>/dev/null | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4)"
+df -Pk "$1" 2>/dev/null | {{
+  read -r _; read -r _ blocks _ free _
+  [ -n "$blocks" ] || read -r _ _ free _
+  printf 'free %s\\n' "$free"
+}}
 [ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
 [ -L "$2" ] && {{ echo "$2: Not a directory" >&2; exit 1; }}
 [ -d "$2" ] || exit 0
@@ -89,35 +92,22 @@ while IFS=' ' read -r verb path; do
 done
 """
 
-# `$1` the staging folder, `$2` the folder to fill, `$3` a link to switch or nothing, `$4` where
-# it leads; standard input: each staged file. Files reach the disk before names do, so that a
-# power cut leaves no name without its bytes; a damaged folder is mended file by file, because
-# the link may be leading there right now.
+# `$1` the staging folder, `$2` the folder to fill; standard input: each staged file. Files
+# reach the disk before names do, so that a power cut leaves no name without its bytes; a
+# damaged folder is mended file by file, because `current` may be leading there right now.
 _FINISH: Final = f"""
 {RENAME_FUNCTION}
 umask 022
-if [ -d "$1/new" ]; then
-  find "$1/new" -type f -exec sync {{}} + 2>/dev/null || sync
-  if [ -d "$2" ]; then
-    while IFS= read -r path; do
-      case $path in */*) mkdir -p -- "$2/${{path%/*}}" || exit 1 ;; esac
-      rename "$1/new/$path" "$2/$path" || exit 1
-    done
-  else rename "$1/new" "$2" || [ -d "$2" ] || exit 1; fi
-fi
-if [ -n "$3" ]; then
-  mkdir -p -- "$1" && ln -s -- "$4" "$1/link" && rename "$1/link" "$3" || exit 1
-  [ "$(readlink "$3")" = "$4" ] || {{ echo "$3: does not lead to $4" >&2; exit 1; }}
-fi
+find "$1/new" -type f -exec sync {{}} + 2>/dev/null || sync
+if [ -d "$2" ]; then
+  while IFS= read -r path; do
+    case $path in */*) mkdir -p -- "$2/${{path%/*}}" || exit 1 ;; esac
+    rename "$1/new/$path" "$2/$path" || exit 1
+  done
+else rename "$1/new" "$2" || [ -d "$2" ] || exit 1; fi
+rm -rf -- "$1"
+exit 0
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Link:
-    """A symbolic link to switch once the folder is complete."""
-
-    path: str
-    target: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +117,14 @@ class Transfer:
     Attributes:
         sent_bytes: payload that went over the wire.
         skipped_bytes: payload the device already had, verified there by hash.
+        was_there: whether the folder was there before, whole or damaged.
+        link_target: where the link that was asked for leads; empty when it leads nowhere.
     """
 
     sent_bytes: int
     skipped_bytes: int
+    was_there: bool = False
+    link_target: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,13 +142,13 @@ def place_folder(
     *,
     folder: str,
     files: Sequence[PlacedFile],
-    link: Link | None = None,
+    link: str | None = None,
     reuse_siblings: bool = False,
     python: str | None = None,
     check: Callable[[str], None] | None = None,
     on_progress: TransferCallback | None = None,
 ) -> Transfer:
-    """Make a folder on the device hold exactly these contents, then switch a link to it.
+    """Make a folder on the device hold exactly these contents.
 
     What is there is verified by hash on the device; only what is missing or differs is
     sent, to a staging folder, and renamed into place when all of it has been verified.
@@ -164,7 +158,7 @@ def place_folder(
         layout: of the deploy root the folder lies in.
         folder: absolute path on the device.
         files: what it shall hold.
-        link: switched last.
+        link: a link on the device whose target is wanted too.
         reuse_siblings: whether equal files of neighboring folders are linked, not sent.
         python: an interpreter on the device, by which small files go together in one upload.
         check: called with a new folder's staging name when it is complete, before it is
@@ -177,7 +171,7 @@ def place_folder(
         DeviceTimeoutError: it stopped answering.
     """
     _check_paths(files)
-    inventory = _take_inventory(device, layout, folder, files, link.path if link else "")
+    inventory = _take_inventory(device, layout, folder, files, link or "")
     missing = [file for file in files if inventory.hashes.get(file.path) != file.sha256]
     total_bytes = sum(file.num_bytes for file in files)
     donors: dict[str, str] = {}
@@ -188,26 +182,29 @@ def place_folder(
     _check_room(device, layout, inventory.free_bytes, sent_bytes)
     if inventory.abandoned:
         sweep(device, layout, inventory.abandoned)
-    if not missing and (link is None or link.target == inventory.link_target):
-        return Transfer(sent_bytes=0, skipped_bytes=total_bytes)
+    transfer = Transfer(
+        sent_bytes=sent_bytes,
+        skipped_bytes=total_bytes - sent_bytes,
+        was_there=inventory.is_present,
+        link_target=inventory.link_target,
+    )
+    if not missing:
+        return transfer
     with staging_folder(device, layout, PurePosixPath(folder).name) as staging:
-        if missing:
-            _stage(device, staging, missing, donors)
-            _send_all(device, staging, to_send, python=python, on_progress=on_progress)
-            if check is not None and not inventory.is_present:
-                check(f"{staging}/new")
+        _stage(device, staging, missing, donors)
+        _send_all(device, staging, to_send, python=python, on_progress=on_progress)
+        if check is not None and not inventory.is_present:
+            check(f"{staging}/new")
         run_step(
             device,
             _FINISH,
             staging,
             folder,
-            link.path if link else "",
-            link.target if link else "",
             action=f"put {folder} into place",
             stdin="".join(f"{file.path}\n" for file in missing).encode(),
-            timeout_seconds=_disk_seconds(total_bytes),
+            timeout_seconds=disk_seconds(total_bytes),
         )
-    return Transfer(sent_bytes=sent_bytes, skipped_bytes=total_bytes - sent_bytes)
+    return transfer
 
 
 def _check_paths(files: Sequence[PlacedFile]) -> None:
@@ -219,10 +216,6 @@ def _check_paths(files: Sequence[PlacedFile]) -> None:
             f"cannot place files: expected distinct relative paths, not {reason}",
             remedy="Pack the bundle again.",
         )
-
-
-def _disk_seconds(num_bytes: int) -> float:
-    return STEP_SECONDS + num_bytes / _SLOWEST_DISK_BYTES_PER_SECOND
 
 
 def _take_inventory(
@@ -237,29 +230,30 @@ def _take_inventory(
         link,
         action=f"look into {layout.root}",
         stdin="".join(f"{file.path}\n" for file in files).encode(),
-        timeout_seconds=_disk_seconds(sum(file.num_bytes for file in files)),
+        timeout_seconds=disk_seconds(sum(file.num_bytes for file in files)),
     )
-    hashes: dict[str, str] = {}
+    hashed: list[str] = []
     abandoned: list[str] = []
     free_kib: int | None = None
     is_present, link_target = False, ""
     for line in result.text.splitlines():
         verb, _, rest = line.partition(" ")
-        hashed = _HASHED.fullmatch(rest)
         if verb == "present":
             is_present = True
         elif verb == "link":
             link_target = rest
         elif verb == "free":
             free_kib = parse_count(rest, maximum=2**50)
-        elif verb == "file" and hashed:
-            hashes[hashed[2]] = hashed[1]
+        elif verb == "file":
+            hashed.append(rest)
         elif verb in {"still", "moving"} and is_abandoned(rest, lies_still=verb == "still"):
             abandoned.append(rest)
     return _Inventory(
         is_present=is_present,
         link_target=link_target,
-        hashes=hashes,
+        hashes=read_hashes(
+            device, hashed, folder=folder, sizes={file.path: file.num_bytes for file in files}
+        ),
         free_bytes=None if free_kib is None else free_kib * 1024,
         abandoned=tuple(abandoned),
     )
@@ -275,7 +269,7 @@ def _find_donors(device: Device, folder: str, missing: Sequence[PlacedFile]) -> 
         PurePosixPath(folder).name,
         " ".join(str(file.num_bytes) for file in missing),
         action=f"look into {parent}",
-        timeout_seconds=_disk_seconds(_MAX_DONORS * sum(file.num_bytes for file in missing)),
+        timeout_seconds=disk_seconds(_MAX_DONORS * sum(file.num_bytes for file in missing)),
     )
     wanted = {file.sha256 for file in missing}
     donors: dict[str, str] = {}
@@ -309,7 +303,7 @@ def _stage(
         staging,
         action=f"make {staging}",
         stdin="".join(f"{line}\n" for line in lines).encode(),
-        timeout_seconds=_disk_seconds(sum(file.num_bytes for file in missing)),
+        timeout_seconds=disk_seconds(sum(file.num_bytes for file in missing)),
     )
 
 
@@ -338,7 +332,7 @@ def _send_all(
         result = device.run(
             cut_command(python, f"{staging}/pack", f"{staging}/new"),
             stdin=index,
-            timeout_seconds=_disk_seconds(pack.num_bytes),
+            timeout_seconds=disk_seconds(pack.num_bytes),
         )
         if result.exit_code:
             raise explain_failure(
