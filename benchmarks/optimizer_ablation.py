@@ -120,8 +120,10 @@ def recipes(material: Material, cache: Cache, *, num_float: int) -> Iterator[tup
         recipe, activation_ranges=RangeMethod.BEST, weight_ranges=RangeMethod.MSE, name="ranges"
     )
     yield "+ ranges by error", recipe
+    recipe = replace(recipe, fuse=True, name="fuse")
+    yield "+ fusion", recipe
     recipe = replace(recipe, equalize=True, name="equalize")
-    yield "+ folding and equalization", recipe
+    yield "+ equalization", recipe
     recipe = replace(recipe, bias_correction=True, name="bias")
     yield "+ bias correction", recipe
     recipe = replace(recipe, rounding=Rounding.GPTQ, name="gptq")

@@ -87,6 +87,7 @@ recipes = st.builds(
     granularity=st.sampled_from(Granularity),
     interface=st.sampled_from(InterfaceType),
     pruning=st.builds(Pruning, kind=st.sampled_from(PruneKind), share=st.floats(0, 0.99)),
+    fuse=st.booleans(),
     equalize=st.booleans(),
     bias_correction=st.booleans(),
     rounding=st.sampled_from(Rounding),

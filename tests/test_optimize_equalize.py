@@ -215,11 +215,11 @@ def test_equal_inputs_give_equal_bytes() -> None:
     assert equalize(model, feeds)[0].data == equalize(model, feeds)[0].data
 
 
-def test_without_samples_constants_are_folded_and_nothing_else() -> None:
+def test_without_samples_a_model_stays_as_it_came() -> None:
     model = _two_layers()
     same, facts = equalize(model, None)
     assert same.data == model.data
-    assert (facts.num_groups, facts.num_scaled, facts.num_folded) == (1, 0, 0)
+    assert (facts.num_groups, facts.num_scaled) == (1, 0)
 
 
 def test_merging_gives_each_its_least_companion() -> None:

@@ -27,6 +27,7 @@ FULL = Recipe(
     granularity=Granularity.TENSORWISE,
     interface=InterfaceType.INTEGER,
     pruning=Pruning(kind=PruneKind.STRUCTURED, share=0.3),
+    fuse=True,
     equalize=True,
     bias_correction=True,
     rounding=Rounding.GPTQ,
@@ -66,8 +67,8 @@ FULL = Recipe(
         (
             FULL,
             (
-                "int8, one scale a tensor, equalized, OCTAV weight ranges, KL activation ranges, "
-                "GPTQ, bias corrected, 2 layers float32, 1 layer weight-only int8, "
+                "int8, one scale a tensor, fused, equalized, OCTAV weight ranges, KL activation "
+                "ranges, GPTQ, bias corrected, 2 layers float32, 1 layer weight-only int8, "
                 "structured pruning 30%, integer inputs and outputs"
             ),
         ),

@@ -58,6 +58,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         granularity=draw(st.sampled_from(Granularity)),
         interface=draw(st.sampled_from(InterfaceType)),
         pruning=pruning,
+        fuse=draw(st.booleans()),
         equalize=draw(st.booleans()),
         bias_correction=draw(st.booleans()),
         rounding=draw(st.sampled_from(Rounding)),
@@ -96,14 +97,15 @@ def test_layers_of_any_name_can_be_written(name: str, tmp_path: Path) -> None:
 
 def test_a_written_recipe_reads_well() -> None:
     assert recipe_to_toml(FULL) == (
-        "# EdgePack recipe: int8, one scale a tensor, equalized, OCTAV weight ranges, KL "
-        "activation ranges, GPTQ, bias corrected, 2 layers float32, 1 layer weight-only int8, "
+        "# EdgePack recipe: int8, one scale a tensor, fused, equalized, OCTAV weight ranges, "
+        "KL activation ranges, GPTQ, bias corrected, 2 layers float32, 1 layer weight-only int8, "
         "structured pruning 30%, integer inputs and outputs\n"
         'name = "best"\n'
         'scheme = "int8"\n'
         'activation_ranges = "kl"\n'
         "bias_correction = true\n"
         "equalize = true\n"
+        "fuse = true\n"
         'granularity = "tensorwise"\n'
         'interface = "integer"\n'
         'rounding = "gptq"\n'

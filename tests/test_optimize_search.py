@@ -21,6 +21,7 @@ def space(**changes: object) -> SearchSpace:
         "schemes": (Scheme.INT8, Scheme.DYNAMIC_RANGE, Scheme.FLOAT16),
         "objective": Objective.LATENCY,
         "can_refine": True,
+        "can_fuse": False,
         "can_prune": True,
         "num_layers": len(LAYERS),
     }
@@ -57,10 +58,34 @@ def test_without_samples_schemes_are_stock() -> None:
     assert not any(recipe.is_refined for recipe in found)
 
 
+def test_a_model_with_ops_to_spare_is_fused_first_and_in_every_scheme() -> None:
+    found = run(space(can_fuse=True, can_prune=False), fine)
+    assert [(recipe.name, recipe.fuse) for recipe in found] == [
+        ("float32", False),
+        ("float32+fused", True),
+        ("float16+fused", True),
+        ("int8+refined", True),
+        ("dynamic_range+refined", True),
+    ]
+
+
+def test_channels_are_taken_out_of_the_fused_float_model_when_it_is_best() -> None:
+    def rule(recipe: Recipe) -> Trial:
+        return Trial(is_inside=True, num_bytes=9, median_ns=1.0 if recipe.fuse else 2.0)
+
+    found = run(space(can_fuse=True, schemes=()), rule)
+    assert [recipe.name for recipe in found[:3]] == [
+        "float32",
+        "float32+fused",
+        "float32+fused+structured0.1",
+    ]
+
+
 def test_refined_recipes_have_every_pass() -> None:
     (int8,) = (each for each in run(space(can_prune=False), fine) if each.scheme is Scheme.INT8)
     assert int8.bias_correction
     assert int8.equalize
+    assert int8.fuse
     assert int8.rounding is Rounding.GPTQ
 
 

@@ -7,8 +7,12 @@ import pytest
 
 from edgepack.cache import Cache
 from edgepack.errors import OptimizeError
+from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
+from edgepack.graph import make_op, new_constant, new_tensor
+from edgepack.model import read_model
 from edgepack.optimize import variant as variant_module
 from edgepack.optimize.evaluation import digest_feeds, make_evaluation
+from edgepack.optimize.fusion import count_fusible
 from edgepack.optimize.recipe import InterfaceType, Pruning, Recipe, stock_recipe
 from edgepack.optimize.variant import (
     build_variant,
@@ -16,6 +20,7 @@ from edgepack.optimize.variant import (
     variant_to_json,
 )
 from edgepack.profile import Scheme
+from tests.fixtures.layers import LayerPlan, add_layer, new_tree
 from tests.fixtures.models import make_feeds, small_model
 
 
@@ -87,6 +92,29 @@ def test_equalization_comes_before_quantization_and_is_recorded(cache: Cache) ->
     table = json.loads(json.dumps(variant_to_json(variant), allow_nan=False))
     assert parse_variant(table, model=variant.model) == variant
     assert _build(stock_recipe(Scheme.INT8), cache).equalize_facts is None
+
+
+def test_fusion_comes_first_and_is_recorded(cache: Cache) -> None:
+    tree = new_tree((1, 8, 8, 2))
+    graph, random = tree.subgraphs[0], np.random.default_rng(1)
+    first = add_layer(tree, LayerPlan(op="CONV_2D", num_out=8), int(graph.inputs[0]), random)
+    six = new_constant(tree, "third", np.full(8, 0.3, np.float32))
+    scaled = new_tensor(tree, "scaled", (1, 8, 8, 8), "float32")
+    graph.operators.append(make_op(tree, "MUL", [first, six], [scaled], options=("MulOptions", {})))
+    graph.outputs = [add_layer(tree, LayerPlan(op="CONV_2D", num_out=4), scaled, random)]
+    model = read_model(write_flatbuffer(tree))
+    evaluation = make_evaluation(model, make_feeds(model))
+    recipe = replace(stock_recipe(Scheme.FLOAT32), fuse=True)
+    variant = build_variant(model, recipe, calibration=None, evaluation=evaluation, cache=cache)
+    assert variant.fusion_facts is not None
+    assert (variant.fusion_facts.num_folded, variant.fusion_facts.num_hard_swish) == (1, 0)
+    assert variant.fidelity.sqnr_db > 100
+    fused = read_flatbuffer(variant.model.data)
+    assert [op_name(fused, each) for each in fused.subgraphs[0].operators] == ["CONV_2D"] * 2
+    table = json.loads(json.dumps(variant_to_json(variant), allow_nan=False))
+    assert parse_variant(table, model=variant.model) == variant
+    assert count_fusible(model) == 1
+    assert count_fusible(variant.model) == 0
 
 
 def test_labels_give_accuracies(cache: Cache) -> None:

@@ -19,6 +19,7 @@ SPACE = SearchSpace(
     base=Scheme.FLOAT32,
     schemes=(Scheme.FLOAT16, Scheme.DYNAMIC_RANGE),
     objective=Objective.SIZE,
+    can_fuse=False,
     can_refine=False,
     can_prune=False,
     num_layers=3,

@@ -33,7 +33,6 @@ from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
 from edgepack.optimize.balance import Balance, Balancer
 from edgepack.optimize.channel_ranges import observe_channels
-from edgepack.optimize.folding import fold_constants
 from edgepack.optimize.offsets import apply_offsets
 from edgepack.optimize.scaling import ScaleMap, map_scales, scale_layers
 from edgepack.optimize.spare_channels import use_spare_channels
@@ -52,10 +51,9 @@ _PROOF_DB: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EqualizeFacts:
-    """What folding and equalization did to the float model.
+    """What equalization did to the float model.
 
     Attributes:
-        num_folded: ops that went into a layer.
         num_groups: groups of tensors whose channels could be scaled.
         num_scaled: groups that were.
         num_moved: groups whose channels were moved to the middle of their ranges.
@@ -65,7 +63,6 @@ class EqualizeFacts:
         float_db: SQNR of the equalized float model against the original one.
     """
 
-    num_folded: int
     num_groups: int
     num_scaled: int
     num_moved: int
@@ -83,7 +80,6 @@ def equalize_facts_to_json(facts: EqualizeFacts) -> dict[str, object]:
 def read_equalize_facts(fields: Fields) -> EqualizeFacts:
     """Read what equalization did from a table, noting faults in `fields`."""
     facts = EqualizeFacts(
-        num_folded=fields.integer("num_folded", minimum=0),
         num_groups=fields.integer("num_groups", minimum=0),
         num_scaled=fields.integer("num_scaled", minimum=0),
         num_moved=fields.integer("num_moved", minimum=0),
@@ -112,9 +108,9 @@ class _Plan:
 
 
 def equalize(model: Model, calibration: Feeds | None) -> tuple[Model, EqualizeFacts]:
-    """Fold constants into layers and equalize channels; the same inputs give the same bytes.
+    """Equalize channels; the same inputs give the same bytes.
 
-    Without calibration samples, or for a model with state or loops, constants are folded only.
+    Without calibration samples, and where a model has state or loops, it stays as it came.
 
     Args:
         model: float32.
@@ -152,18 +148,16 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
 
     Args:
         data: the float model.
-        feeds: its inputs; none fold only.
+        feeds: its inputs; with none it stays as it is.
         folder: for what does not stay in memory.
 
     Raises:
         OptimizeError: the model's ops cannot be run one by one.
     """
     tree = read_flatbuffer(data)
-    num_folded = fold_constants(tree)
     scale_map = map_scales(tree)
-    plain = _Plan(data=write_flatbuffer(tree) if num_folded else data)
     untouched = _Plan(data=data)
-    plans = [plain, untouched]
+    plans = [untouched]
     before = after = LIMIT_DB
     trial_feeds = _spread(feeds, _TRIAL_SAMPLES)
     if feeds and scale_map.groups:
@@ -173,7 +167,7 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
         num_copied, ranges = use_spare_channels(
             tree, scale_map, ranges, balancer.trial, total_db=before
         )
-        copied = write_flatbuffer(tree) if num_copied else plain.data
+        copied = write_flatbuffer(tree) if num_copied else data
         if num_copied:
             balancer = Balancer(tree, scale_map, ranges, trial_feeds)
         choices = balancer.choose()
@@ -181,7 +175,7 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
         exact = {number: each for number, each in choices.items() if each.is_exact}
         plans = [
             _Plan(data=copied, num_copied=num_copied, choices=choices),
-            _Plan(data=plain.data, choices=exact),
+            _Plan(data=data, choices=exact),
             *plans,
         ]
     for plan in plans:
@@ -191,7 +185,6 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
             break
         after = before
     return result, EqualizeFacts(
-        num_folded=0 if plan is untouched else num_folded,
         num_groups=len(scale_map.groups),
         num_scaled=sum(bool(np.any(each.factors != 1)) for each in plan.choices.values()),
         num_moved=sum(each.offsets is not None for each in plan.choices.values()),

@@ -147,7 +147,10 @@ class _Folder:
             affine = self._affine(position)
             if affine is not None and affine.output not in self._outputs:
                 count += (
-                    self._fold_behind(affine) or self._fold_before(affine) or self._swap(affine)
+                    self._fold_behind(affine)
+                    or self._fold_before(affine)
+                    or self._swap(affine)
+                    or self._merge(affine)
                 )
         return count
 
@@ -235,6 +238,21 @@ class _Folder:
         following.operator.inputs = [affine.output, constant]
         for layer, _ in taking:
             self._take(layer, affine)
+        self._bypass(affine)
+        return True
+
+    def _merge(self, affine: _Affine) -> bool:
+        """Multiply a factor into the one that follows it."""
+        reading = readers(self._tree, affine.output)
+        if affine.has_offset or affine.activation != "NONE" or len(reading) != 1:
+            return False
+        position = self._operators.index(reading[0])
+        following = self._affine(position)
+        if following is None or self._names[position] != "MUL":
+            return False
+        product = (affine.factor * following.factor).astype(np.float32)
+        constant = new_constant(self._tree, "factor", product)
+        following.operator.inputs = [affine.output, constant]
         self._bypass(affine)
         return True
 

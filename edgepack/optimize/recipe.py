@@ -132,6 +132,8 @@ class Recipe:
         granularity: how many weights share a scale.
         interface: element type of inputs and outputs; only static schemes offer integers.
         pruning: what is taken away first.
+        fuse: whether constants fold into the layers beside them, and what spells one op becomes
+            it; the float model stays the same function.
         equalize: whether channels of neighboring layers are brought to like ranges.
         bias_correction: whether the shift of each layer's mean that quantized weights cause is
             taken back.
@@ -146,6 +148,7 @@ class Recipe:
     granularity: Granularity = Granularity.CHANNELWISE
     interface: InterfaceType = InterfaceType.FLOAT
     pruning: Pruning = NO_PRUNING
+    fuse: bool = False
     equalize: bool = False
     bias_correction: bool = False
     rounding: Rounding = Rounding.NEAREST
@@ -215,6 +218,7 @@ def read_recipe(fields: Fields, *, name: str | None = None) -> Recipe:
         granularity=fields.choice("granularity", Granularity, Granularity.CHANNELWISE),
         interface=fields.choice("interface", InterfaceType, InterfaceType.FLOAT),
         pruning=_read_pruning(fields.table("prune")),
+        fuse=fields.boolean("fuse", default=False),
         equalize=fields.boolean("equalize", default=False),
         bias_correction=fields.boolean("bias_correction", default=False),
         rounding=fields.choice("rounding", Rounding, Rounding.NEAREST),
@@ -250,6 +254,7 @@ def recipe_to_json(recipe: Recipe) -> dict[str, object]:
         "activation_ranges": recipe.activation_ranges.value,
         "bias_correction": recipe.bias_correction,
         "equalize": recipe.equalize,
+        "fuse": recipe.fuse,
         "granularity": recipe.granularity.value,
         "interface": recipe.interface.value,
         "layers": {each.layer: each.scheme.value for each in recipe.layers},
@@ -278,6 +283,8 @@ def check_recipe(recipe: Recipe) -> None:
             f"{recipe.scheme} has no integer weights that equalize, bias_correction, rounding or "
             "weight_ranges could better"
         )
+    if recipe.fuse and recipe.scheme is Scheme.AS_IS:
+        faults.append("fuse: as_is leaves the model as it came")
     if recipe.weight_ranges not in {RangeMethod.MINMAX, RangeMethod.MSE, RangeMethod.OCTAV}:
         faults.append(
             f"weight_ranges: expected minmax, mse or octav, not {recipe.weight_ranges.value}"
@@ -309,8 +316,7 @@ def describe_recipe(recipe: Recipe) -> str:
     parts = [_SCHEME_WORDS.get(recipe.scheme, recipe.scheme.value)]
     if recipe.granularity is Granularity.TENSORWISE:
         parts.append("one scale a tensor")
-    if recipe.equalize:
-        parts.append("equalized")
+    parts += ["fused"] * recipe.fuse + ["equalized"] * recipe.equalize
     if recipe.weight_ranges is not RangeMethod.MINMAX:
         parts.append(f"{_RANGE_WORDS[recipe.weight_ranges]} weight ranges")
     if recipe.activation_ranges is not RangeMethod.MINMAX:

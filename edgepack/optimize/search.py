@@ -3,7 +3,8 @@
 Pure: whoever holds the conversation builds, judges and measures. The way is from what costs
 little to what costs much:
 
-1. the float model, the reference of latency, and float16;
+1. the float model, the reference of latency; the same with fewer ops, where there are ops to
+   fuse, which all that follows is made from then; and float16;
 2. each scheme with integer weights, refined (GPTQ, bias correction) where there are samples to
    see each layer's inputs, stock where there are none;
 3. a static scheme outside the floors with its worst layers left in float: as many more each time
@@ -40,7 +41,7 @@ _INTEGER_WEIGHTS: Final = (
     Scheme.INT16X8,
 )
 # Shares of the multiplications that are taken out, one after the other while it stays inside.
-_PRUNED_SHARES: Final = (0.1, 0.2, 0.3, 0.4)
+_PRUNED_SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # More layers in float than this part of all are another scheme by the name of this one.
 _LARGEST_FLOAT_PART: Final = 0.5
 
@@ -55,6 +56,7 @@ class SearchSpace:
         objective: what the best variant is best in.
         can_refine: whether each layer's inputs can be seen: there are samples, and the model has
             no loop and no state.
+        can_fuse: whether there are ops that fusion would spare.
         can_prune: whether whole channels may be taken out.
         num_layers: with weights.
         pruning: what the user asks of every variant.
@@ -65,6 +67,7 @@ class SearchSpace:
     schemes: tuple[Scheme, ...]
     objective: Objective
     can_refine: bool
+    can_fuse: bool
     can_prune: bool
     num_layers: int
     pruning: Pruning = NO_PRUNING
@@ -100,10 +103,12 @@ def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
         space: what may be tried.
         rank_layers: asked at most once a scheme, when a scheme is outside the floors.
     """
-    base = yield from _propose(stock_recipe(space.base, pruning=space.pruning))
+    inside = [(yield from _propose(stock_recipe(space.base, pruning=space.pruning)))]
+    if space.can_fuse:
+        fused = yield from _propose(_stock(Scheme.FLOAT32, space))
+        inside += [fused] if fused[1].is_inside else []
     if Scheme.FLOAT16 in space.schemes:
-        yield from _propose(stock_recipe(Scheme.FLOAT16, pruning=space.pruning))
-    inside: list[tuple[Recipe, Trial]] = [base]
+        yield from _propose(_stock(Scheme.FLOAT16, space))
     for scheme in space.schemes:
         if scheme not in _INTEGER_WEIGHTS:
             continue
@@ -124,7 +129,13 @@ def _propose(recipe: Recipe) -> Generator[Recipe, Trial, tuple[Recipe, Trial]]:
 def _first_recipe(scheme: Scheme, space: SearchSpace) -> Recipe:
     """Give a scheme's most promising recipe: refined, where that can be done."""
     stock = stock_recipe(scheme, pruning=space.pruning, interface=space.interface)
-    return refined(stock) if space.can_refine else stock
+    return refined(stock) if space.can_refine else _stock(scheme, space)
+
+
+def _stock(scheme: Scheme, space: SearchSpace) -> Recipe:
+    """Give a scheme's stock recipe, of fewer ops where the model has some to spare."""
+    stock = stock_recipe(scheme, pruning=space.pruning, interface=space.interface)
+    return replace(stock, name=f"{stock.name}+fused", fuse=True) if space.can_fuse else stock
 
 
 def refined(recipe: Recipe) -> Recipe:
@@ -136,6 +147,7 @@ def refined(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}+refined",
+        fuse=True,
         equalize=recipe.scheme is Scheme.INT8,
         bias_correction=True,
         rounding=Rounding.GPTQ,

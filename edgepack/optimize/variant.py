@@ -44,6 +44,12 @@ from edgepack.optimize.evaluation import (
     with_task,
 )
 from edgepack.optimize.findings import Finding, findings_to_json, read_findings
+from edgepack.optimize.fusion import (
+    FusionFacts,
+    fuse,
+    fusion_facts_to_json,
+    read_fusion_facts,
+)
 from edgepack.optimize.prune import (
     PruneFacts,
     compressed_size,
@@ -90,7 +96,8 @@ class Variant:
         prune_facts: what pruning of single weights did; None when the recipe does not.
         channel_facts: what pruning of whole channels did; None when the recipe does not.
         sparse_facts: how zeros are stored; None when the recipe makes none.
-        equalize_facts: what folding and equalization did; None when the recipe does not.
+        fusion_facts: what fusion did; None when the recipe does not.
+        equalize_facts: what equalization did; None when the recipe does not.
         findings: what is wrong or doubtful about it.
     """
 
@@ -103,6 +110,7 @@ class Variant:
     prune_facts: PruneFacts | None = None
     channel_facts: ChannelFacts | None = None
     sparse_facts: SparseFacts | None = None
+    fusion_facts: FusionFacts | None = None
     equalize_facts: EqualizeFacts | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -117,7 +125,7 @@ def build_variant(
 ) -> Variant:
     """Carry out a recipe on a float model and compare the result with it; cached.
 
-    Float16 weights are made float32 first, and pruning comes before quantization. Feeds of a
+    Float16 weights are made float32 first; fusion and pruning come before quantization. Feeds of a
     variant with integer inputs are quantized, and its outputs dequantized, before they are
     compared.
 
@@ -147,7 +155,8 @@ def build_variant(
     if model.is_quantized and recipe.scheme is not Scheme.AS_IS:
         base = restore_float32(model)
         _prove_restored(base, recipe, evaluation)
-    pruned = prune_model(base, recipe, calibration)
+    fused, fusion_facts = fuse(base, recipe, evaluation) if recipe.fuse else (base, None)
+    pruned = prune_model(fused, recipe, calibration)
     equalized, equalize_facts = pruned.model, None
     if recipe.equalize:
         equalized, equalize_facts = equalize(pruned.model, calibration)
@@ -167,6 +176,7 @@ def build_variant(
         prune_facts=pruned.weights,
         channel_facts=pruned.channels,
         sparse_facts=sparse_facts,
+        fusion_facts=fusion_facts,
         equalize_facts=equalize_facts,
         findings=(
             *find_collapse(
@@ -200,7 +210,7 @@ def _prove_restored(base: Model, recipe: Recipe, evaluation: EvaluationSet) -> N
 def variant_to_json(variant: Variant) -> dict[str, object]:
     """Give a variant's facts as JSON values; the flatbuffer itself is not among them."""
     weights, channels, sparse = variant.prune_facts, variant.channel_facts, variant.sparse_facts
-    equalized = variant.equalize_facts
+    fused, equalized = variant.fusion_facts, variant.equalize_facts
     return {
         "recipe": recipe_to_json(variant.recipe),
         "size_bytes": variant.model.num_bytes,
@@ -212,6 +222,7 @@ def variant_to_json(variant: Variant) -> dict[str, object]:
         "prune_facts": None if weights is None else prune_facts_to_json(weights),
         "channel_facts": None if channels is None else channel_facts_to_json(channels),
         "sparse_facts": None if sparse is None else sparse_facts_to_json(sparse),
+        "fusion_facts": None if fused is None else fusion_facts_to_json(fused),
         "equalize_facts": None if equalized is None else equalize_facts_to_json(equalized),
         "findings": findings_to_json(variant.findings),
     }
@@ -245,6 +256,11 @@ def parse_variant(table: Mapping[str, object], *, model: Model) -> Variant:
             None
             if fields.raw("sparse_facts") is None
             else read_sparse_facts(fields.table("sparse_facts"))
+        ),
+        fusion_facts=(
+            None
+            if fields.raw("fusion_facts") is None
+            else read_fusion_facts(fields.table("fusion_facts"))
         ),
         equalize_facts=(
             None

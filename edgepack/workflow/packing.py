@@ -35,6 +35,7 @@ from edgepack.optimize.choose import Choice
 from edgepack.optimize.eligibility import describe, find_refusal
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.floors import judge
+from edgepack.optimize.fusion import count_fusible
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.search import search
@@ -155,6 +156,7 @@ def _search(
         request,
         traits,
         has_calibration=bool(calibration),
+        can_fuse=count_fusible(material.model) > 0,
         num_layers=num_layers,
         is_measured=measured_on is not None,
     )

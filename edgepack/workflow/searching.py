@@ -27,6 +27,7 @@ def make_space(
     traits: Traits,
     *,
     has_calibration: bool,
+    can_fuse: bool,
     num_layers: int,
     is_measured: bool,
 ) -> SearchSpace:
@@ -52,6 +53,7 @@ def make_space(
         schemes=tuple(dict.fromkeys(schemes)),
         objective=request.objective,
         can_refine=can_walk,
+        can_fuse=can_fuse and base.scheme is Scheme.FLOAT32,
         can_prune=can_walk and (is_measured or request.objective is Objective.SIZE),
         num_layers=num_layers,
         pruning=request.pruning,
