@@ -41,14 +41,20 @@ _HOME: Final = """
 printf %s "$HOME"
 """
 
-# Renames without ever moving *into* a folder or a link to one: GNU, BusyBox and toybox know
-# `-T`, macOS and the BSDs `-h`; Python's os.replace is rename(2) itself.
+# Renames without ever moving *into* a folder or a link to one: GNU and BusyBox know `-T`,
+# macOS and the BSDs `-h`; Python's os.replace is rename(2) itself. toybox (0.8.9) knows `-T` and
+# refuses links to folders all the same, but its `ln -sfn` makes a link beside and renames it.
 RENAME_FUNCTION: Final = """
 rename() {
-  mv -fT -- "$1" "$2" 2>/dev/null && return 0
-  if mv --help 2>&1 | grep -q -e ' -T' -e '-T,'; then mv -fT -- "$1" "$2"; return; fi
+  said=$(mv -fT -- "$1" "$2" 2>&1) && return 0
+  if [ -L "$1" ] && [ -L "$2" ]; then
+    case $(ln --version 2>&1) in
+    toybox*) ln -sfn -- "$(readlink "$1")" "$2" && rm -f -- "$1"; return ;;
+    esac
+  fi
+  case $said in *option*) ;; *) printf '%s\\n' "$said" >&2; return 1 ;; esac
   if command -v python3 >/dev/null 2>&1; then
-    python3 -I -c 'import os,sys; os.replace(sys.argv[1], sys.argv[2])' "$1" "$2"; return
+    python3 -I -c 'import os,sys; os.replace(sys.argv[1], sys.argv[2])' "$1" "$2" && return 0
   fi
   if [ -d "$2" ] && [ ! -L "$2" ]; then echo 'File exists' >&2; return 1; fi
   mv -fh "$1" "$2"
