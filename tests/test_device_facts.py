@@ -282,3 +282,28 @@ def test_roots_that_could_lead_elsewhere_are_refused(root: str) -> None:
 def test_home_is_the_devices() -> None:
     facts = read_facts(LocalDevice(), "~/.edgepack-elsewhere")
     assert facts.root == str(Path.home() / ".edgepack-elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("loaders", "libc"),
+    [
+        (
+            (
+                "/lib64/ld-linux-x86-64.so.2",
+                "ld.so (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36.",
+                "Copyright (C) 2022 Free Software Foundation, Inc.",
+            ),
+            ("glibc", "2.36"),
+        ),
+        (
+            ("/lib/ld-linux-armhf.so.3", "/lib/ld-linux-armhf.so.3: --version: cannot"),
+            ("glibc", None),
+        ),
+        (("/lib/ld-musl-x86_64.so.1", "musl libc (x86_64)", "Version 1.2.3"), ("musl", "1.2.3")),
+    ],
+)
+def test_a_c_library_without_getconf_and_ldd_is_named_by_its_loader(
+    loaders: tuple[str, ...], libc: tuple[str, str | None]
+) -> None:
+    facts = read_answer(answer(loaders="\n".join(loaders)), root="/x")
+    assert (facts.libc, facts.libc_version) == libc

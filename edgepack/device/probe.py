@@ -63,7 +63,11 @@ section glibc; glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null); printf '%s\n' "$gl
 section ldd; [ -n "$glibc" ] || ldd --version 2>&1 </dev/null | head -n 4
 section loaders
 [ -n "$glibc" ] ||
-  ls -d /lib/ld-musl-*.so.1 /lib*/ld-linux*.so.* /lib/*/ld-linux*.so.* 2>/dev/null | head -n 16
+  for loader in /lib/ld-musl-*.so.1 /lib*/ld-linux*.so.* /lib/*/ld-linux*.so.*; do
+    [ -e "$loader" ] || continue
+    printf '%s\n' "$loader"
+    "$loader" --version 2>&1 </dev/null | head -n 2
+  done | head -n 16
 section libstdcxx
 for folder in /usr/lib/* /lib/* /usr/lib /usr/lib64 /lib64; do
   file=$folder/libstdc++.so.6
@@ -162,6 +166,9 @@ def parse_libc(
         ("glibc", re.fullmatch(rf"glibc {number}", first_line(sections, "glibc"))),
         ("musl", re.search(rf"musl libc.*?Version {number}", ldd)),
         ("glibc", re.match(rf"ldd \(.*?\) {number}\b", ldd)),
+        # The loaders tell it themselves: musl's always, glibc's from 2.33 on.
+        ("musl", re.search(rf"musl libc.*?Version {number}", loaders)),
+        ("glibc", re.search(rf"ld\.so \(.*?\) stable release version {number}", loaders)),
     ):
         if match:
             return kind, match[1]
