@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,13 @@ from numpy.typing import NDArray
 
 from edgepack.fidelity import Judgement
 from edgepack.importers.figures import find_constant, measure_outputs
-from edgepack.importers.judgement import OutputParity, describe_output, judge_output
+from edgepack.importers.judgement import (
+    FigureSet,
+    OutputParity,
+    describe_output,
+    find_telling,
+    judge_output,
+)
 
 Array = NDArray[Any]
 
@@ -100,6 +107,21 @@ def test_what_the_source_itself_cannot_tell_is_no_fault_of_the_conversion() -> N
     assert _judge(ours, theirs)[1] is not None
     wrong = [(a + 0.3 * b[:, ::-1]).astype(np.float32) for a, b in zip(ours, ours, strict=True)]
     assert _judge(ours, wrong, moved)[1] is not None
+
+
+def _set(seed: int, *response_db: float | None, is_finite: bool = True) -> FigureSet:
+    ours = [[each] for each in _normal(4)]
+    figures = measure_outputs(ours, ours, [], names=("y",), scales=(0.0,), zero_scale=1.0)[0]
+    outputs = tuple(replace(figures, response_db=each, is_finite=is_finite) for each in response_db)
+    return (seed, 4, outputs)
+
+
+def test_sets_on_which_a_source_cannot_repeat_itself_tell_nothing() -> None:
+    steady, integer = _set(1, 44.0, 90.0), _set(2, None)
+    unsteady, infinite = _set(3, 90.0, 43.9), _set(4, None, is_finite=False)
+    assert find_telling([steady, infinite, unsteady, integer]) == [steady, integer]
+    assert find_telling([infinite, unsteady]) == [unsteady]
+    assert find_telling([infinite]) == [infinite]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -87,5 +87,6 @@ def test_sets_that_were_left_out_are_told() -> None:
     assert describe_left_out(()) is None  # the user's own samples
     assert describe_left_out(seeds[:1]) == (
         "parity was checked on 1 of 3 sets of generated inputs: the source did not run on the "
-        "others, or gave no finite numbers: give real data with --data"
+        "others, gave no finite numbers, or too different ones when their last bits moved: give "
+        "real data with --data"
     )

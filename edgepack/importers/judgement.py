@@ -30,6 +30,10 @@ _OWN_SLICE_MARGIN_DB: Final = 15.0
 _UNEQUAL_SHARE: Final = 0.001
 
 
+FigureSet = tuple[int | None, int, tuple[OutputFigures, ...]]
+"""The seed of a set of samples, their number, and each output's figures on them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputParity:
     """How near one output of the converted model is to the source's.
@@ -99,6 +103,24 @@ def judge_output(
         seed=seed,
     )
     return parity, missed
+
+
+def find_telling(sets: Sequence[FigureSet]) -> list[FigureSet]:
+    """Give the sets that can tell a right conversion from a wrong one; all where none can.
+
+    On the others the source gives no finite numbers, or does not answer nearly the same when its
+    inputs move by their last bits. Two right implementations differ as much there: values that
+    grow from layer to layer, as inputs of another range than was trained on make them, drive
+    gates to one side or the other.
+    """
+    finite = [each for each in sets if all(output.is_finite for output in each[2])]
+    steady = [each for each in finite if all(_is_steady(output) for output in each[2])]
+    return steady or finite or list(sets)
+
+
+def _is_steady(figures: OutputFigures) -> bool:
+    response_db = figures.response_db
+    return response_db is None or response_db >= _RESPONSE_FLOOR_DB + _RESPONSE_MARGIN_DB
 
 
 def describe_output(parity: OutputParity, *, missed: float | None, minimum_db: float) -> str:

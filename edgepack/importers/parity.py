@@ -30,7 +30,12 @@ from edgepack.importers import trials as trials_module
 from edgepack.importers import worker as worker_module
 from edgepack.importers.binding import ImportedModel, input_hints, model_feeds, run_converted
 from edgepack.importers.figures import find_constant, measure_outputs
-from edgepack.importers.judgement import OutputParity, describe_output, judge_output
+from edgepack.importers.judgement import (
+    OutputParity,
+    describe_output,
+    find_telling,
+    judge_output,
+)
 from edgepack.importers.limits import are_bounded
 from edgepack.importers.parity_record import Figures, read_figures, write_figures
 from edgepack.importers.source import ImportOptions, SourceFormat
@@ -91,8 +96,9 @@ def check_parity(
 
     At most 16 of the samples are used, evenly spread. Without any, sets of generated ones in
     several ranges are, each of its own seed: every set must pass by itself, and an output's
-    worst figures are reported. Sets on which the source gives no finite numbers are left out
-    while others remain.
+    worst figures are reported. Sets on which the source gives no finite numbers, or changes its
+    own answer beyond comparison when its inputs move by their last bits, are left out while
+    others remain.
 
     Raises:
         DifferenceError: an output is too far off; the message has all figures.
@@ -234,8 +240,7 @@ def _carry(imported: ImportedModel, sample: Sequence[NDArray[Any]]) -> tuple[NDA
 
 
 def _judge(figures: Figures, path: Path, *, reference: str, minimum_db: float) -> ParityReport:
-    finite = [each for each in figures.sets if all(output.is_finite for output in each[2])]
-    sets = finite or list(figures.sets)
+    sets = find_telling(figures.sets)
     judged = [
         judge_output(
             [(seed, outputs[index]) for seed, _, outputs in sets],
