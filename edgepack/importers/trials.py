@@ -69,8 +69,8 @@ def describe_left_out(seeds: Sequence[int]) -> str | None:
         return None
     return (
         f"parity was checked on {len(seeds)} of {len(_SEEDS)} sets of generated inputs: the "
-        "source did not run on the others, gave no finite numbers, or too different ones when their "
-        "last bits moved: give real data with --data"
+        "source did not run on the others, gave no finite numbers, or too different ones when "
+        "their last bits moved: give real data with --data"
     )
 
 
