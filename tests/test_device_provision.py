@@ -44,6 +44,8 @@ def install(device: Device, facts: DeviceFacts, steps: list[str] | None = None) 
 
 
 def answer(device: Device, engine: Engine, model: str) -> str:
+    assert engine.python is not None
+    assert engine.module is not None
     result = device.run(
         [engine.python, "-I", "-c", INVOKE, engine.site, engine.module, model],
         timeout_seconds=120,

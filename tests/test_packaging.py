@@ -114,6 +114,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(
         "edgepack/toolchains/locks/onnx2tf-tensorflow.txt",
         "edgepack/toolchains/locks/pytorch.txt",
         "edgepack/toolchains/locks/tensorflow.txt",
+        "edgepack/toolchains/locks/zig.txt",
     }
     assert sum(name.startswith("edgepack/targets/") for name in names) == 13
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from edgepack.device.facts import DeviceFacts, PythonFacts
 from edgepack.device.state import DeviceState
+from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenOutput, GoldenVerdict
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
-    EngineFacts,
     ModelIdentity,
     Provenance,
     make_measurement,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from edgepack._fields import Fields
@@ -11,6 +12,7 @@ from edgepack.cache import Cache
 from edgepack.device.elf import SymbolNeeds, is_elf, read_needs
 from edgepack.device.facts import DeviceFacts, PythonFacts
 from edgepack.device.layout import Layout
+from edgepack.device.native import ENGINE, VERSION, NativeRuntime, choose_native, install_native
 from edgepack.device.payload import PlacedFile, describe_file
 from edgepack.device.placing import place_folder
 from edgepack.device.sections import clean_text
@@ -44,33 +46,53 @@ print(json.dumps({"numpy": numpy.__version__}))
 """
 
 
+class RunnerChoice(StrEnum):
+    """Which runner the user wants: Python's wherever one suits, or the one or the other."""
+
+    AUTO = "auto"
+    PYTHON = "python"
+    NATIVE = "native"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """An inference runtime that is installed on a device and was imported there.
+    """An inference runtime that is installed on a device and was loaded there.
+
+    It is imported by the device's Python, or loaded by the native runner, which needs none;
+    what belongs to the other way is None.
 
     Attributes:
-        name: project, such as `ai-edge-litert`.
-        version: of the project.
+        name: such as `ai-edge-litert`.
+        version: of it.
         module: what holds `Interpreter`, such as `ai_edge_litert.interpreter`.
         python: absolute path of the interpreter on the device.
         python_version: such as `3.11.2`.
-        site: absolute folder to put first on `sys.path`.
+        site: absolute folder it is in; a Python puts it first on `sys.path`.
         numpy: version of the numpy it runs with.
         xnnpack: whether it holds XNNPACK's kernels.
         sha256: digest of all that was installed.
         runtime_bytes: bytes sent to install it just now; 0 when it was there.
+        program: absolute path of the native runner.
+        library: absolute path of the library that the native runner loads.
     """
 
     name: str
     version: str
-    module: str
-    python: str
-    python_version: str
+    module: str | None
+    python: str | None
+    python_version: str | None
     site: str
-    numpy: str
+    numpy: str | None
     xnnpack: bool | None
     sha256: str
     runtime_bytes: int
+    program: str | None = None
+    library: str | None = None
+
+    @property
+    def runner(self) -> RunnerChoice:
+        """Whose runner it is."""
+        return RunnerChoice.PYTHON if self.program is None else RunnerChoice.NATIVE
 
 
 def to_json(engine: Engine) -> dict[str, object]:
@@ -85,18 +107,24 @@ def parse_engine(table: Mapping[str, object]) -> Engine:
         ProvisionError: another shape.
     """
     fields = Fields(table)
+
+    def text(key: str) -> str | None:
+        return None if fields.raw(key) is None else fields.text(key)
+
     has_xnnpack = fields.raw("xnnpack") is not None
     engine = Engine(
         name=fields.text("name"),
         version=fields.text("version"),
-        module=fields.text("module"),
-        python=fields.text("python"),
-        python_version=fields.text("python_version"),
+        module=text("module"),
+        python=text("python"),
+        python_version=text("python_version"),
         site=fields.text("site"),
-        numpy=fields.text("numpy"),
+        numpy=text("numpy"),
         xnnpack=fields.boolean("xnnpack") if has_xnnpack else None,
         sha256=fields.text("sha256"),
         runtime_bytes=fields.integer("runtime_bytes", minimum=0),
+        program=text("program"),
+        library=text("library"),
     )
     fields.close()
     if fields.faults:
@@ -107,6 +135,35 @@ def parse_engine(table: Mapping[str, object]) -> Engine:
     return engine
 
 
+def choose_engine(
+    facts: DeviceFacts, *, runner: RunnerChoice = RunnerChoice.AUTO
+) -> Runtime | NativeRuntime:
+    """Choose what runs models on a device: a runtime for its Python, else the native runner's.
+
+    Args:
+        facts: what `read_facts` said of it.
+        runner: whose runner it shall be.
+
+    Raises:
+        ProvisionError: nothing fits; says why of each that was allowed.
+    """
+    if runner is RunnerChoice.NATIVE:
+        return choose_native(facts)
+    try:
+        return choose_runtime(facts)
+    except ProvisionError as error:
+        if runner is RunnerChoice.PYTHON:
+            raise
+        try:
+            return choose_native(facts)
+        except ProvisionError as other:
+            if other.message == error.message:  # no runtime of any kind for such a system
+                raise error from other
+            raise ProvisionError(
+                f"{error.message}; without Python: {other.message}", remedy=error.remedy
+            ) from error
+
+
 def provision(
     device: Device,
     facts: DeviceFacts,
@@ -115,10 +172,12 @@ def provision(
     cache: Cache,
     on_progress: Callable[[str], None],
     on_transfer: TransferCallback | None = None,
+    runner: RunnerChoice = RunnerChoice.AUTO,
 ) -> Engine:
-    """Make sure that a runtime which fits the device is installed there and can be imported.
+    """Make sure that a runtime which fits the device is installed there and can be loaded.
 
-    The device needs Python, but neither internet nor root: wheels come from this machine.
+    The device needs neither internet nor root: wheels come from this machine. Where it has no
+    Python that suits, the native runner is compiled here and sent.
 
     Args:
         device: a connected device.
@@ -127,16 +186,63 @@ def provision(
         cache: where downloaded wheels are kept.
         on_progress: called with each step in words.
         on_transfer: called as bytes go out.
+        runner: whose runner it shall be.
 
     Raises:
-        ProvisionError: nothing fits, nothing can be downloaded, or it does not import there.
+        ProvisionError: nothing fits, nothing can be downloaded, or it does not load there.
         DeployError: no room or permission.
         ConnectError: the link was lost; nothing half-installed is in use.
     """
-    runtime = choose_runtime(facts)
+    runtime = choose_engine(facts, runner=runner)
+    if isinstance(runtime, NativeRuntime):
+        installed = install_native(
+            device,
+            runtime,
+            root=root,
+            cache=cache,
+            on_progress=on_progress,
+            on_transfer=on_transfer,
+        )
+        return Engine(
+            name=ENGINE,
+            version=VERSION,
+            module=None,
+            python=None,
+            python_version=None,
+            site=installed.folder,
+            numpy=None,
+            xnnpack=runtime.wheel.xnnpack,
+            sha256=runtime.digest,
+            runtime_bytes=installed.sent_bytes,
+            program=installed.program,
+            library=installed.library,
+        )
     python = facts.python
     if python is None:
         raise ProvisionError("the device has no Python", remedy="Install python3 on it.")
+    return _install_python(
+        device,
+        facts,
+        runtime,
+        python,
+        root=root,
+        cache=cache,
+        on_progress=on_progress,
+        on_transfer=on_transfer,
+    )
+
+
+def _install_python(
+    device: Device,
+    facts: DeviceFacts,
+    runtime: Runtime,
+    python: PythonFacts,
+    *,
+    root: str,
+    cache: Cache,
+    on_progress: Callable[[str], None],
+    on_transfer: TransferCallback | None,
+) -> Engine:
     layout = Layout(root=root)
     folder = f"{layout.runtimes}/{runtime.folder_name}"
     present = _import_runtime(device, python, runtime, f"{folder}/site")

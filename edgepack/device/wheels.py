@@ -45,6 +45,7 @@ _KEEP: Final = (
     "tflite_runtime/*",
     "numpy/*",
     "numpy.libs/*",
+    "pymicro_wakeword/lib/*",
 )
 _LEAVE_OUT: Final = (
     "*/tests/*",
@@ -76,7 +77,7 @@ class Wheel:
     Attributes:
         project: its name on the package index.
         version: its version.
-        tag: the interpreter it is for, such as `cp311`.
+        tag: the interpreter it is for, such as `cp311`; `py3` for a library without one.
         system: `Linux` or `Darwin`.
         arch: architecture.
         platform: its platform tag, as pip is asked for it.
@@ -188,7 +189,7 @@ def choose_runtime(facts: DeviceFacts) -> Runtime:
     python = _check_ground(facts)
     faults: list[str] = []
     for project, version, module, numpy_versions, numpy_minimum in _ENGINES:
-        engine = _find(project, (version,), python.tag, facts)
+        engine = find_wheel(project, (version,), python.tag, facts)
         label = f"{project} {version}"
         if engine is None:
             faults.append(f"{label} has no wheel for {python.tag} on {facts.system} {facts.arch}")
@@ -197,7 +198,7 @@ def choose_runtime(facts: DeviceFacts) -> Runtime:
         if unmet:
             faults.append(f"{label} {unmet}")
             continue
-        numpy = _find("numpy", numpy_versions, python.tag, facts)
+        numpy = find_wheel("numpy", numpy_versions, python.tag, facts)
         unmet = judge_needs(numpy.needs, facts) if numpy else ""
         if numpy is not None and not unmet:
             return Runtime(engine=engine, module=module, numpy=numpy)
@@ -228,8 +229,12 @@ def _no_runtime(facts: DeviceFacts, python: PythonFacts, faults: list[str]) -> P
     )
 
 
-def _check_ground(facts: DeviceFacts) -> PythonFacts:
-    """Refuse what no wheel is made for, whatever its version."""
+def check_libc(facts: DeviceFacts) -> None:
+    """Refuse systems whose C library no runtime is made for.
+
+    Raises:
+        ProvisionError: another C library than glibc; says what works there.
+    """
     where = facts.os_name or facts.system
     if facts.libc in {"musl", "bionic"}:
         wayout = (
@@ -240,6 +245,12 @@ def _check_ground(facts: DeviceFacts) -> PythonFacts:
         raise ProvisionError(
             f"every runtime needs glibc, but {where} has {facts.libc}", remedy=wayout
         )
+
+
+def _check_ground(facts: DeviceFacts) -> PythonFacts:
+    """Refuse what no wheel is made for, whatever its version."""
+    check_libc(facts)
+    where = facts.os_name or facts.system
     if facts.python is None:
         raise ProvisionError(
             f"the runtime needs Python 3.9 to 3.14, but {where} has no python3",
@@ -261,7 +272,10 @@ def _check_ground(facts: DeviceFacts) -> PythonFacts:
     return facts.python
 
 
-def _find(project: str, versions: tuple[str, ...], tag: str, facts: DeviceFacts) -> Wheel | None:
+def find_wheel(
+    project: str, versions: tuple[str, ...], tag: str, facts: DeviceFacts
+) -> Wheel | None:
+    """Find a project's pinned wheel for a device, the first version first."""
     for version in versions:
         for wheel in load_wheels():
             found = (wheel.project, wheel.version, wheel.tag, wheel.system, wheel.arch)
@@ -318,11 +332,13 @@ def fetch_wheel(wheel: Wheel, folder: Path) -> Path:
     if path.is_file() and _sha256(path) == wheel.sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    python = f"{wheel.tag[2]}.{wheel.tag[3:]}"
+    is_for_any = wheel.tag == "py3"
+    python = "3.11" if is_for_any else f"{wheel.tag[2]}.{wheel.tag[3:]}"
+    abi = "none" if is_for_any else wheel.tag
     with tempfile.TemporaryDirectory(dir=folder, prefix="incomplete-") as temporary:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
         command += ["download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--python-version", python, "--implementation", "cp", "--abi", wheel.tag]
+        command += ["--python-version", python, "--implementation", "cp", "--abi", abi]
         command += ["--platform", wheel.platform, "--dest", temporary]
         command.append(f"{wheel.project}=={wheel.version}")
         try:

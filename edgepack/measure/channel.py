@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgepack._fields import Fields, describe, join_faults
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError, MeasureError
-from edgepack.measure.launch import LatencyLaunch, optional_text, read_launch
+from edgepack.measure.engine import EngineFacts, read_engine
+from edgepack.measure.launch import LatencyLaunch, read_launch
 from edgepack.model import Signature
 
 if TYPE_CHECKING:
@@ -140,17 +141,14 @@ def parse_launch(events: Sequence[Event], *, max_samples: int, name: str) -> Lat
     return launch
 
 
-def parse_engine(events: Sequence[Event], name: str) -> tuple[str, str | None, bool | None, str]:
-    """Read which runtime ran: its name, version, whether XNNPACK took part, Python's version.
+def parse_engine(events: Sequence[Event], name: str) -> EngineFacts:
+    """Read which runtime ran, in whose runner, and whether XNNPACK took part.
 
     Raises:
         MeasureError: not said, or malformed.
     """
     fields = take(events, "engine", name)
-    xnnpack = None if fields.raw("xnnpack") is None else fields.boolean("xnnpack")
-    fields.integer("threads", minimum=1)
-    engine = (fields.text("name"), optional_text(fields, "version"), xnnpack, fields.text("python"))
-    fields.close()
+    engine = read_engine(fields, threads_key="threads")
     close(fields, name)
     return engine
 

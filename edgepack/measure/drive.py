@@ -14,10 +14,11 @@ import edgepack.runner
 from edgepack.bundle.golden import Golden, pack_tensors
 from edgepack.errors import GoldenError, MeasureError
 from edgepack.measure import channel
+from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenVerdict, judge_golden
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
-from edgepack.measure.record import EngineFacts, Measurement, ModelIdentity, make_measurement
+from edgepack.measure.record import Measurement, ModelIdentity, make_measurement
 from edgepack.model import Model, Signature
 from edgepack.scratch import open_scratch
 
@@ -66,35 +67,26 @@ class _Bench:
 
     device: "Device"
     model: TimedModel
-    python: str
-    site: str
-    runner: str
+    command: tuple[str, ...]
     inputs: tuple[str, ...]
     engine: "Engine | None" = None
 
     def argv(self, request: Mapping[str, object]) -> list[str]:
-        # -I: neither the user's environment nor the runner's folder may shadow a library.
-        argv = [self.python, "-I", self.runner]
-        if self.site:
-            argv += ["--site", self.site]
         module = self.engine.module if self.engine is not None else None
         common = {"model": self.model.path, "inputs": self.inputs, "module": module}
-        return [*argv, json.dumps({**common, **request})]
+        return [*self.command, json.dumps({**common, **request})]
 
     def engine_facts(self, events: Sequence[channel.Event], plan: BenchmarkPlan) -> EngineFacts:
-        name, version, xnnpack, python = channel.parse_engine(events, self.device.name)
+        said = channel.parse_engine(events, self.device.name)
         wanted = self.engine
-        if wanted is not None and (name, version) != (wanted.name, wanted.version):
+        if wanted is not None and (said.name, said.version) != (wanted.name, wanted.version):
             raise MeasureError(
                 f"expected {wanted.name} {wanted.version} to run on {self.device.name}, but "
-                f"{name} {version} did",
+                f"{said.name} {said.version} did",
                 remedy="Remove the runtime's folder on the device and push again.",
             )
-        return EngineFacts(
-            name=name,
-            version=version,
-            xnnpack=xnnpack,
-            python=python,
+        return replace(
+            said,
             num_threads=plan.num_threads,
             sha256=wanted.sha256 if wanted is not None else None,
         )
@@ -162,20 +154,35 @@ def _place_runner(device: "Device", *, engine: "Engine", model: TimedModel, root
 
     inputs = model.golden.inputs if model.golden is not None else model.inputs
     names = [f"input_{index}.bin" for index in range(len(inputs))]
-    files: dict[str, bytes | Path] = {
-        RUNNER_PATH.name: read_runner(),
-        **dict(zip(names, inputs, strict=True)),
-    }
-    folder = place_files(device, files, root=root)
+    files: dict[str, bytes | Path] = dict(zip(names, inputs, strict=True))
+    # The native runner came with its library; Python's is sent with the inputs.
+    if engine.program is None:
+        files[RUNNER_PATH.name] = read_runner()
+    folder = place_files(device, files, root=root) if files else ""
     return _Bench(
         device=device,
         model=model,
-        python=engine.python,
-        site=engine.site,
-        runner=f"{folder}/{RUNNER_PATH.name}",
+        command=_command(engine, f"{folder}/{RUNNER_PATH.name}"),
         inputs=tuple(f"{folder}/{name}" for name in names),
         engine=engine,
     )
+
+
+def _command(engine: "Engine", runner: str) -> tuple[str, ...]:
+    """Give the command that a request is appended to."""
+    if engine.program is not None and engine.library is not None:
+        return (engine.program, "--library", engine.library)
+    if engine.python is None:
+        raise MeasureError(
+            f"{engine.name} has neither a Python nor a program that runs it",
+            remedy="The record was changed or comes from another version; push again.",
+        )
+    return _python_command(engine.python, runner, engine.site)
+
+
+def _python_command(python: str, runner: str, site: str) -> tuple[str, ...]:
+    # -I: neither the user's environment nor the runner's folder may shadow a library.
+    return (python, "-I", runner, *(("--site", site) if site else ()))
 
 
 def measure_on_host(
@@ -229,10 +236,8 @@ def measure_on_host(
         bench = _Bench(
             device=device,
             model=timed,
-            python=sys.executable,
             # An isolated interpreter does not see what `pip install --user` installed.
-            site=_own_site(),
-            runner=str(RUNNER_PATH),
+            command=_python_command(sys.executable, str(RUNNER_PATH), _own_site()),
             inputs=tuple(paths),
         )
         facts = read_facts(device, str(folder))
@@ -256,6 +261,9 @@ def _measure(
     for index in range(fitted.num_launches):
         on_progress(f"launch {index + 1} of {fitted.num_launches} on {name}")
         launch, again = _launch(bench, fitted, run_ns=max(times))
+        # The native runner does not watch its ops while it times them.
+        if again.xnnpack is None:
+            again = replace(again, xnnpack=engine.xnnpack)
         if again != engine:
             raise MeasureError(
                 f"the runtime on {name} changed while it was measured: {engine} became {again}",

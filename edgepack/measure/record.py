@@ -25,6 +25,7 @@ from edgepack.measure import golden as golden_check
 from edgepack.measure import launch as raw
 from edgepack.measure import plan as planning
 from edgepack.measure import validity as judging
+from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.launch import LatencyLaunch, optional_text
 from edgepack.measure.plan import BenchmarkPlan
@@ -59,27 +60,6 @@ class ModelIdentity:
     version: str | None = None
     target: str | None = None
     recipe: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineFacts:
-    """The runtime that ran the model, as it said itself.
-
-    Attributes:
-        name: `ai-edge-litert` or `tflite-runtime`.
-        version: of the runtime; None when it does not say.
-        num_threads: threads it was given.
-        xnnpack: whether the XNNPACK delegate took any part of the graph; None when unknown.
-        python: version of the interpreter it ran in.
-        sha256: digest of the runtime's wheel; None when it was there already.
-    """
-
-    name: str
-    version: str | None
-    num_threads: int
-    xnnpack: bool | None
-    python: str
-    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,7 +246,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
         raise _refused(fields.faults)
     device_name, device = _read_device(fields)
     model = _read_model(fields.table("model", required=True))
-    engine = _read_engine(fields.table("engine", required=True))
+    engine = read_engine(fields.table("engine", required=True))
     plan = planning.read_plan(fields.table("plan", required=True))
     fitted_plan = planning.read_plan(fields.table("fitted_plan", required=True))
     limit = max(fitted_plan.max_samples, 1)
@@ -349,19 +329,6 @@ def _read_model(fields: Fields) -> ModelIdentity:
             fields.fault(key, "expected 64 hex digits")
     fields.close()
     return model
-
-
-def _read_engine(fields: Fields) -> EngineFacts:
-    engine = EngineFacts(
-        name=fields.text("name"),
-        version=optional_text(fields, "version"),
-        num_threads=fields.integer("num_threads", minimum=1),
-        xnnpack=None if fields.raw("xnnpack") is None else fields.boolean("xnnpack"),
-        python=fields.text("python"),
-        sha256=optional_text(fields, "sha256"),
-    )
-    fields.close()
-    return engine
 
 
 def _read_provenance(fields: Fields) -> Provenance:

@@ -150,7 +150,7 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
         raise _runtime_error("model", error) from error
     init_ns = time.perf_counter_ns() - start
     engine.update(event="engine", threads=threads, xnnpack=_is_delegated(interpreter))
-    engine.update(python=".".join(map(str, sys.version_info[:3])))
+    engine.update(runner="python", python=".".join(map(str, sys.version_info[:3])))
     emit(engine)
     if request["mode"] == "outputs":
         _emit_outputs(interpreter, request, emit)

@@ -172,6 +172,14 @@ SPECS: Final = (
         plain_index="the CPU index that pytorch.org/get-started/locally names",
         installed_mib=3000,
     ),
+    ToolchainSpec(
+        name="zig",
+        purpose="the native runner, compiled for a device's architecture",
+        lock=LOCKS / "zig.txt",
+        modules=("ziglang",),
+        reported=("ziglang",),
+        installed_mib=600,
+    ),
 )  # fmt: skip
 
 

@@ -1,0 +1,237 @@
+"""The native runner on a device: chosen by facts, installed once a version, proved by a start.
+
+It is a small program and the C library that TensorFlow Lite is in, for devices without a Python
+that a runtime exists for. The library is the one in the wheels of `pymicro-wakeword`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from edgepack.cache import Cache, digest_parts
+from edgepack.crossbuild import PROGRAM, build_runner, runner_key
+from edgepack.device.facts import DeviceFacts
+from edgepack.device.layout import Layout
+from edgepack.device.payload import PlacedFile, describe_file
+from edgepack.device.placing import place_folder
+from edgepack.device.sections import clean_text
+from edgepack.device.staging import TransferCallback
+from edgepack.device.transport import CommandResult, Device
+from edgepack.device.wheels import (
+    Wheel,
+    check_libc,
+    fetch_wheel,
+    find_wheel,
+    judge_needs,
+    unpack_wheel,
+)
+from edgepack.errors import ProvisionError, ToolchainError
+from edgepack.profile import missing_features
+
+ENGINE: Final = "tensorflow-lite-c"
+VERSION: Final = "2.17.1"
+"""What the library says of itself (TfLiteVersion); pymicro-wakeword's own is another."""
+
+_PROJECT: Final = ("pymicro-wakeword", ("2.5.0",), "py3")
+_LIBRARY: Final = "libtensorflowlite_c.so"
+# The library for 32-bit Arm is compiled for these, as the wheel's own note on it says.
+_ARMV7_FEATURES: Final = ("neon", "vfpv4")
+_CHECK_SECONDS: Final = 60.0
+_CHECK: Final = json.dumps({"mode": "check"})
+# Files are sent without the right to run them, which the program alone gets.
+_CHECK_SENT: Final = 'chmod 0555 -- "$1" && exec "$@"'
+# What a shell exits with when a program could not be started (POSIX, 2.8.2).
+_NOT_STARTED: Final = (126, 127)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeRuntime:
+    """The library that runs models on a device without Python.
+
+    Attributes:
+        wheel: what it comes in.
+    """
+
+    wheel: Wheel
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of what is installed: the pinned wheel and what the program is made of."""
+        return digest_parts(
+            "native-runtime", wheel=self.wheel.sha256, runner=runner_key(self.wheel.arch)
+        )
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its folder on a device."""
+        return f"{ENGINE}-{VERSION}-native-{self.digest[:12]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeInstallation:
+    """A native runner in place on a device.
+
+    Attributes:
+        folder: absolute path of what was installed.
+        sent_bytes: bytes sent to install it just now; 0 when it was there.
+    """
+
+    folder: str
+    sent_bytes: int
+
+    @property
+    def program(self) -> str:
+        """Absolute path of the runner."""
+        return f"{self.folder}/{PROGRAM}"
+
+    @property
+    def library(self) -> str:
+        """Absolute path of the runtime library."""
+        return f"{self.folder}/{_LIBRARY}"
+
+
+def choose_native(facts: DeviceFacts) -> NativeRuntime:
+    """Choose the library that the device's system can load.
+
+    Raises:
+        ProvisionError: there is none; says why and what would help.
+    """
+    check_libc(facts)
+    where = facts.os_name or facts.system
+    wheel = find_wheel(*_PROJECT, facts)
+    if wheel is None:
+        raise ProvisionError(
+            f"the native runner has no library for {facts.system} {facts.arch}",
+            remedy="Give the device a Python that a runtime exists for: 3.9 to 3.14.",
+        )
+    unmet = judge_needs(wheel.needs, facts)
+    if unmet:
+        raise ProvisionError(
+            f"the native runner's library, {ENGINE} {VERSION}, {unmet}",
+            remedy="Upgrade the device's system to one with glibc 2.36, such as Debian 12 or "
+            "Raspberry Pi OS bookworm, or give it Python 3.9, for which there is an older runtime.",
+        )
+    if facts.arch == "armv7l" and facts.cpu_features:
+        missing = missing_features(_ARMV7_FEATURES, facts.cpu_features)
+        if missing:
+            raise ProvisionError(
+                f"the native runner's library needs a core with {', '.join(_ARMV7_FEATURES)}, but "
+                f"that of {where} has no {', '.join(missing)}",
+                remedy="Give the device Python 3.9 to 3.11 and numpy 1.x instead.",
+            )
+    return NativeRuntime(wheel=wheel)
+
+
+def install_native(
+    device: Device,
+    runtime: NativeRuntime,
+    *,
+    root: str,
+    cache: Cache,
+    on_progress: Callable[[str], None],
+    on_transfer: TransferCallback | None = None,
+) -> NativeInstallation:
+    """Make sure that the native runner and its library are on the device and start there.
+
+    Args:
+        device: a connected device.
+        runtime: what suits it.
+        root: absolute deploy root, as in the facts.
+        cache: where the wheel and the compiled program are kept.
+        on_progress: called with each step in words.
+        on_transfer: called as bytes go out.
+
+    Raises:
+        ProvisionError: the program cannot be built, the library cannot be downloaded, or they do
+            not start there.
+        DeployError: no room or permission.
+        ConnectError: the link was lost; nothing half-installed is in use.
+    """
+    layout = Layout(root=root)
+    folder = f"{layout.runtimes}/{runtime.folder_name}"
+    if _start(device, folder, argv=()).exit_code == 0:
+        return NativeInstallation(folder=folder, sent_bytes=0)
+    files = _collect_files(runtime, cache, on_progress)
+    size = sum(file.num_bytes for file in files) / 2**20
+    on_progress(f"installing {ENGINE} {VERSION} on {device.name} ({size:.0f} MiB)")
+    proved: list[str] = []
+
+    def check(staged: str) -> None:
+        _prove(device, staged)
+        proved.append(staged)
+
+    transfer = place_folder(
+        device, layout, folder=folder, files=files, check=check, on_progress=on_transfer
+    )
+    if not proved:  # a damaged one was mended where it stands
+        check(folder)
+    return NativeInstallation(folder=folder, sent_bytes=transfer.sent_bytes)
+
+
+def _collect_files(
+    runtime: NativeRuntime, cache: Cache, on_progress: Callable[[str], None]
+) -> tuple[PlacedFile, ...]:
+    wheel = runtime.wheel
+    path = cache.root / "wheels" / wheel.file
+    if not path.is_file():
+        on_progress(f"downloading {wheel.file} ({wheel.num_bytes / 2**20:.0f} MiB)")
+    contents = {
+        PurePosixPath(name).name: content
+        for name, content in unpack_wheel(fetch_wheel(wheel, path.parent))
+        if name.endswith(f"/{_LIBRARY}") or "/LICENSE" in name
+    }
+    try:
+        contents[PROGRAM] = build_runner(wheel.arch, cache=cache, on_progress=on_progress)
+    except ToolchainError as error:
+        raise ProvisionError(error.message, remedy=error.remedy) from error
+    return tuple(describe_file(name, content) for name, content in sorted(contents.items()))
+
+
+def _start(device: Device, folder: str, *, argv: tuple[str, ...]) -> CommandResult:
+    return device.run(
+        [*argv, f"{folder}/{PROGRAM}", "--library", f"{folder}/{_LIBRARY}", _CHECK],
+        timeout_seconds=_CHECK_SECONDS,
+    )
+
+
+def _prove(device: Device, folder: str) -> None:
+    """Start the program that was just sent; raise what it, or the system, said."""
+    result = _start(device, folder, argv=("sh", "-c", _CHECK_SENT, "edgepack"))
+    events = _read_events(result)
+    for event in events:
+        if (event.get("event"), event.get("name"), event.get("version")) == (
+            "engine",
+            ENGINE,
+            VERSION,
+        ):
+            return
+    errors = [event for event in events if event.get("event") == "error"]
+    said = str(errors[0].get("message")) if errors else _last_words(result)
+    remedy = "Install what is named there on the device, then repeat"
+    if result.exit_code in _NOT_STARTED:
+        remedy = "Give a --root on a file system that programs may be started from (not noexec)"
+    elif "libstdc++" in said:
+        remedy = "Run `sudo apt install libstdc++6` on the device, then repeat"
+    raise ProvisionError(
+        f"{device.name}: {ENGINE} {VERSION} was sent, but it does not start there: "
+        f"{clean_text(said)}",
+        remedy=f"{remedy}; nothing of the runtime is in use.",
+    )
+
+
+def _read_events(result: CommandResult) -> list[dict[str, object]]:
+    events: list[dict[str, object]] = []
+    for line in result.text.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # a noisy login
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def _last_words(result: CommandResult) -> str:
+    return (result.stderr.strip().splitlines() or [f"exit {result.exit_code}"])[-1]

@@ -1,0 +1,96 @@
+/* What stands around a measurement, where Linux tells it: clocks, memory, other work. */
+#ifndef EDGEPACK_CONDITIONS_H
+#define EDGEPACK_CONDITIONS_H
+
+#include <dirent.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "json.h"
+
+#define UNKNOWN (-1)
+
+static int64_t read_clock(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* The clock of Python's time.perf_counter_ns on Linux. */
+static int64_t now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
+
+/* Give the greatest number in the files FOLDER/PREFIX*REST of /sys; UNKNOWN when there is none. */
+static int64_t greatest_of(const char *folder, const char *prefix, const char *rest) {
+  int64_t greatest = UNKNOWN;
+  DIR *entries = opendir(folder);
+  if (entries == NULL) return UNKNOWN;
+  for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+    char path[512];
+    if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0) continue;
+    snprintf(path, sizeof path, "%s/%s/%s", folder, entry->d_name, rest);
+    FILE *file = fopen(path, "r"); /* may be a sensor asleep */
+    if (file == NULL) continue;
+    long long number;
+    if (fscanf(file, "%19lld", &number) == 1 && number > greatest) greatest = number;
+    fclose(file);
+  }
+  closedir(entries);
+  return greatest;
+}
+
+/* Give how many threads of all programs want a core, this one's own included. */
+static int64_t count_runnable(void) {
+  long long count = UNKNOWN;
+  FILE *file = fopen("/proc/loadavg", "r");
+  if (file == NULL) return UNKNOWN;
+  if (fscanf(file, "%*s %*s %*s %9lld/", &count) != 1) count = UNKNOWN;
+  fclose(file);
+  return count;
+}
+
+struct conditions {
+  int64_t frequency_khz;
+  int64_t temperature_millis;
+  int64_t num_runnable;
+};
+
+static struct conditions read_conditions(void) {
+  return (struct conditions){
+      .frequency_khz = greatest_of("/sys/devices/system/cpu", "cpu", "cpufreq/scaling_cur_freq"),
+      .temperature_millis = greatest_of("/sys/class/thermal", "thermal_zone", "temp"),
+      .num_runnable = count_runnable(),
+  };
+}
+
+static void write_count(const char *name, int64_t count) {
+  if (count == UNKNOWN) fprintf(channel, "\"%s\":null", name);
+  else fprintf(channel, "\"%s\":%lld", name, (long long)count);
+}
+
+static void write_conditions(const char *name, struct conditions conditions) {
+  fprintf(channel, ",\"%s\":{", name);
+  write_count("frequency_khz", conditions.frequency_khz);
+  fputs(",\"temperature_c\":", channel);
+  if (conditions.temperature_millis == UNKNOWN) fputs("null", channel);
+  else fprintf(channel, "%.3f", (double)conditions.temperature_millis / 1000);
+  fputc(',', channel);
+  write_count("num_runnable", conditions.num_runnable);
+  fputc('}', channel);
+}
+
+/* Give this process's peak resident memory in bytes; UNKNOWN when nothing tells it. */
+static int64_t peak_memory_bytes(void) {
+  char line[256];
+  long long kib = 0;
+  FILE *file = fopen("/proc/self/status", "r");
+  while (file != NULL && fgets(line, sizeof line, file) != NULL)
+    if (sscanf(line, "VmHWM: %15lld kB", &kib) == 1) break;
+  if (file != NULL) fclose(file);
+  if (kib > 0) return kib * 1024;
+  struct rusage usage; /* in KiB on Linux (getrusage(2)) */
+  if (getrusage(RUSAGE_SELF, &usage) == 0 && usage.ru_maxrss > 0)
+    return (int64_t)usage.ru_maxrss * 1024;
+  return UNKNOWN;
+}
+
+#endif
