@@ -31,10 +31,22 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "Turn a model into a float .tflite that computes the same.",
     ),
     "push": ("edgepack.commands.push:push", "Put a bundle on devices."),
+    "releases": (
+        "edgepack.commands.releases:releases",
+        "List the releases on devices, and remove old ones.",
+    ),
+    "rollback": (
+        "edgepack.commands.releases:rollback",
+        "Make an earlier release current again.",
+    ),
+    "doctor": (
+        "edgepack.commands.doctor:doctor",
+        "Find what stands in the way of a deployment to a device.",
+    ),
     "inspect": ("edgepack.commands.inspect:inspect", "Show what a model or bundle holds."),
     "verify": ("edgepack.commands.verify:verify", "Check a bundle bit by bit."),
     "report": ("edgepack.commands.report:report", "Write an HTML report of stored results."),
-    "targets": ("edgepack.commands.targets:targets", "List and show target profiles."),
+    "targets": ("edgepack.commands.targets:targets", "List, show, check and draft target profiles."),
     "toolchain": (
         "edgepack.commands.toolchain:toolchain",
         "List, install and remove the converters' environments.",

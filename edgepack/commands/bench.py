@@ -15,6 +15,7 @@ from edgepack.commands.options import (
     OUTPUT_FILE,
     device_options,
     json_option,
+    lock_option,
     plan_from,
     plan_options,
 )
@@ -53,6 +54,7 @@ class Subject:
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @plan_options
 @device_options
+@lock_option
 @click.option("-o", "--output", type=OUTPUT_FILE, help="Write the result, raw samples and all.")
 @click.option("--report", "report_path", type=OUTPUT_FILE, help="Write an HTML report.")
 @json_option
@@ -78,7 +80,9 @@ def bench(
     cache = Cache(root=cache_directory())
 
     def bench_one(address: str) -> "Measurement":
-        with ready_device(address, given=given, profile=opened.profile, cache=cache) as ready:
+        with ready_device(
+            address, purpose="bench", given=given, profile=opened.profile, cache=cache
+        ) as ready:
             return bench_on(ready, opened, given)
 
     reached = run_each(devices, bench_one)

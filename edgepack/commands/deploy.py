@@ -19,12 +19,13 @@ from edgepack.commands.options import (
     OUTPUT_FILE,
     device_options,
     json_option,
+    lock_option,
     plan_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
 from edgepack.commands.pack_options import make_requests, pack_options
-from edgepack.commands.push import Pushed, note_example, push_on, summarize_push
+from edgepack.commands.push import Pushed, health_option, note_example, push_on, summarize_push
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Deployed:
 @contract_options
 @import_options
 @device_options
+@lock_option
+@health_option
 @plan_options
 @click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option("--results", type=OUTPUT_FILE, help="Write the measurements, raw samples and all.")
@@ -128,7 +131,9 @@ def _deploy_one(
 
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
-    with ready_device(devices[0], given=given, profile=request.profile, cache=cache) as first:
+    with ready_device(
+        devices[0], purpose="deploy", given=given, profile=request.profile, cache=cache
+    ) as first:
         packed = pack_model(
             request,
             cache=cache,
@@ -141,7 +146,9 @@ def _deploy_one(
         reached = [run_one(devices[0], lambda _: _deploy_on(first, packed, given), is_only=is_only)]
 
     def deploy_to(address: str) -> Deployed:
-        with ready_device(address, given=given, profile=request.profile, cache=cache) as ready:
+        with ready_device(
+            address, purpose="deploy", given=given, profile=request.profile, cache=cache
+        ) as ready:
             return _deploy_on(ready, packed, given)
 
     reached += [run_one(each, deploy_to, is_only=False) for each in devices[1:]]
@@ -178,7 +185,7 @@ def _exit_code(packed: "PackResult", reached: Sequence[Reached[Deployed]], *, st
 
 def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> Deployed:
     bundle = packed.bundle
-    pushed = push_on(ready, bundle)
+    pushed = push_on(ready, bundle, given)
     subject = Subject(name=bundle.manifest.name, content=bundle)
     return Deployed(push=pushed, measurement=bench_on(ready, subject, given))
 

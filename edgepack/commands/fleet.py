@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgepack.commands.boundary import error_json
 from edgepack.commands.console import Work, note, show_work, warn
-from edgepack.commands.options import connect_options_from
+from edgepack.commands.options import connect_options_from, lock_options_from
 from edgepack.errors import EdgePackError
 
 if TYPE_CHECKING:
@@ -37,19 +37,26 @@ class ReadyDevice:
 
 @contextmanager
 def ready_device(
-    address: str, *, given: Mapping[str, Any], profile: "TargetProfile | None", cache: "Cache"
+    address: str,
+    *,
+    purpose: str,
+    given: Mapping[str, Any],
+    profile: "TargetProfile | None",
+    cache: "Cache",
 ) -> Iterator[ReadyDevice]:
     """Connect to a device and make it ready, showing what is done until the end of the context.
 
     Args:
         address: as the user wrote it.
-        given: values of `device_options`.
+        purpose: verb for which the device is held, shown to who waits for it.
+        given: values of `device_options` and `lock_option`.
         profile: what the device must be; None takes any.
         cache: where downloaded runtimes are kept.
 
     Raises:
         DeviceError: it cannot be reached, is not of the profile, or cannot run a runtime.
     """
+    from edgepack.device.provision import RunnerChoice
     from edgepack.workflow.rig import open_rig
 
     with (
@@ -60,6 +67,8 @@ def ready_device(
             root=given["root"],
             profile=profile,
             cache=cache,
+            runner=RunnerChoice(given["runner"] or "auto"),
+            lock=lock_options_from(purpose, given, work),
             on_step=work.step,
             on_transfer=work.transfer,
         ) as rig,

@@ -1,6 +1,7 @@
 """Options that several verbs share, and the values they make."""
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from edgepack.commands.console import Work
     from edgepack.device.connect import ConnectOptions
+    from edgepack.device.lock import LockOptions
     from edgepack.measure.plan import BenchmarkPlan
     from edgepack.profile import BenchmarkDefaults
 
@@ -18,6 +20,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUTPUT_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+
+_UNITS: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("", "B"), 1),
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
+    **{f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)},
+}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -31,6 +39,19 @@ def apply_options(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def read_size(text: str) -> int:
+    """Read a number of bytes, such as `500MB` or `2GiB`; for an option's type.
+
+    Raises:
+        BadParameter: no such number.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]{0,3})", text)
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        raise click.BadParameter(f"{text!r} is no size such as 500MB or 2GiB.")
+    return int(float(match[1]) * factor)
 
 
 class NumberRange(click.FloatRange):
@@ -71,7 +92,33 @@ def device_options(function: F) -> F:
             help="Folder on the device for releases and runtimes "
             "[default: the target's, else ~/.edgepack].",
         ),
+        click.option(
+            "--runner",
+            type=click.Choice(["auto", "python", "native"]),
+            help="What runs models on the device: its Python, or a program that needs none "
+            "[default: auto, Python where one suits].",
+        ),
     )(function)
+
+
+def lock_option(function: F) -> F:
+    """Add the option that says how long another user of the device is waited for."""
+    return click.option(
+        "--lock-wait",
+        type=NumberRange(min=0, max=86400),
+        metavar="SECONDS",
+        help="How long to wait while another push or benchmark uses the device [default: 300].",
+    )(function)
+
+
+def lock_options_from(purpose: str, given: Mapping[str, Any], work: "Work") -> "LockOptions":
+    """Make the options that a device is held with."""
+    from edgepack.device.lock import WAIT_SECONDS, LockOptions
+
+    wait = given["lock_wait"]
+    return LockOptions(
+        purpose=purpose, wait_seconds=WAIT_SECONDS if wait is None else wait, on_wait=work.step
+    )
 
 
 def refuse_device_options(given: Mapping[str, Any]) -> None:
@@ -82,8 +129,12 @@ def refuse_device_options(given: Mapping[str, Any]) -> None:
     """
     from edgepack.errors import UsageError
 
-    names = ("ssh_config", "identity", "accept_new_host_key", "host_key", "connect_timeout", "root")
+    names = (
+        *("ssh_config", "identity", "accept_new_host_key", "host_key", "connect_timeout"),
+        *("root", "runner"),
+    )
     idle = [f"--{name.replace('_', '-')}" for name in names if given[name]]
+    idle += ["--lock-wait"] if given["lock_wait"] is not None else []
     if idle:
         raise UsageError(
             f"{', '.join(idle)}: there is no device this could apply to",

@@ -14,6 +14,7 @@ from edgepack.commands.options import (
     OUTPUT_FILE,
     device_options,
     json_option,
+    lock_option,
     refuse_device_options,
 )
 from edgepack.commands.output import check_outputs, write_recipe, write_report
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @import_options
 @click.option("--device", metavar="DEVICE", help="Choose by what this device measures.")
 @device_options
+@lock_option
 @click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option(
     "--report",
@@ -84,7 +86,9 @@ def pack(
                     )
     else:
         profile = requests[0][1].profile
-        with ready_device(device, given=given, profile=profile, cache=cache) as ready:
+        with ready_device(
+            device, purpose="pack", given=given, profile=profile, cache=cache
+        ) as ready:
             for name, request in requests:
                 with naming_shape(name, [each.bundle.path for each in results]):
                     results.append(

@@ -2,9 +2,10 @@
 
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,13 +22,24 @@ from edgepack.commands.options import (
     EXISTING_FILE,
     device_options,
     json_option,
+    lock_option,
 )
+from edgepack.commands.retention import Retention, note_removed, prune, retention_options
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
     from edgepack.bundle.archive import Bundle
     from edgepack.device.deploy import Deployment
+    from edgepack.device.removal import Pruned
+    from edgepack.measure.golden import GoldenVerdict
     from edgepack.report.summary import PushSummary
+
+health_option: Final = click.option(
+    "--health-check/--no-health-check",
+    default=True,
+    help="Run the golden inputs on the device before the release is made current.",
+    show_default=True,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +51,8 @@ class Pushed:
         deployment: what stands where.
         runtime_bytes: sent for the runtime.
         seconds: of the transfer.
-        example: the command that runs the model on the device; None for a bundle without one.
+        example: the command that runs the model on the device; None for a bundle without one,
+            and on a device without a Python that suits.
     """
 
     device: str
@@ -47,6 +60,8 @@ class Pushed:
     runtime_bytes: int
     seconds: float
     example: str | None
+    health: "GoldenVerdict | None" = None
+    pruned: "Pruned | None" = None
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON form that `push --json` prints."""
@@ -59,29 +74,40 @@ class Pushed:
             "runtime_bytes": self.runtime_bytes,
             "seconds": round(self.seconds, 3),
             "example": self.example,
+            "previous": self.deployment.previous,
+            "health_check": None if self.health is None else self.health.passed,
+            "removed": [] if self.pruned is None else [list(e) for e in self.pruned.removed],
         }
 
 
 @click.command()
 @click.argument("bundle", type=EXISTING_FILE)
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@health_option
+@retention_options
 @device_options
+@lock_option
 @json_option
 def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Put a bundle on devices and make it the current release there.
 
-    Installs the inference runtime too where it is missing. Earlier releases stay.
+    Installs the inference runtime too where it is missing. The device runs the bundle's
+    golden inputs first; what was current stays current when it answers wrongly. Earlier
+    releases stay, unless --keep or --keep-free says otherwise.
     """
     from edgepack.bundle.archive import open_bundle
     from edgepack.cache import Cache, cache_directory
 
+    retention = Retention.of(given)
     opened = open_bundle(bundle)
     cache = Cache(root=cache_directory())
 
     def push_one(address: str) -> Pushed:
         profile = opened.manifest.target
-        with ready_device(address, given=given, profile=profile, cache=cache) as ready:
-            return push_on(ready, opened)
+        with ready_device(
+            address, purpose="push", given=given, profile=profile, cache=cache
+        ) as ready:
+            return push_on(ready, opened, given, retention=retention)
 
     reached = run_each(devices, push_one)
     if as_json:
@@ -91,27 +117,45 @@ def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any)
     return ExitCode.FAILURE if any(each.error for each in reached) else ExitCode.DONE
 
 
-def push_on(ready: ReadyDevice, bundle: "Bundle") -> Pushed:
+def push_on(
+    ready: ReadyDevice,
+    bundle: "Bundle",
+    given: Mapping[str, Any],
+    *,
+    retention: Retention | None = None,
+) -> Pushed:
     """Push a bundle to a device that was made ready."""
-    from edgepack.device.deploy import push_bundle
+    from edgepack.device.layout import Layout
+    from edgepack.workflow.pushing import push_release
 
-    rig = ready.rig
-    ready.work.step(f"pushing {bundle.manifest.name} {bundle.release} to {rig.device.name}")
+    rig, work = ready.rig, ready.work
     start = time.monotonic()
-    deployment = push_bundle(rig.device, bundle, root=rig.root, on_progress=ready.work.transfer)
+    pushed = push_release(
+        rig,
+        bundle,
+        health_check=given["health_check"],
+        on_step=work.step,
+        on_transfer=work.transfer,
+    )
+    pruned = None
+    if retention is not None:
+        name, layout = bundle.manifest.name, Layout(root=rig.root)
+        pruned = prune(rig.device, layout, retention, name=name, fence=rig.fence)
     return Pushed(
         device=rig.device.name,
-        deployment=deployment,
+        deployment=pushed.deployment,
         runtime_bytes=rig.engine.runtime_bytes,
         seconds=time.monotonic() - start,
-        example=_example_command(bundle, python=rig.engine.python, folder=deployment.path),
+        example=_example_command(bundle, python=rig.engine.python, folder=pushed.deployment.path),
+        health=pushed.health,
+        pruned=pruned,
     )
 
 
-def _example_command(bundle: "Bundle", *, python: str, folder: str) -> str | None:
+def _example_command(bundle: "Bundle", *, python: str | None, folder: str) -> str | None:
     from edgepack.bundle.example import EXAMPLE_PATH
 
-    if EXAMPLE_PATH not in {each.path for each in bundle.manifest.files}:
+    if python is None or EXAMPLE_PATH not in {each.path for each in bundle.manifest.files}:
         return None
     return f"{shlex.join([python, f'{folder}/{EXAMPLE_PATH}'])} --golden"
 
@@ -123,7 +167,9 @@ def _show(reached: tuple[Reached[Pushed], ...]) -> None:
     if done:
         print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
-        note(f"{subject(each.device)} release {each.deployment.release} is current")
+        note_removed(each.device, each.pruned)
+        was = f"; before it was {each.deployment.previous}" if each.deployment.previous else ""
+        note(f"{subject(each.device)} release {each.deployment.release} is current{was}")
         note_example(each)
 
 

@@ -9,7 +9,8 @@ from edgepack.cache import Cache
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.facts import DeviceFacts, read_facts
 from edgepack.device.layout import resolve_root
-from edgepack.device.provision import Engine, provision
+from edgepack.device.lock import NO_FENCE, Fence, LockOptions, hold_device
+from edgepack.device.provision import Engine, RunnerChoice, choose_engine, provision
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.errors import DeviceError
@@ -36,6 +37,7 @@ class Rig:
         root: folder on the device for releases and runtimes, absolute.
         engine: the runtime that measures there.
         warnings: how the device falls short of the target without being refused.
+        fence: the right to change what is current, since the device is held.
     """
 
     device: Device
@@ -43,6 +45,7 @@ class Rig:
     root: str
     engine: Engine
     warnings: tuple[str, ...] = ()
+    fence: Fence = NO_FENCE
 
     def num_threads(self, profile: TargetProfile | None) -> int:
         """Give the target's threads, where 0 means as many as the device has cores."""
@@ -59,12 +62,17 @@ def open_rig(
     root: str | None,
     profile: TargetProfile | None,
     cache: Cache,
+    lock: LockOptions,
     on_step: StepCallback,
     on_transfer: TransferCallback | None = None,
+    runner: RunnerChoice = RunnerChoice.AUTO,
 ) -> Iterator[Rig]:
     """Connect to a device, check it against the target, and install the runtime it lacks.
 
+    From then on the device is held, so that no other push or benchmark crosses this one.
+
     Raises:
+        LockedError: another host holds the device for longer than is waited.
         DeviceError: as `open_device`, `read_facts`, `check_fit` and `provision`.
     """
     on_step(f"connecting to {address}")
@@ -73,11 +81,26 @@ def open_rig(
         folder = resolve_root(device, wanted)
         facts = read_facts(device, folder)
         warnings = check_fit(profile, facts) if profile is not None else ()
-        on_step(f"checking the runtime on {device.name}")
-        engine = provision(
-            device, facts, root=folder, cache=cache, on_progress=on_step, on_transfer=on_transfer
-        )
-        yield Rig(device=device, facts=facts, root=folder, engine=engine, warnings=warnings)
+        choose_engine(facts, runner=runner)  # nothing is written on a device that nothing fits
+        with hold_device(device, root=folder, options=lock) as held:
+            on_step(f"checking the runtime on {device.name}")
+            engine = provision(
+                held,
+                facts,
+                root=folder,
+                cache=cache,
+                on_progress=on_step,
+                on_transfer=on_transfer,
+                runner=runner,
+            )
+            yield Rig(
+                device=held,
+                facts=facts,
+                root=folder,
+                engine=engine,
+                warnings=warnings,
+                fence=held.fence,
+            )
 
 
 def check_fit(profile: TargetProfile, facts: DeviceFacts) -> tuple[str, ...]:

@@ -1,0 +1,197 @@
+"""`edgepack releases` and `edgepack rollback`: what lies on a device, and going back."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.commands.console import LIST_WIDTH, note, print_json, print_table, show_work
+from edgepack.commands.fleet import Reached, fleet_json, run_each, subject
+from edgepack.commands.options import (
+    connect_options_from,
+    device_options,
+    json_option,
+    lock_option,
+    lock_options_from,
+)
+from edgepack.commands.retention import Retention, note_removed, prune, retention_options
+from edgepack.errors import DeployError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgepack.device.releases import ReleaseFacts
+    from edgepack.workflow.site import Site
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """The releases on a device, and those that were removed before."""
+
+    device: str
+    releases: "tuple[ReleaseFacts, ...]"
+    removed: tuple[tuple[str, str], ...] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON form that `releases --json` prints."""
+        removed = {} if self.removed is None else {"removed": [list(e) for e in self.removed]}
+        return {
+            "device": self.device,
+            "releases": [_release_json(each) for each in self.releases],
+            **removed,
+        }
+
+
+def _release_json(facts: "ReleaseFacts") -> dict[str, object]:
+    return {
+        "name": facts.name,
+        "release": facts.release,
+        "current": facts.is_current,
+        "previous": facts.is_previous,
+        "placed": None if facts.placed is None else facts.placed.isoformat(),
+        "disk_bytes": facts.disk_bytes,
+    }
+
+
+@click.command()
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.option("--name", metavar="NAME", help="Of this bundle only.")
+@click.option("--prune", "is_pruning", is_flag=True, help="Remove old releases first.")
+@retention_options
+@device_options
+@lock_option
+@json_option
+def releases(
+    *,
+    devices: tuple[str, ...],
+    name: str | None,
+    is_pruning: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """List the releases on devices, and with --prune remove old ones.
+
+    Never removed: the current release, and the one a rollback leads to unless --keep 1 asks
+    for it. --prune alone keeps those two of each bundle.
+    """
+    retention = Retention.of(given, is_asked=is_pruning)
+    if retention is not None and not is_pruning:
+        raise UsageError(
+            "--keep and --keep-free: expected --prune with them, since they remove releases",
+            remedy="Add --prune, or leave them out to list only.",
+        )
+
+    def look(address: str) -> Listed:
+        from edgepack.device.releases import list_releases
+
+        with _open_site(address, given, purpose="prune" if is_pruning else None) as site:
+            removed = None
+            if retention is not None:
+                pruned = prune(site.device, site.layout, retention, name=name, fence=site.fence)
+                note_removed(site.device.name, pruned)
+                removed = pruned.removed
+            found = list_releases(site.device, root=site.layout.root)
+            of_name = tuple(facts for facts in found if name in {None, facts.name})
+            return Listed(device=site.device.name, releases=of_name, removed=removed)
+
+    reached = run_each(devices, look)
+    if as_json:
+        print_json(fleet_json(reached, Listed.to_json))
+    else:
+        _show(reached)
+    return ExitCode.FAILURE if any(each.error for each in reached) else ExitCode.DONE
+
+
+@click.command()
+@click.argument("device")
+@click.argument("name", required=False)
+@click.option(
+    "--to", "release", metavar="RELEASE", help="Which one [default: the one current before]."
+)
+@device_options
+@lock_option
+@json_option
+def rollback(
+    *, device: str, name: str | None, release: str | None, as_json: bool, **given: Any
+) -> int:
+    """Make an earlier release of a bundle current again.
+
+    NAME may be left out where there is one bundle only. The release's files are compared
+    with its manifest first; what is current stays current when one is damaged.
+    """
+    from edgepack.device.rollback import roll_back
+
+    with _open_site(device, given, purpose="rollback") as site:
+        name = name or _only_name(site)
+        now, before = roll_back(
+            site.device, name, release=release, root=site.layout.root, fence=site.fence
+        )
+        subject_ = subject(site.device.name)
+    if as_json:
+        print_json(
+            {
+                "device": site.device.name,
+                "name": name,
+                "release": now.release,
+                "previous": before or None,
+            }
+        )
+        return ExitCode.DONE
+    was = f"; before it was {before}" if before and before != now.release else ""
+    click.echo(f"{subject_} release {now.release} of {name} is current{was}")
+    return ExitCode.DONE
+
+
+@contextmanager
+def _open_site(address: str, given: Mapping[str, Any], *, purpose: str | None) -> "Iterator[Site]":
+    from edgepack.workflow.site import open_site
+
+    with (
+        show_work() as work,
+        open_site(
+            address,
+            connect=connect_options_from(given, work),
+            root=given["root"],
+            lock=None if purpose is None else lock_options_from(purpose, given, work),
+            on_step=work.step,
+        ) as site,
+    ):
+        yield site
+
+
+def _only_name(site: "Site") -> str:
+    from edgepack.device.releases import list_releases
+
+    names = sorted({facts.name for facts in list_releases(site.device, root=site.layout.root)})
+    if len(names) == 1:
+        return names[0]
+    there = ", ".join(names) or "none"
+    raise DeployError(
+        f"{site.device.name}: expected the name of a bundle, since there is not exactly one in "
+        f"{site.layout.root}; there: {there}",
+        remedy="Name it: `edgepack rollback DEVICE NAME`; `--root` says where it was pushed to.",
+    )
+
+
+def _show(reached: Sequence[Reached[Listed]]) -> None:
+    from rich.table import Table
+
+    from edgepack.report.units import file_size
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("device", "bundle", "release", "", "placed (UTC)", "size"):
+        right = column == "size"
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    listed = [each.result for each in reached if each.result is not None]
+    for each in listed:
+        for facts in each.releases:
+            state = "current" if facts.is_current else "previous" if facts.is_previous else ""
+            placed = "-" if facts.placed is None else f"{facts.placed:%Y-%m-%d %H:%M:%S}"
+            size = file_size(facts.disk_bytes)
+            table.add_row(each.device, facts.name, facts.release, state, placed, size)
+        if not each.releases:
+            note(f"{subject(each.device)} no releases")
+    if table.row_count:
+        print_table(table, width=LIST_WIDTH)

@@ -1,0 +1,58 @@
+"""A deploy root on a connected device, for what needs no runtime there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edgepack.device.connect import ConnectOptions, open_device
+from edgepack.device.layout import Layout, resolve_root
+from edgepack.device.lock import NO_FENCE, Fence, LockOptions, hold_device
+from edgepack.device.transport import Device
+from edgepack.workflow.request import StepCallback
+from edgepack.workflow.rig import DEFAULT_ROOT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """A deploy root.
+
+    Attributes:
+        device: the open connection.
+        layout: where things stand, below an absolute root.
+        fence: the right to change what is current, where the device is held.
+    """
+
+    device: Device
+    layout: Layout
+    fence: Fence = NO_FENCE
+
+
+@contextmanager
+def open_site(
+    address: str,
+    *,
+    connect: ConnectOptions,
+    root: str | None,
+    lock: LockOptions | None,
+    on_step: StepCallback,
+) -> Iterator[Site]:
+    """Connect to a device, find its deploy root, and hold the device until the end.
+
+    Args:
+        address: as the user wrote it.
+        connect: how to connect.
+        root: the deploy root; None is the default one.
+        lock: for what the device is held; None only looks.
+        on_step: called with what is being done.
+
+    Raises:
+        DeviceError: as `open_device`, `resolve_root` and `hold_device`.
+    """
+    on_step(f"connecting to {address}")
+    with open_device(address, options=connect) as device:
+        layout = Layout(root=resolve_root(device, root or DEFAULT_ROOT))
+        if lock is None:
+            yield Site(device=device, layout=layout)
+            return
+        with hold_device(device, root=layout.root, options=lock) as held:
+            yield Site(device=held, layout=layout, fence=held.fence)
