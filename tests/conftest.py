@@ -15,6 +15,7 @@ pytest_plugins = [
     f"tests.fixtures.{room}"
     for room in (
         "adbd",
+        "android",
         "boards",
         "browser",
         "commands",
@@ -24,6 +25,7 @@ pytest_plugins = [
         "pytorch",
         "onnx_batch",
         "real_models",
+        "runners",
         "sensitivity",
         "sshd",
         "toolchains",

@@ -113,7 +113,7 @@ def parse_devices(text: str) -> tuple[AttachedDevice, ...]:
     found: list[AttachedDevice] = []
     for line in text.splitlines():
         match = _ATTACHED.fullmatch(clean_text(line, limit=2000))
-        if match is None or line.startswith(("*", "adb", "List of devices")):
+        if match is None or line.startswith(("*", "adb ", "adb: ", "List of devices")):
             continue
         model = _MODEL.search(match["more"])
         found.append(
