@@ -1,0 +1,243 @@
+"""Devices as they are: other userlands, servers, shells, C libraries and disks, each a real one."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgepack.bundle.archive import Bundle
+from edgepack.device.connect import open_device
+from edgepack.device.deploy import push_bundle
+from edgepack.device.facts import read_facts
+from edgepack.device.releases import list_releases
+from edgepack.device.rollback import roll_back
+from edgepack.errors import DeployError, DeviceTimeoutError
+from tests.fixtures import userlands
+from tests.fixtures.bundle import built_in_profile, write_digits_bundle
+from tests.fixtures.commands import QUICK, RunCommand
+from tests.fixtures.userlands import Userland, make_root, require, serve
+from tests.test_commands_bad_input import assert_told
+from tests.test_device_contract import await_end
+
+pytestmark = pytest.mark.sshd
+
+ROOT = "~/.edgepack"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("bundle") / "a.edgepack"
+    return write_digits_bundle(path, target=built_in_profile("laptop-x86-64"))
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("bundle") / "b.edgepack"
+    return write_digits_bundle(path, version="2.0", target=built_in_profile("laptop-x86-64"))
+
+
+def contents_of(bundle: Bundle) -> dict[str, bytes]:
+    return {record.path: bundle.read(record.path) for record in bundle.files()}
+
+
+def read_release(device: Userland, bundle: Bundle) -> dict[str, bytes]:
+    folder = device.home / ".edgepack/bundles/digits/releases" / bundle.release
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def add_musl(root: Path) -> None:
+    """BusyBox beside musl's loader, as Alpine and OpenWrt have it."""
+    userlands.add_busybox(root)
+    shutil.copy2("/lib/x86_64-linux-musl/libc.so", root / "lib/ld-musl-x86_64.so.1")
+
+
+# Programs this machine must have, what fills the root, the server, and the C library seen.
+KINDS: dict[str, tuple[tuple[str, ...], Callable[[Path], None], str, str | None]] = {
+    "busybox": (("busybox",), userlands.add_busybox, "openssh", None),
+    "busybox-dropbear": (
+        ("busybox", "dropbear", "dropbearkey"),
+        userlands.add_busybox,
+        "dropbear",
+        "glibc",
+    ),
+    "toybox": (("toybox", "mksh"), userlands.add_toybox, "openssh", "glibc"),
+    "nothing-that-hashes": ((), userlands.add_base, "openssh", "glibc"),
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Iterator[tuple[Userland, str | None]]:
+    """A device without Python and SFTP, and its C library."""
+    programs, fill, server, libc = KINDS[request.param]
+    require(*programs)
+    with make_root() as root:
+        fill(root)
+        with serve(root, server=server) as device:
+            yield device, libc
+
+
+def test_push_verify_mend_and_switch_back(
+    kind: tuple[Userland, str | None], bundle: Bundle, newer: Bundle
+) -> None:
+    userland, libc = kind
+    total_bytes = sum(record.num_bytes for record in bundle.files())
+    with open_device(userland.address, options=userland.options) as device:
+        facts = read_facts(device, ROOT)
+        assert (facts.arch, facts.libc, facts.python) == ("x86_64", libc, None)
+        assert facts.free_bytes
+        assert push_bundle(device, bundle, root=ROOT).sent_bytes == total_bytes
+        assert read_release(userland, bundle) == contents_of(bundle)
+        assert push_bundle(device, bundle, root=ROOT).sent_bytes == 0
+        assert push_bundle(device, newer, root=ROOT).sent_bytes > 0
+        assert read_release(userland, newer) == contents_of(newer)
+        facts_of = {each.release: each for each in list_releases(device, root=ROOT)}
+        assert facts_of.keys() == {bundle.release, newer.release}
+        assert facts_of[newer.release].is_current
+        roll_back(device, "digits", release=None, root=ROOT)
+        current = userland.home / ".edgepack/bundles/digits/current"
+        assert current.readlink() == Path("releases", bundle.release)
+
+        model = current / "model.tflite"
+        content = model.read_bytes()
+        model.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert push_bundle(device, bundle, root=ROOT).sent_bytes == len(content)
+        assert read_release(userland, bundle) == contents_of(bundle)
+        assert not list((userland.home / ".edgepack/staging").iterdir())
+
+
+def test_what_hangs_is_stopped_with_its_children(kind: tuple[Userland, str | None]) -> None:
+    userland, _ = kind
+    with open_device(userland.address, options=userland.options) as device:
+        with pytest.raises(DeviceTimeoutError):
+            device.run(["sh", "-c", "sleep 600 & echo $! > /tmp/pid; sleep 601"], timeout_seconds=1)
+        assert await_end(int((userland.root / "tmp/pid").read_text()))
+
+
+def test_musl_is_told_before_anything_is_sent(run: RunCommand, bundle: Bundle) -> None:
+    require("busybox")
+    if not Path("/lib/x86_64-linux-musl/libc.so").exists():
+        pytest.skip("musl is not installed")
+    with make_root() as root:
+        add_musl(root)
+        with serve(root) as userland:
+            with open_device(userland.address, options=userland.options) as device:
+                facts = read_facts(device, ROOT)
+            assert (facts.libc, facts.libc_version) == ("musl", "1.2.3")
+            ran = run("push", bundle.path, userland.address, "--ssh-config", userland.ssh_config)
+            assert_told(ran, code=1, message="glibc")
+            assert not (userland.home / ".edgepack").exists()
+
+
+WELCOME = "Welcome to the lab. Your password expires in 3 days!"
+LOGINS = {
+    "bash": ("/usr/bin/bash", {".bashrc": "echo {}", ".profile": "echo {}"}),
+    "fish": ("/usr/bin/fish", {".config/fish/config.fish": "echo '{}'"}),
+    "csh": ("/usr/bin/tcsh", {".cshrc": "echo '{}'", ".login": "echo '{}'"}),
+}
+
+
+@contextmanager
+def this_system(
+    *, login: str = "bash", mounts: Sequence[str] = (), options: Sequence[str] = ()
+) -> Iterator[Userland]:
+    """A device with this machine's programs, Python among them, and a login that greets."""
+    shell, files = LOGINS[login]
+    require(Path(shell).name)
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("this userland needs the system's own python3")
+    with make_root() as root:
+        usr = userlands.add_this_system(root)
+        for name, line in files.items():
+            path = root / "home/pi" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(line.format(WELCOME) + "\n")
+        (root / "opt").chmod(0o777)
+        with serve(root, shell=shell, mounts=[usr, *mounts], options=options) as device:
+            yield device
+
+
+@pytest.mark.parametrize("login", list(LOGINS))
+def test_login_shells_and_their_noise(
+    login: str, tmp_path: Path, bundle: Bundle, newer: Bundle
+) -> None:
+    tmp_path.joinpath("banner").write_text("Authorized use only.\n" * 100)
+    with (
+        this_system(login=login, options=[f"Banner {tmp_path / 'banner'}"]) as userland,
+        open_device(userland.address, options=userland.options) as device,
+    ):
+        raw = subprocess.run(
+            ["ssh", "-F", userland.ssh_config, "-p", str(userland.port), "pi@127.0.0.1", "true"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert WELCOME in raw.stdout  # the noise is there
+        facts = read_facts(device, ROOT)
+        assert facts.python is not None
+        push_bundle(device, bundle, root=ROOT)
+        push_bundle(device, newer, root=ROOT)
+        assert read_release(userland, newer) == contents_of(newer)
+        assert len(list_releases(device, root=ROOT)) == 2
+        odd = ["a b", "it's", "!", "\\", "$HOME", "*", "\n", "é", ""]
+        told = device.run(["printf", "%s\\0", *odd], timeout_seconds=20)
+        assert told.text.split("\0")[:-1] == odd
+        with device.stream(["sh", "-c", "echo 1; echo 2"], timeout_seconds=20) as lines:
+            assert list(lines) == [b"1", b"2"]
+
+
+def test_a_full_tmp_and_a_fish_are_no_hindrance(
+    run: RunCommand, bundle: Bundle, tmp_path: Path
+) -> None:
+    tmp = 'mount -t tmpfs -o size=4k,mode=1777 tmpfs "$root/tmp"; echo x > "$root/tmp/full"'
+    with this_system(login="fish", mounts=[tmp]) as userland:
+        result = tmp_path / "r.json"
+        ran = run(
+            *("bench", bundle.path, userland.address, "--ssh-config", userland.ssh_config),
+            *(*QUICK, "-o", result),
+        )
+        assert ran.code == 0, ran.err
+        measurement = json.loads(result.read_text())
+        assert measurement["golden"]["passed"] is True
+        assert len(measurement["launches"]) == 6
+
+
+def test_a_home_that_cannot_be_written(run: RunCommand, bundle: Bundle) -> None:
+    read_only = 'mount --bind "$root/home" "$root/home"; mount -o remount,bind,ro "$root/home"'
+    with this_system(mounts=[read_only]) as userland:
+        ran = run("push", bundle.path, userland.address, "--ssh-config", userland.ssh_config)
+        assert_told(ran, code=1, message="ead-only file system", remedy="--root")
+        assert not (userland.home / ".edgepack").exists()
+
+
+def test_a_disk_that_fills_up_on_the_way(bundle: Bundle, tmp_path: Path) -> None:
+    content = os.urandom(4_000_000)
+    files = {"classes.txt": b"zero\n", "more.bin": content}
+    large = write_digits_bundle(tmp_path / "large", version="3", extra_files=files)
+    require()
+    small = 'mount -t tmpfs -o size=8m,uid=1000,gid=1000 tmpfs "$root/home/pi"'
+    with make_root() as root:
+        userlands.add_base(root)
+        with (
+            serve(root, mounts=[small]) as userland,
+            open_device(userland.address, options=userland.options) as device,
+        ):
+            push_bundle(device, bundle, root=ROOT)
+
+            def fill(_sent: int, _total: int) -> None:
+                device.run(["sh", "-c", "cat /dev/zero > ~/filler"], timeout_seconds=30)
+
+            with pytest.raises(DeployError, match="No space left on device") as caught:
+                push_bundle(device, large, root=ROOT, on_progress=fill)
+            assert "Free" in caught.value.remedy
+            (now,) = list_releases(device, root=ROOT)
+            assert (now.release, now.is_current) == (bundle.release, True)
+            with pytest.raises(DeployError, match=r"MiB of room, but 0\.0 MiB are free"):
+                push_bundle(device, large, root=ROOT)
+            device.run(["rm", "/home/pi/filler"], timeout_seconds=10)
+            push_bundle(device, large, root=ROOT)
+            assert [each.is_current for each in list_releases(device, root=ROOT)] == [False, True]
