@@ -242,7 +242,8 @@ def test_a_device_of_another_kind_is_refused(run: RunCommand, tmp_path: Path) ->
             "aarch64; no CPU feature asimd, which the target requires"
         )
         assert remedy == (
-            "  Pack for the target the device is; `edgepack targets list` shows them all."
+            "  Pack for the target the device is; `edgepack targets list` shows them all, and "
+            "`edgepack targets probe DEVICE` writes one."
         )
     assert not (tmp_path / "root").exists()
 

@@ -74,14 +74,21 @@ def bench(
     """
     from edgepack.cache import Cache, cache_directory
     from edgepack.measure.record import to_json
+    from edgepack.workflow.preflight import weigh_cargo
 
     check_outputs(results=output, report=report_path)
     opened = open_subject(subject)
+    cargo = weigh_cargo(opened.content)
     cache = Cache(root=cache_directory())
 
     def bench_one(address: str) -> "Measurement":
         with ready_device(
-            address, purpose="bench", given=given, profile=opened.profile, cache=cache
+            address,
+            purpose="bench",
+            given=given,
+            profile=opened.profile,
+            cache=cache,
+            cargo=cargo,
         ) as ready:
             return bench_on(ready, opened, given)
 

@@ -128,6 +128,7 @@ def _deploy_one(
 ) -> tuple[dict[str, Any], int]:
     """Pack, push, measure and report one shape; give its JSON and its exit code."""
     from edgepack.workflow.packing import pack_model
+    from edgepack.workflow.preflight import weigh_cargo
 
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
@@ -147,7 +148,12 @@ def _deploy_one(
 
     def deploy_to(address: str) -> Deployed:
         with ready_device(
-            address, purpose="deploy", given=given, profile=request.profile, cache=cache
+            address,
+            purpose="deploy",
+            given=given,
+            profile=request.profile,
+            cache=cache,
+            cargo=weigh_cargo(packed.bundle),
         ) as ready:
             return _deploy_on(ready, packed, given)
 

@@ -12,6 +12,7 @@ from edgepack.errors import EdgePackError
 
 if TYPE_CHECKING:
     from edgepack.cache import Cache
+    from edgepack.device.diagnosis import Cargo
     from edgepack.profile import TargetProfile
     from edgepack.workflow.rig import Rig
 
@@ -43,6 +44,7 @@ def ready_device(
     given: Mapping[str, Any],
     profile: "TargetProfile | None",
     cache: "Cache",
+    cargo: "Cargo | None" = None,
 ) -> Iterator[ReadyDevice]:
     """Connect to a device and make it ready, showing what is done until the end of the context.
 
@@ -52,6 +54,7 @@ def ready_device(
         given: values of `device_options` and `lock_option`.
         profile: what the device must be; None takes any.
         cache: where downloaded runtimes are kept.
+        cargo: what is to be deployed, where it is known already.
 
     Raises:
         DeviceError: it cannot be reached, is not of the profile, or cannot run a runtime.
@@ -67,6 +70,7 @@ def ready_device(
             root=given["root"],
             profile=profile,
             cache=cache,
+            cargo=cargo,
             runner=RunnerChoice(given["runner"] or "auto"),
             lock=lock_options_from(purpose, given, work),
             on_step=work.step,

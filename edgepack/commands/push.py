@@ -97,15 +97,17 @@ def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any)
     """
     from edgepack.bundle.archive import open_bundle
     from edgepack.cache import Cache, cache_directory
+    from edgepack.workflow.preflight import weigh_cargo
 
     retention = Retention.of(given)
     opened = open_bundle(bundle)
+    cargo = weigh_cargo(opened)
     cache = Cache(root=cache_directory())
 
     def push_one(address: str) -> Pushed:
         profile = opened.manifest.target
         with ready_device(
-            address, purpose="push", given=given, profile=profile, cache=cache
+            address, purpose="push", given=given, profile=profile, cache=cache, cargo=cargo
         ) as ready:
             return push_on(ready, opened, given, retention=retention)
 

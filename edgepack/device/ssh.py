@@ -28,6 +28,10 @@ _REFUSED_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 6.0
 _READ_BYTES: Final = 128 * 1024
 _STDERR_BYTES: Final = 64 * 1024
+# draft-ietf-secsh-filexfer-02: length, SSH_FXP_INIT, version 3; the answer is SSH_FXP_VERSION.
+_SFTP_INIT: Final = b"\0\0\0\5\1\0\0\0\3"
+_SFTP_VERSION: Final = b"\2"
+_SFTP_ANSWER_BYTES: Final = 4096
 _NOISE_BYTES: Final = 1024 * 1024
 # What an upload sends at once; paramiko 5.1 cuts it to the host's packets (32 KiB).
 _SEND_BYTES: Final = 256 * 1024
@@ -298,6 +302,22 @@ class SshDevice:
         with self._start(argv, timeout_seconds) as command:
             command.feed(b"")
             yield read_lines(command, argv, name=self._name, max_line_bytes=max_line_bytes)
+
+    def offers_sftp(self, *, timeout_seconds: float) -> bool | None:
+        """Tell whether an SFTP server answers; None when no session could be opened for it."""
+        try:
+            channel = self._transport.open_session(timeout=timeout_seconds)
+        except (paramiko.SSHException, OSError, EOFError):
+            return None
+        with channel:
+            channel.settimeout(timeout_seconds)
+            try:
+                channel.invoke_subsystem("sftp")
+                channel.sendall(_SFTP_INIT)
+                # A server whose SFTP program is missing accepts the request and says nothing.
+                return channel.recv(_SFTP_ANSWER_BYTES)[4:5] == _SFTP_VERSION
+            except (paramiko.SSHException, OSError, EOFError):
+                return False
 
     def upload(
         self,

@@ -1,0 +1,133 @@
+"""`edgepack doctor`: what stands in the way of a deployment, all of it at once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.commands.bench import open_subject
+from edgepack.commands.console import print_json, print_table, show_work
+from edgepack.commands.options import (
+    EXISTING_FILE,
+    connect_options_from,
+    device_options,
+    json_option,
+)
+from edgepack.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgepack.profile import TargetProfile
+    from edgepack.workflow.preflight import Preflight
+
+
+@click.command()
+@click.argument("device", metavar="DEVICE")
+@click.argument("subject", type=EXISTING_FILE, metavar="[BUNDLE|TFLITE]", required=False)
+@click.option("--target", metavar="NAME", help="Target to compare with [default: the bundle's].")
+@device_options
+@json_option
+def doctor(
+    *, device: str, subject: Path | None, target: str | None, as_json: bool, **given: Any
+) -> int:
+    """Find what stands in the way of a deployment to a device, before anything is sent.
+
+    With a bundle or model, also whether its ops, its memory and its target suit the device. Errors
+    would stop a deployment or make it answer wrongly; warnings and notes do not.
+    """
+    from edgepack.device.provision import RunnerChoice
+    from edgepack.workflow.preflight import examine, weigh_cargo
+    from edgepack.workflow.rig import DEFAULT_ROOT
+
+    opened = open_subject(subject) if subject is not None else None
+    profile = _find_target(target) or (opened.profile if opened is not None else None)
+    with show_work() as work:
+        preflight = examine(
+            device,
+            connect=connect_options_from(given, work),
+            root=given["root"] or (profile.deploy_root if profile else DEFAULT_ROOT),
+            profile=profile,
+            cargo=weigh_cargo(opened.content) if opened is not None else None,
+            runner=RunnerChoice(given["runner"] or "auto"),
+            on_step=work.step,
+        )
+    if as_json:
+        print_json(_to_json(preflight, profile))
+    else:
+        _show(preflight)
+    return ExitCode.FAILURE if _count(preflight, "error") else ExitCode.DONE
+
+
+def _find_target(name: str | None) -> "TargetProfile | None":
+    from edgepack.catalog import find_profile, user_profile_directory
+
+    if name is None:
+        return None
+    return find_profile(name, user_directory=user_profile_directory())[0]
+
+
+def _count(preflight: "Preflight", severity: str) -> int:
+    return sum(each.severity == severity for each in preflight.findings)
+
+
+def _to_json(preflight: "Preflight", profile: "TargetProfile | None") -> dict[str, object]:
+    from edgepack.device import facts as device_facts
+
+    runtime = preflight.runtime
+    return {
+        "device": preflight.device,
+        "target": profile.id if profile is not None else None,
+        "facts": device_facts.to_json(preflight.facts) if preflight.facts is not None else None,
+        "runtime": None
+        if runtime is None
+        else {
+            "name": runtime.name,
+            "version": runtime.version,
+            "native": runtime.is_native,
+            "installed": preflight.is_installed,
+        },
+        "findings": [each.to_json() for each in preflight.findings],
+    }
+
+
+def _show(preflight: "Preflight") -> None:
+    facts, runtime = preflight.facts, preflight.runtime
+    if facts is not None:
+        version = ".".join(map(str, facts.python.version)) if facts.python else None
+        parts = (facts.board, facts.os_name or facts.system, facts.arch)
+        click.echo(f"{preflight.device}  {', '.join(part for part in parts if part)}")
+        if runtime is not None:
+            how = "without Python" if runtime.is_native else f"for Python {version}"
+            state = "installed" if preflight.is_installed else "to be sent"
+            click.echo(f"runtime  {runtime.label} {how}, {state}")
+        click.echo()
+    if preflight.findings:
+        print_table(_table(preflight))
+        click.echo()
+    counts = [
+        f"{number} {word}{'' if number == 1 else 's'}"
+        for word in ("error", "warning", "note")
+        if (number := _count(preflight, word))
+    ]
+    verdict = "cannot be deployed to" if _count(preflight, "error") else "ready"
+    click.echo(f"{verdict}: {', '.join(counts) or 'nothing to say'}")
+
+
+def _table(preflight: "Preflight") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgepack.device.finding import Severity
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, is_last in (("severity", False), ("topic", False), ("what", True)):
+        table.add_column(name, no_wrap=not is_last)
+    for each in preflight.findings:
+        said = f"expected {each.expected}, but {each.found}"
+        if each.severity is Severity.ERROR:
+            said = each.sentence or said
+        # As text, not as markup: a device's words may hold brackets.
+        what = Text(said if not each.fix else f"{said}\n{each.fix}")
+        table.add_row(each.severity.value, each.topic.value, what)
+    return table

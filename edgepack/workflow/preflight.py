@@ -1,0 +1,172 @@
+"""The preflight of a deployment: a device is asked everything that could stand in the way."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from edgepack.bundle.archive import Bundle
+from edgepack.bundle.manifest import MODEL_PATH
+from edgepack.device.conditions import (
+    find_missing_modules,
+    judge_clock,
+    judge_measuring,
+    judge_modules,
+    judge_sftp,
+    judge_temporary,
+    read_clock,
+)
+from edgepack.device.connect import ConnectOptions, open_device
+from edgepack.device.diagnosis import Cargo, diagnose, judge_available_memory
+from edgepack.device.facts import DeviceFacts
+from edgepack.device.finding import Finding, Severity, Topic
+from edgepack.device.premises import Premises, survey
+from edgepack.device.prospect import Prospect, find_prospect
+from edgepack.device.provision import RunnerChoice
+from edgepack.device.ssh import SshDevice
+from edgepack.device.state import read_state
+from edgepack.device.transport import Device
+from edgepack.errors import AuthError, ConnectError, DeviceError, DeviceTimeoutError, HostKeyError
+from edgepack.model import Model
+from edgepack.profile import TargetProfile
+from edgepack.workflow.request import StepCallback
+from edgepack.workload import read_workload
+
+_SFTP_SECONDS: Final = 10.0
+_ORDER: Final = tuple(Severity)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """What a preflight found.
+
+    Attributes:
+        device: its name.
+        facts: what it is; None when it could not be asked.
+        runtime: that is or would be installed there; None when none fits.
+        is_installed: whether that runtime's folder is there already.
+        round_trip_s: of one command; None when it could not be asked.
+        findings: errors first.
+    """
+
+    device: str
+    facts: DeviceFacts | None = None
+    runtime: Prospect | None = None
+    is_installed: bool = False
+    round_trip_s: float | None = None
+    findings: tuple[Finding, ...]
+
+
+def weigh_cargo(content: Bundle | Model) -> Cargo:
+    """Tell what a bundle or a bare model asks of a device.
+
+    Raises:
+        BundleError: the bundle changed since it was opened.
+        ModelError: its model cannot be read.
+    """
+    if isinstance(content, Bundle):
+        return Cargo(
+            name=content.manifest.name,
+            release=content.release,
+            num_bytes=sum(record.num_bytes for record in content.files()),
+            num_files=len(content.files()),
+            workload=read_workload(content.read(MODEL_PATH)),
+        )
+    return Cargo(
+        name=None,
+        release=None,
+        num_bytes=content.num_bytes,
+        num_files=1,
+        workload=read_workload(content.data),
+    )
+
+
+def examine(
+    address: str,
+    *,
+    connect: ConnectOptions,
+    root: str,
+    profile: TargetProfile | None,
+    cargo: Cargo | None,
+    runner: RunnerChoice,
+    on_step: StepCallback,
+) -> Preflight:
+    """Ask a device everything that could stand in the way of a deployment.
+
+    Nothing is installed or left there. What keeps it from being asked is a finding too.
+
+    Args:
+        address: as the user wrote it.
+        connect: how to connect.
+        root: the deploy root; may begin with `~`.
+        profile: what the device must be; None takes any.
+        cargo: what is to be deployed; None looks at the device alone.
+        runner: whose runner shall run it.
+        on_step: called with each step in words.
+
+    Raises:
+        UsageError: the address, an option or the SSH configuration is not right.
+    """
+    on_step(f"connecting to {address}")
+    try:
+        with open_device(address, options=connect) as device:
+            on_step(f"examining {device.name}")
+            return _examine(device, root=root, profile=profile, cargo=cargo, runner=runner)
+    except DeviceError as error:
+        return Preflight(device=address, findings=(_describe_failure(error),))
+
+
+def _describe_failure(error: DeviceError) -> Finding:
+    topic, expected = Topic.SHELL, "a login shell that runs commands"
+    if isinstance(error, HostKeyError):
+        topic, expected = Topic.HOST_KEY, "a host key that is known"
+    elif isinstance(error, AuthError):
+        topic, expected = Topic.LOGIN, "a login that is accepted"
+    elif isinstance(error, ConnectError):
+        topic, expected = Topic.CONNECTION, "a connection"
+    elif isinstance(error, DeviceTimeoutError):
+        topic, expected = Topic.CONNECTION, "an answer in time"
+    return Finding(
+        severity=Severity.ERROR,
+        topic=topic,
+        expected=expected,
+        found=error.message,
+        fix=error.remedy,
+        sentence=error.message,
+    )
+
+
+def _examine(
+    device: Device,
+    *,
+    root: str,
+    profile: TargetProfile | None,
+    cargo: Cargo | None,
+    runner: RunnerChoice,
+) -> Preflight:
+    facts, premises = survey(device, root)
+    clock, state = read_clock(device), read_state(device)
+    runtime = find_prospect(facts, runner=runner)
+    findings = [
+        *diagnose(facts, premises, profile=profile, cargo=cargo, runner=runner),
+        *judge_clock(clock),
+        *judge_temporary(premises.temporary),
+        *judge_measuring(facts, state),
+    ]
+    if cargo is not None and runtime is not None:
+        findings += judge_available_memory(cargo, runtime, state.available_bytes)
+    if facts.python is not None and runtime is not None and not runtime.is_native:
+        findings += judge_modules(facts.python, find_missing_modules(device, facts.python))
+    if isinstance(device, SshDevice):
+        is_offered = device.offers_sftp(timeout_seconds=_SFTP_SECONDS)
+        findings += judge_sftp(is_offered=is_offered)
+    return Preflight(
+        device=device.name,
+        facts=facts,
+        runtime=runtime,
+        is_installed=_is_installed(runtime, premises),
+        round_trip_s=clock.round_trip_s,
+        findings=tuple(sorted(findings, key=lambda each: _ORDER.index(each.severity))),
+    )
+
+
+def _is_installed(runtime: Prospect | None, premises: Premises) -> bool:
+    return runtime is not None and runtime.folder_name in premises.runtimes
