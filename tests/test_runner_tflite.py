@@ -9,24 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edgepack.evaluate import run_model
 from edgepack.measure.drive import RUNNER_PATH
-from edgepack.model import Model, load_model, read_model
+from edgepack.model import load_model, read_model
 from edgepack.runner import tflite
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
 from tests.fixtures.models import KINDS, came_as, make_feeds
-
-PLAN = {
-    "warmup_runs": 3,
-    "warmup_seconds": 0.0,
-    "min_runs": 20,
-    "min_seconds": 0.0,
-    "max_seconds": 20.0,
-    "max_samples": 500,
-}
+from tests.fixtures.runners import PLAN, request, sample_feeds, write_feeds
 
 
 def run(
@@ -46,11 +37,6 @@ def run(
         check=False,
     )
     return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
-
-
-def request(mode: str, model: Path, inputs: Sequence[Path] = (), **rest: object) -> dict[str, Any]:
-    common = {"mode": mode, "model": str(model), "threads": 1, "inputs": [str(p) for p in inputs]}
-    return common | ({"plan": PLAN} if mode == "latency" else {"samples": 2, "emit": True}) | rest
 
 
 def refusal(
@@ -99,26 +85,6 @@ def test_state_stays_between_the_samples_of_a_stream_only(tmp_path: Path, *, str
     assert code == 0
     first, second = (each["data"] for each in events if each["event"] == "output")
     assert (first != second) == stream
-
-
-def sample_feeds(model: Model, count: int) -> list[tuple[Any, ...]]:
-    random = np.random.default_rng(3)
-    return [
-        tuple(
-            random.integers(0, 9, spec.shape).astype(spec.dtype)
-            if np.dtype(spec.dtype).kind in "iu"
-            else random.random(spec.shape).astype(spec.dtype)
-            for spec in model.signature.inputs
-        )
-        for _ in range(count)
-    ]
-
-
-def write_feeds(folder: Path, feeds: Sequence[Sequence[Any]]) -> list[Path]:
-    paths = [folder / f"input_{index}.bin" for index in range(len(feeds[0]))]
-    for index, path in enumerate(paths):
-        path.write_bytes(b"".join(feed[index].tobytes() for feed in feeds))
-    return paths
 
 
 @pytest.mark.parametrize("name", sorted(odd_models()))

@@ -7,6 +7,7 @@
  * tells the time of each op in them.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,7 +123,8 @@ static void make_up(void *data, size_t num_bytes, const char *type, uint64_t *st
 static void read_sample(const char *path, int64_t sample, void *data, size_t num_bytes,
                         const char *name) {
   FILE *file = fopen(path, "rb");
-  if (file == NULL) fail("missing_file", "the input file %s cannot be read", path);
+  if (file == NULL)
+    fail("missing_file", "the input file %s cannot be read: %s", path, strerror(errno));
   size_t done = 0;
   if (fseeko(file, (off_t)sample * (off_t)num_bytes, SEEK_SET) == 0)
     done = fread(data, 1, num_bytes, file);
