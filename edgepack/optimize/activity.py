@@ -20,12 +20,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from edgepack._fields import Fields
 from edgepack.cache import Cache, digest_parts, source_digest
-from edgepack.child import run_child, write_arrays
 from edgepack.errors import ModelError
 from edgepack.evaluate import Feeds
 from edgepack.model import Model
@@ -39,7 +37,7 @@ from edgepack.optimize.findings import (
     findings_to_json,
     read_findings,
 )
-from edgepack.scratch import open_scratch
+from edgepack.optimize.pass_process import run_pass
 
 _TIMEOUT_SECONDS: Final = 1800.0
 _RECORD: Final = "findings.json"
@@ -247,24 +245,17 @@ def observe_activity(
     halves = _halve(calibration, is_stream=model.is_stream)
     sets = [_spread(each) for each in (*halves, evaluation)]
     groups = [group for group, feeds in enumerate(sets) for _ in feeds]
-    with open_scratch("activity") as folder:
-        (folder / "model.tflite").write_bytes(model.data)
-        write_arrays(folder / "feeds", chain.from_iterable(chain.from_iterable(sets)))
-        request = {"groups": groups, "stream": model.is_stream}
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        ended = run_child(
-            "edgepack.optimize.activity_worker",
-            [],
-            folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
-        )
-    if ended.answer is None or "error" in ended.answer:
-        reason = ended.cause if ended.answer is None else str(ended.answer["error"]["message"])
-        raise ModelError(
-            f"watching the model's tensors failed: the runtime {reason}",
+    request = {"groups": groups, "stream": model.is_stream}
+
+    def explain(reason: str) -> ModelError:
+        return ModelError(
+            f"watching the model's tensors failed: {reason}",
             remedy="Convert the model again; `edgepack inspect` lists its ops.",
         )
-    answer: dict[str, Any] = ended.answer["ok"]
+
+    feeds = [feed for each in sets for feed in each]
+    with run_pass("activity", model, feeds, request, explain=explain) as done:
+        answer = done.facts
     return tuple(
         TensorActivity(
             tensor=name,

@@ -5,28 +5,36 @@ another) and `request.json` (`groups`, for each sample the group it counts for, 
 gets the answer: for each group the tensors' figures.
 """
 
-import json
 import math
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.child import read_arrays, write_answer
 from edgepack.flatbuffer import decode_name, dtype_name, read_flatbuffer
+from edgepack.optimize.pass_process import PassJob, refuse_model, serve_pass
 
 # Of a larger array so many values are summed, of every channel alike; extremes always count.
 _MOST_VALUES: Final = 65536
 
 
-def sum_up(folder: Path) -> dict[str, Any]:
-    """Run the model of a folder on all samples and give each group's figures by tensor."""
+def sum_up(job: PassJob) -> dict[str, Any]:
+    """Run a model on all samples and give each group's figures by tensor.
+
+    Raises:
+        OptimizeError: the runtime refuses the model.
+    """
+    # LiteRT 2.3 raises ValueError for an unreadable file and RuntimeError for an op it lacks.
+    try:
+        return _sum_up(job)
+    except (RuntimeError, ValueError) as error:
+        raise refuse_model(error) from error
+
+
+def _sum_up(job: PassJob) -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - only this child needs it
 
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    data = (folder / "model.tflite").read_bytes()
+    request, data = job.request, job.data
     # LiteRT 2.3 keeps every tensor of a run when asked to, under XNNPACK too.
     interpreter = Interpreter(
         model_content=data, num_threads=1, experimental_preserve_all_tensors=True
@@ -35,10 +43,9 @@ def sum_up(folder: Path) -> dict[str, Any]:
     inputs = [int(detail["index"]) for detail in interpreter.get_input_details()]
     names = _activations(data)
     groups: list[dict[int, list[float]]] = [{} for _ in range(max(request["groups"]) + 1)]
-    arrays = read_arrays(folder / "feeds")
-    for group in request["groups"]:
-        for index in inputs:
-            interpreter.set_tensor(index, next(arrays))
+    for group, feed in zip(request["groups"], job.feeds(), strict=True):
+        for index, array in zip(inputs, feed, strict=True):
+            interpreter.set_tensor(index, array)
         if not request["stream"]:
             interpreter.reset_all_variables()
         interpreter.invoke()
@@ -83,9 +90,4 @@ def _add(figures: list[float], values: NDArray[Any]) -> None:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    try:
-        write_answer(target, {"ok": sum_up(target)})
-    # LiteRT 2.3 raises ValueError for an unreadable file and RuntimeError for an op it lacks.
-    except (RuntimeError, ValueError) as error:
-        write_answer(target, {"error": {"kind": "run", "message": str(error)}})
+    serve_pass(sum_up)

@@ -15,9 +15,8 @@ RELU6: a channel that reached 6 keeps its factor of 1. Any other may grow as lon
 was seen stays below 6, and the finished float model must answer as the original.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack._fields import Fields
-from edgepack.child import run_child, write_arrays
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
 from edgepack.fidelity import LIMIT_DB, compare_outputs
@@ -34,9 +32,9 @@ from edgepack.model import Model, read_model
 from edgepack.optimize.balance import Balance, Balancer
 from edgepack.optimize.channel_ranges import observe_channels
 from edgepack.optimize.offsets import apply_offsets
+from edgepack.optimize.pass_process import run_pass, spread_feeds
 from edgepack.optimize.scaling import ScaleMap, map_scales, scale_layers
 from edgepack.optimize.spare_channels import use_spare_channels
-from edgepack.scratch import open_scratch
 
 Tree = Any
 """A `ModelT`; the generated classes are untyped."""
@@ -122,25 +120,16 @@ def equalize(model: Model, calibration: Feeds | None) -> tuple[Model, EqualizeFa
     feeds = list(calibration or ())
     if model.has_state or model.traits.has_loop:
         feeds = []
-    with open_scratch("equalize") as folder:
-        (folder / "model.tflite").write_bytes(model.data)
-        write_arrays(folder / "feeds", chain.from_iterable(feeds))
-        ended = run_child(
-            "edgepack.optimize.equalize_worker",
-            [str(len(feeds))],
-            folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
+
+    def explain(reason: str) -> OptimizeError:
+        return OptimizeError(
+            f"the channels could not be equalized: {reason}",
+            remedy="Choose a recipe without equalize.",
         )
-        if ended.answer is None:
-            raise OptimizeError(
-                f"equalizing failed: the runtime was {ended.cause}",
-                remedy="Choose a recipe without equalize.",
-            )
-        if "error" in ended.answer:
-            error = ended.answer["error"]
-            raise OptimizeError(str(error["message"]), remedy=str(error["remedy"]))
-        data = (folder / "equalized.tflite").read_bytes()
-    return read_model(data), EqualizeFacts(**ended.answer["ok"])
+
+    with run_pass("equalize", model, feeds, {}, explain=explain) as done:
+        data = (done.folder / "equalized.tflite").read_bytes()
+    return read_model(data), EqualizeFacts(**done.facts)
 
 
 def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, EqualizeFacts]:
@@ -159,9 +148,9 @@ def equalize_tree(data: bytes, feeds: Feeds, *, folder: Path) -> tuple[bytes, Eq
     untouched = _Plan(data=data)
     plans = [untouched]
     before = after = LIMIT_DB
-    trial_feeds = _spread(feeds, _TRIAL_SAMPLES)
+    trial_feeds = spread_feeds(feeds, _TRIAL_SAMPLES)
     if feeds and scale_map.groups:
-        ranges = observe_channels(tree, _spread(feeds, _RANGE_SAMPLES), folder=folder)
+        ranges = observe_channels(tree, spread_feeds(feeds, _RANGE_SAMPLES), folder=folder)
         balancer = Balancer(tree, scale_map, ranges, trial_feeds)
         before = balancer.total_db({})
         num_copied, ranges = use_spare_channels(
@@ -232,11 +221,3 @@ def _run(data: bytes, feeds: Feeds) -> list[tuple[NDArray[Any], ...]]:
         interpreter.invoke()
         answers.append(tuple(interpreter.get_tensor(index) for index in outputs))
     return answers
-
-
-def _spread(feeds: Feeds, maximum: int) -> Sequence[tuple[NDArray[Any], ...]]:
-    """Give some of the samples, evenly spread."""
-    if len(feeds) <= maximum:
-        return feeds
-    picks = np.linspace(0, len(feeds) - 1, maximum).astype(int)
-    return [feeds[pick] for pick in picks]

@@ -17,24 +17,21 @@ Measured on EfficientNet-Lite0, int8 weights and float activations, 72 other cro
 rounded to nearest, 26.1 with the bias corrected, 36.7 with all of it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.child import read_arrays, run_child, write_arrays
+from edgepack.child import read_arrays
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds
 from edgepack.model import Model, read_model
+from edgepack.optimize.pass_process import run_pass, spread_feeds
 from edgepack.optimize.recipe import Recipe
 from edgepack.profile import Scheme
-from edgepack.scratch import open_scratch
 
-_TIMEOUT_SECONDS: Final = 3600.0
 # More samples better the weights little: 33.4 dB with 16 crops, 35.1 with 48, 36.7 with 72
 # (EfficientNet-Lite0), and each takes its time.
 _MAXIMUM_SAMPLES: Final = 32
@@ -81,33 +78,23 @@ def refine(model: Model, recipe: Recipe, calibration: Feeds | None) -> Refined:
             f"model with {what} does not allow",
             remedy="Choose a recipe without rounding, weight_ranges and bias_correction.",
         )
-    picks = np.linspace(0, len(calibration) - 1, min(len(calibration), _MAXIMUM_SAMPLES))
-    feeds = [calibration[int(index)] for index in picks]
-    request: dict[str, Any] = {
+    request = {
         "rounding": recipe.rounding,
         "weight_ranges": recipe.weight_ranges,
         "bias_correction": recipe.bias_correction,
         "float_layers": [each.layer for each in recipe.layers if each.scheme in _FLOATS],
     }
-    with open_scratch("refine") as folder:
-        (folder / "model.tflite").write_bytes(model.data)
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        write_arrays(folder / "feeds", chain.from_iterable(feeds))
-        ended = run_child(
-            "edgepack.optimize.refine_worker",
-            [],
-            folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
+
+    def explain(reason: str) -> OptimizeError:
+        return OptimizeError(
+            f"recipe {recipe.name!r}: the weights could not be refined: {reason}",
+            remedy="Choose a recipe without rounding, weight_ranges and bias_correction.",
         )
-        answer = ended.answer
-        if answer is None or "ok" not in answer:
-            reason = ended.cause if answer is None else str(answer["error"]["message"])
-            raise OptimizeError(
-                f"recipe {recipe.name!r}: the weights could not be refined: {reason}",
-                remedy="Choose a recipe without rounding, weight_ranges and bias_correction.",
-            )
-        bounds = read_arrays(folder / "bounds")
+
+    feeds = spread_feeds(calibration, _MAXIMUM_SAMPLES)
+    with run_pass("refine", model, feeds, request, explain=explain) as done:
+        bounds = read_arrays(done.folder / "bounds")
         return Refined(
-            model=read_model((folder / "refined.tflite").read_bytes()),
-            weight_bounds={int(i): next(bounds) for i in answer["ok"]["weights"]},
+            model=read_model((done.folder / "refined.tflite").read_bytes()),
+            weight_bounds={int(i): next(bounds) for i in done.facts["weights"]},
         )

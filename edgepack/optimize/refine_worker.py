@@ -4,21 +4,18 @@ FOLDER holds `model.tflite`, `feeds` and `request.json`; it gets `refined.tflite
 (an array for each refined layer, in the answer's order) and the answer.
 """
 
-import json
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.child import read_arrays, write_answer, write_arrays
-from edgepack.errors import OptimizeError
-from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
+from edgepack.child import write_arrays
+from edgepack.flatbuffer import write_flatbuffer
 from edgepack.graph import new_constant, read_constant
 from edgepack.optimize.layers import Layer, find_layers
+from edgepack.optimize.pass_process import PassJob, serve_pass
 from edgepack.optimize.patches import input_patches, matrix_weights, mean_patch, weight_matrix
 from edgepack.optimize.recipe import RangeMethod, Rounding
 from edgepack.optimize.rounding import find_bounds, round_gptq, round_nearest
@@ -223,13 +220,9 @@ def add_biases(tree: Any) -> None:  # noqa: ANN401 - the generated classes are u
         operator.inputs = [*inputs, new_constant(tree, f"{layer.name}_bias", zeros)]
 
 
-def refine(folder: Path) -> dict[str, Any]:
-    """Refine the model of a folder and give the answer for the parent."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    tree = read_flatbuffer((folder / "model.tflite").read_bytes())
-    num_inputs = len(tree.subgraphs[0].inputs)
-    arrays = list(read_arrays(folder / "feeds"))
-    feeds = [tuple(arrays[i : i + num_inputs]) for i in range(0, len(arrays), num_inputs)]
+def refine(job: PassJob) -> dict[str, Any]:
+    """Refine a model, write it and its bounds beside it, and give the answer for the parent."""
+    request, tree = job.request, job.read_tree()
     if request["bias_correction"]:
         add_biases(tree)
     refiner = _Refiner(
@@ -239,17 +232,11 @@ def refine(folder: Path) -> dict[str, Any]:
         bias_correction=request["bias_correction"],
         kept=frozenset(request["float_layers"]),
     )
-    scratch = folder / "walk"
-    scratch.mkdir()
-    try:
-        walk(tree, feeds, refiner, folder=scratch)
-    except OptimizeError as error:
-        return {"error": {"message": error.message}}
-    (folder / "refined.tflite").write_bytes(write_flatbuffer(tree))
-    write_arrays(folder / "bounds", refiner.bounds.values())
-    return {"ok": {"weights": list(refiner.bounds)}}
+    walk(tree, job.feeds(), refiner, folder=job.make_shelf("walk"))
+    (job.folder / "refined.tflite").write_bytes(write_flatbuffer(tree))
+    write_arrays(job.folder / "bounds", refiner.bounds.values())
+    return {"weights": list(refiner.bounds)}
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    write_answer(target, refine(target))
+    serve_pass(refine)

@@ -14,15 +14,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from edgepack import child, comparison, evaluate, flatbuffer, graph
 from edgepack.cache import Cache, digest_parts, source_digest
-from edgepack.child import run_child, write_arrays
 from edgepack.comparison import LIMIT_DB, ratio_db
 from edgepack.errors import CacheError, DataError, OptimizeError
 from edgepack.evaluate import Feeds
@@ -33,6 +29,7 @@ from edgepack.optimize import (
     excerpt,
     layer_costs,
     layers,
+    pass_process,
     restore,
     sensitivity_worker,
     walk,
@@ -51,8 +48,8 @@ from edgepack.optimize.layer_costs import (
     sensitivity_to_json,
 )
 from edgepack.optimize.layers import Layer, find_layers
+from edgepack.optimize.pass_process import run_pass, spread_feeds
 from edgepack.optimize.restore import restore_float32
-from edgepack.scratch import open_scratch
 
 __all__ = [
     "Evidence",
@@ -120,8 +117,7 @@ def analyze_sensitivity(
             remedy="Give real inputs with --data.",
         )
     base = _check_model(model)
-    picks = np.linspace(0, len(calibration) - 1, min(len(calibration), _NUM_SAMPLES))
-    feeds = [calibration[int(index)] for index in picks]
+    feeds = spread_feeds(calibration, _NUM_SAMPLES)
     key = _key(base, feeds)
     folder = cache.load(key)
     if folder is not None:
@@ -195,25 +191,15 @@ def _analyze(model: Model, feeds: Feeds, on_progress: Callable[[str], None]) -> 
 def _run_worker(
     model: Model, feeds: Feeds, *, probes: list[int], jobs: Mapping[int, Mapping[str, list[str]]]
 ) -> tuple[Records, int]:
-    with open_scratch("sensitivity") as folder:
-        (folder / "model.tflite").write_bytes(model.data)
-        request = {"probes": probes, "jobs": jobs}
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        write_arrays(folder / "feeds", chain.from_iterable(feeds))
-        ended = run_child(
-            "edgepack.optimize.sensitivity_worker",
-            [],
-            folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
-        )
-    answer = ended.answer
-    if answer is None or "ok" not in answer:
-        reason = ended.cause if answer is None else str(answer["error"]["message"])
-        raise OptimizeError(
+    def explain(reason: str) -> OptimizeError:
+        return OptimizeError(
             f"the sensitivity of the layers could not be measured: {reason}",
             remedy="Choose a recipe that needs no sensitivity analysis.",
         )
-    done: dict[str, Any] = answer["ok"]
+
+    request = {"probes": probes, "jobs": jobs}
+    with run_pass("sensitivity", model, feeds, request, explain=explain) as result:
+        done = result.facts
     records = {(each["position"], Precision(each["precision"])): each for each in done["records"]}
     return records, int(done["num_macs"])
 
@@ -327,6 +313,7 @@ def _key(model: Model, feeds: Feeds) -> str:
             graph,
             layer_costs,
             layers,
+            pass_process,
             restore,
             sensitivity_worker,
             walk,

@@ -7,27 +7,23 @@ the mean (`rest`, one of `local` too). It gets the answer: a record for each, an
 the multiplications that all runs of the layers took.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.child import read_arrays, write_answer
 from edgepack.comparison import LIMIT_DB, Sums, add_arrays, ratio_db
 from edgepack.errors import OptimizeError
 from edgepack.evaluate import Feeds
-from edgepack.flatbuffer import read_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.optimize.emulation import round_affine, round_half, round_symmetric
 from edgepack.optimize.excerpt import Excerpt, ExcerptRunner, cut_excerpt
 from edgepack.optimize.layer_costs import Precision
 from edgepack.optimize.layers import Layer, find_layers
+from edgepack.optimize.pass_process import PassJob, refuse_model, serve_pass
 from edgepack.optimize.walk import Samples, walk
 
 _FLOAT32: Final = 0  # TensorType of schema.fbs
@@ -274,35 +270,26 @@ def _worst_db(sums: Mapping[int, Sums]) -> float:
     )
 
 
-def probe(folder: Path) -> dict[str, Any]:
-    """Measure what the request of a folder asks for, and give the answer for the parent."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    tree = read_flatbuffer((folder / "model.tflite").read_bytes())
-    num_inputs = len(tree.subgraphs[0].inputs)
-    arrays = list(read_arrays(folder / "feeds"))
-    feeds = [tuple(arrays[i : i + num_inputs]) for i in range(0, len(arrays), num_inputs)]
+def probe(job: PassJob) -> dict[str, Any]:
+    """Measure what a request asks for, and give the answer for the parent."""
+    tree, feeds = job.read_tree(), job.feeds()
     prober = _Prober(
         tree=tree,
         jobs={
-            int(position): {key: [Precision(each) for each in job[key]] for key in job}
-            for position, job in request["jobs"].items()
+            int(position): {key: [Precision(each) for each in wanted[key]] for key in wanted}
+            for position, wanted in job.request["jobs"].items()
         },
-        probes=request["probes"],
+        probes=job.request["probes"],
     )
-    scratch = folder / "walk"
-    scratch.mkdir()
     try:
         prober.answer(feeds)
-        walk(tree, feeds, prober, folder=scratch)
-    except OptimizeError as error:
-        return {"error": {"message": error.message}}
+        walk(tree, feeds, prober, folder=job.make_shelf("walk"))
     # LiteRT 2.3 raises these for a model it cannot read, prepare or run.
     except (RuntimeError, ValueError) as error:
-        return {"error": {"message": f"the TFLite runtime refused the model: {error}"}}
+        raise refuse_model(error) from error
     prober.num_macs += len(feeds) * sum(layer.num_macs for layer in find_layers(tree))
-    return {"ok": {"records": prober.records, "num_macs": prober.num_macs}}
+    return {"records": prober.records, "num_macs": prober.num_macs}
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    write_answer(target, probe(target))
+    serve_pass(probe)

@@ -9,21 +9,16 @@ and make up for the layers before them.
 Measured on EfficientNet-Lite0, 72 other crops: see `benchmarks/sparse_pruning.py`.
 """
 
-import json
-from itertools import chain
 from typing import Final
 
-import numpy as np
-
-from edgepack.child import run_child, write_arrays
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.model import Model, read_model
 from edgepack.optimize.layers import find_layers
+from edgepack.optimize.pass_process import run_pass, spread_feeds
 from edgepack.optimize.prune import PruneFacts, count_pruned
 from edgepack.optimize.surgeon import PRUNED_OPS
-from edgepack.scratch import open_scratch
 
 _TIMEOUT_SECONDS: Final = 3600.0
 _MAXIMUM_SAMPLES: Final = 48
@@ -68,22 +63,11 @@ def prune_sparsegpt(
             "has none",
             remedy="Leave --prune out.",
         )
-    picks = np.linspace(0, len(calibration) - 1, min(len(calibration), _MAXIMUM_SAMPLES))
-    with open_scratch("sparsegpt") as folder:
-        (folder / "model.tflite").write_bytes(model.data)
-        (folder / "request.json").write_text(json.dumps({"share": share}), encoding="utf-8")
-        write_arrays(
-            folder / "feeds", chain.from_iterable(calibration[int(index)] for index in picks)
-        )
-        ended = run_child(
-            "edgepack.optimize.sparsegpt_worker",
-            [],
-            folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
-        )
-        answer = ended.answer
-        if answer is None or "ok" not in answer:
-            reason = ended.cause if answer is None else str(answer["error"]["message"])
-            raise OptimizeError(f"the weights could not be pruned: {reason}", remedy=_REMEDY)
-        result = read_model((folder / "pruned.tflite").read_bytes())
+
+    def explain(reason: str) -> OptimizeError:
+        return OptimizeError(f"the weights could not be pruned: {reason}", remedy=_REMEDY)
+
+    feeds = spread_feeds(calibration, _MAXIMUM_SAMPLES)
+    with run_pass("sparsegpt", model, feeds, {"share": share}, explain=explain) as done:
+        result = read_model((done.folder / "pruned.tflite").read_bytes())
     return result, count_pruned(model, result)

@@ -3,21 +3,17 @@
 FOLDER holds `model.tflite`, `feeds` and `request.json`; it gets `pruned.tflite` and the answer.
 """
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepack.child import read_arrays, write_answer
-from edgepack.errors import OptimizeError
-from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
+from edgepack.flatbuffer import write_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.optimize.layers import Layer, find_layers
+from edgepack.optimize.pass_process import PassJob, serve_pass
 from edgepack.optimize.patches import input_patches, matrix_weights, mean_patch, weight_matrix
 from edgepack.optimize.prune import prune_array
 from edgepack.optimize.surgeon import PRUNED_OPS, prune_obs
@@ -172,23 +168,13 @@ class _Product:
             self._waiting = []
 
 
-def prune(folder: Path) -> dict[str, Any]:
-    """Prune the model of a folder and give the answer for the parent."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    tree = read_flatbuffer((folder / "model.tflite").read_bytes())
-    num_inputs = len(tree.subgraphs[0].inputs)
-    arrays = list(read_arrays(folder / "feeds"))
-    feeds = [tuple(arrays[i : i + num_inputs]) for i in range(0, len(arrays), num_inputs)]
-    scratch = folder / "walk"
-    scratch.mkdir()
-    try:
-        walk(tree, feeds, Surgeon(tree, request["share"]), folder=scratch)
-    except OptimizeError as error:
-        return {"error": {"message": error.message}}
-    (folder / "pruned.tflite").write_bytes(write_flatbuffer(tree))
-    return {"ok": {}}
+def prune(job: PassJob) -> dict[str, Any]:
+    """Prune a model, write the result beside it and give the answer for the parent."""
+    tree = job.read_tree()
+    walk(tree, job.feeds(), Surgeon(tree, job.request["share"]), folder=job.make_shelf("walk"))
+    (job.folder / "pruned.tflite").write_bytes(write_flatbuffer(tree))
+    return {}
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    write_answer(target, prune(target))
+    serve_pass(prune)

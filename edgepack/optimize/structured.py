@@ -6,20 +6,15 @@ in which they hurt least (`selection`), the fit of what remains (`reconstruction
 removal (`removal`).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any, Final
 
-import numpy as np
-
 from edgepack._fields import Fields
-from edgepack.child import ChildExit, run_child, write_arrays
 from edgepack.errors import OptimizeError, RecipeError
 from edgepack.evaluate import Feeds
 from edgepack.model import Model, read_model
-from edgepack.scratch import open_scratch
+from edgepack.optimize.pass_process import run_pass, spread_feeds
 
 _TIMEOUT_SECONDS: Final = 3600.0
 _MAXIMUM_SAMPLES: Final = 256
@@ -100,35 +95,18 @@ def prune_structured(
             "--prune magnitude:SHARE.",
         )
     _check_kind(model)
-    picks = np.linspace(0, len(calibration) - 1, min(len(calibration), _MAXIMUM_SAMPLES))
-    feeds = [calibration[int(index)] for index in picks]
-    with open_scratch("channels") as folder:
-        (folder / "model.tflite").write_bytes(model.data)
-        (folder / "request.json").write_text(
-            json.dumps({"share": share, "reconstruct": reconstruct}), encoding="utf-8"
-        )
-        write_arrays(folder / "feeds", chain.from_iterable(feeds))
-        ended = run_child(
-            "edgepack.optimize.structured_worker",
-            [],
-            folder=folder,
-            timeout_seconds=_TIMEOUT_SECONDS,
-        )
-        if ended.answer is None or "ok" not in ended.answer:
-            raise OptimizeError(
-                f"channels could not be pruned: {_find_cause(ended)}", remedy=_REMEDY
-            )
-        pruned = read_model((folder / "pruned.tflite").read_bytes())
-    facts = _read_answer(ended.answer["ok"], model, pruned)
+    feeds = spread_feeds(calibration, _MAXIMUM_SAMPLES)
+    request = {"share": share, "reconstruct": reconstruct}
+
+    def explain(reason: str) -> OptimizeError:
+        return OptimizeError(f"channels could not be pruned: {reason}", remedy=_REMEDY)
+
+    with run_pass("structured", model, feeds, request, explain=explain) as done:
+        pruned = read_model((done.folder / "pruned.tflite").read_bytes())
+    facts = _read_answer(done.facts, model, pruned)
     _check_share(facts, share)
     _check_contract(model, pruned)
     return pruned, facts
-
-
-def _find_cause(ended: ChildExit) -> str:
-    if ended.answer is not None:
-        return str(ended.answer["error"]["message"])
-    return "\n".join([f"the child was {ended.cause}", *ended.log.splitlines()[-5:]])
 
 
 def channel_facts_to_json(facts: ChannelFacts) -> dict[str, object]:

@@ -4,19 +4,13 @@ FOLDER holds `model.tflite`, `request.json` and `feeds`, the arrays of all sampl
 another; it gets `pruned.tflite` and the answer.
 """
 
-import json
-import sys
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from edgepack.child import read_arrays, write_answer
-from edgepack.errors import OptimizeError
-from edgepack.evaluate import Feeds
-from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
+from edgepack.flatbuffer import write_flatbuffer
 from edgepack.graph import new_constant, read_constant
 from edgepack.optimize.channels import map_channels
 from edgepack.optimize.layers import find_layers
+from edgepack.optimize.pass_process import PassJob, serve_pass
 from edgepack.optimize.reconstruction import InputMoments, Reconstruction, order_groups
 from edgepack.optimize.refine_worker import add_biases
 from edgepack.optimize.removal import remove_channels
@@ -24,25 +18,19 @@ from edgepack.optimize.selection import choose_channels
 from edgepack.optimize.walk import walk
 
 
-def prune_channels(folder: Path) -> dict[str, Any]:
-    """Prune the model of a folder, write the result beside it and give the answer."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    data = (folder / "model.tflite").read_bytes()
-    tree = read_flatbuffer(data)
-    feeds = _read_feeds(folder / "feeds", len(tree.subgraphs[0].inputs))
+def prune_channels(job: PassJob) -> dict[str, Any]:
+    """Prune a model, write the result beside it and give the answer."""
+    tree, feeds = job.read_tree(), job.feeds()
     add_biases(tree)
     part_biases(tree)
     channel_map = map_channels(tree)
     layers = find_layers(tree)
-    moments = folder / "moments"
-    moments.mkdir()
-    samples = folder / "samples"
-    samples.mkdir()
-    seen = InputMoments(tree, channel_map, folder=moments, feeds=feeds)
+    samples = job.make_shelf("samples")
+    seen = InputMoments(tree, channel_map, folder=job.make_shelf("moments"), feeds=feeds)
     walk(tree, feeds, seen, folder=samples)
     orders = order_groups(tree, channel_map, seen)
-    removed = choose_channels(orders, channel_map, layers, share=request["share"])
-    if request["reconstruct"]:
+    removed = choose_channels(orders, channel_map, layers, share=job.request["share"])
+    if job.request["reconstruct"]:
         walk(
             tree,
             feeds,
@@ -50,7 +38,7 @@ def prune_channels(folder: Path) -> dict[str, Any]:
             folder=samples,
         )
     remove_channels(tree, channel_map, removed)
-    (folder / "pruned.tflite").write_bytes(write_flatbuffer(tree))
+    (job.folder / "pruned.tflite").write_bytes(write_flatbuffer(tree))
     return {
         "num_macs_before": sum(layer.num_macs for layer in layers),
         "num_macs_after": sum(layer.num_macs for layer in find_layers(tree)),
@@ -80,18 +68,5 @@ def part_biases(tree: Any) -> None:  # noqa: ANN401 - the generated classes are 
         taken.add(layer.bias)
 
 
-def _read_feeds(path: Path, num_inputs: int) -> Feeds:
-    arrays = read_arrays(path)
-    feeds = []
-    while feed := tuple(islice(arrays, num_inputs)):
-        feeds.append(feed)
-    return feeds
-
-
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    try:
-        answer = {"ok": prune_channels(target)}
-    except OptimizeError as error:
-        answer = {"error": {"message": error.message}}
-    write_answer(target, answer)
+    serve_pass(prune_channels)
