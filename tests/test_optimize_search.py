@@ -123,6 +123,16 @@ def test_what_could_not_be_built_is_not_tried_with_fewer_layers() -> None:
     assert [each.name for each in found] == ["float32", "int8+refined"]
 
 
+@given(st.integers(0, 9))
+def test_the_most_channels_that_may_go_are_found_to_a_tenth(most: int) -> None:
+    def rule(recipe: Recipe) -> Trial:
+        return Trial(is_inside=recipe.pruning.share <= most / 10, num_bytes=1, median_ns=1.0)
+
+    found = [each.pruning.share for each in run(space(schemes=()), rule) if each.pruning.share]
+    assert max([0, *(share for share in found if share <= most / 10)]) == min(most, 8) / 10
+    assert len(found) == len(set(found)) <= 6
+
+
 def test_channels_are_taken_out_of_the_quickest_until_it_is_outside() -> None:
     def rule(recipe: Recipe) -> Trial:
         if recipe.pruning.share > 0.25:
@@ -131,7 +141,7 @@ def test_channels_are_taken_out_of_the_quickest_until_it_is_outside() -> None:
 
     found = run(space(), rule)
     pruned = [each for each in found if each.pruning.share]
-    assert [each.pruning.share for each in pruned] == [0.1, 0.2, 0.3]
+    assert [each.pruning.share for each in pruned] == [0.1, 0.2, 0.4, 0.3]
     assert {each.scheme for each in pruned} == {Scheme.INT8}
     assert {each.pruning.kind for each in pruned} == {PruneKind.STRUCTURED}
     assert pruned[0].name == "int8+refined+structured0.1"

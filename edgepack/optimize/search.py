@@ -10,7 +10,8 @@ little to what costs much:
 3. a static scheme outside the floors with its worst layers left in float: as many more each time
    as the last time, until it is inside, then halved back: two runs for each doubling, where
    trying one layer after the other takes one run a layer;
-4. what is inside with whole channels taken out, more each time until it falls outside the floors.
+4. the best that is inside with whole channels taken out, twice as many each time until it falls
+   outside the floors, then halved back.
 
 What was built before is not built again: results are kept by content, so that a search that was
 broken off goes on where it was.
@@ -40,8 +41,8 @@ _INTEGER_WEIGHTS: Final = (
     Scheme.WEIGHT_ONLY_INT8,
     Scheme.INT16X8,
 )
-# Shares of the multiplications that are taken out, one after the other while it stays inside.
-_PRUNED_SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+# The most of the multiplications that is taken out, in tenths.
+_MOST_TENTHS: Final = 8
 # More layers in float than this part of all are another scheme by the name of this one.
 _LARGEST_FLOAT_PART: Final = 0.5
 
@@ -188,14 +189,19 @@ def _with_float(recipe: Recipe, names: Sequence[str]) -> Recipe:
 def _take_channels_out(
     inside: Sequence[tuple[Recipe, Trial]], space: SearchSpace
 ) -> Generator[Recipe, Trial, None]:
-    """Take channels out of the best that is inside, as long as it stays there."""
+    """Take channels out of the best that is inside, the most that stays there to a tenth."""
     recipe, _ = min(inside, key=lambda each: _cost(each[1], space.objective))
-    for share in _PRUNED_SHARES:
-        pruning = Pruning(kind=PruneKind.STRUCTURED, share=share)
+    kept, lost, tenths = 0, _MOST_TENTHS + 1, 1
+    while kept < tenths < lost:
+        pruning = Pruning(kind=PruneKind.STRUCTURED, share=tenths / 10)
         proposed = replace(recipe, name=f"{recipe.name}+{pruning.label}", pruning=pruning)
         trial = yield proposed
-        if not trial.is_inside:
-            return
+        if trial.is_inside:
+            kept = tenths
+        else:
+            lost = tenths
+        is_open = lost > _MOST_TENTHS
+        tenths = min(2 * kept, _MOST_TENTHS) if is_open else (kept + lost) // 2
 
 
 def _cost(trial: Trial, objective: Objective) -> tuple[float, float]:
