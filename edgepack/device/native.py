@@ -216,7 +216,7 @@ def _prove(device: Device, folder: str) -> None:
         remedy = "Run `sudo apt install libstdc++6` on the device, then repeat"
     raise ProvisionError(
         f"{device.name}: {ENGINE} {VERSION} was sent, but it does not start there: "
-        f"{clean_text(said)}",
+        f"{clean_text(said, limit=400)}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )
 
