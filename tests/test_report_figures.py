@@ -94,6 +94,21 @@ def test_measurements_of_unlike_speed_share_an_axis() -> None:
     assert "int8 on zero: median 80" in plot.description
 
 
+def test_runtimes_without_xnnpack_are_compared_among_themselves_only() -> None:
+    old = replace(benchmark(device="old"), lacks_xnnpack=True)
+    mixed = [benchmark(), old, benchmark(device="desk")]
+    plot = plot_comparison(mixed)
+    assert plot is not None
+    shown = set(texts(plot.svg))
+    assert {"1. pi@kitchen", "3. desk"} <= shown  # numbered as in the table
+    assert "2. old" not in shown
+    assert plot_comparison(mixed, without_xnnpack=True) is None
+    alike = plot_comparison([*mixed, replace(old, device="older")], without_xnnpack=True)
+    assert alike is not None
+    assert {"2. old", "4. older"} <= set(texts(alike.svg))
+    assert alike.caption.endswith(" These runtimes have no XNNPACK.")
+
+
 def test_the_tail_beyond_the_axis_is_not_drawn() -> None:
     series = launches()
     stray = (replace(series[0], samples_ns=(*series[0].samples_ns, 90_000_000)), *series[1:])

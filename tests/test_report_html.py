@@ -161,6 +161,15 @@ def page_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", REPORTS)
+def test_a_runtime_without_xnnpack_is_marked_among_measurements() -> None:
+    base = deploy_report()
+    old = replace(benchmark(device="old"), lacks_xnnpack=True)
+    mixed = read(render_page(replace(base, benchmarks=(*base.benchmarks, old))))
+    marked = "not to be compared with those of runtimes that have it."
+    assert mixed.text.count(marked) == 1
+    assert marked not in read(render_page(several_devices())).text
+
+
 def test_page_is_well_formed_and_loads_nothing(name: str) -> None:
     page = page_of(name)
     reader = read(page)

@@ -120,6 +120,26 @@ def test_a_measurement_of_a_bundle_is_taken_in_whole() -> None:
     assert origin["Measured at"] == "2026-11-22T23:10:00+00:00"
 
 
+def test_the_native_runner_and_a_runtime_without_xnnpack_are_told() -> None:
+    given = measurement()
+    engine = replace(
+        given.engine,
+        name="tensorflow-lite-c",
+        version="2.17.1",
+        xnnpack=False,
+        python=None,
+        runner="native",
+        has_xnnpack=False,
+    )
+    shown = summarize_measurement(replace(given, engine=engine))
+    assert shown.engine == "tensorflow-lite-c 2.17.1, native runner, without XNNPACK"
+    assert shown.lacks_xnnpack
+    origin = {fact.name: fact.value for fact in shown.provenance}
+    assert (origin["Runner"], origin["XNNPACK"]) == ("native", "not in this runtime")
+    assert "Python of the runtime" not in origin
+    assert not summarize_measurement(given).lacks_xnnpack
+
+
 def test_a_bare_model_keeps_its_own_name_and_has_no_golden_check() -> None:
     shown = summarize_measurement(measurement(bundle=False))
     assert shown.model == "digits"

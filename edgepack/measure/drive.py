@@ -89,6 +89,7 @@ class _Bench:
             said,
             num_threads=plan.num_threads,
             sha256=wanted.sha256 if wanted is not None else None,
+            has_xnnpack=wanted.xnnpack if wanted is not None else None,
         )
 
 

@@ -21,6 +21,8 @@ class EngineFacts:
         python: version of the interpreter it ran in; None in the native runner.
         sha256: digest of what was installed for it; None when it was there already.
         runner: `python` or `native`, the program that timed it.
+        has_xnnpack: whether the runtime holds XNNPACK's kernels at all; None when unknown. What
+            one without them measured is never set beside what one with them did.
     """
 
     name: str
@@ -30,6 +32,7 @@ class EngineFacts:
     python: str | None
     sha256: str | None = None
     runner: str = "python"
+    has_xnnpack: bool | None = None
 
 
 def read_engine(fields: Fields, *, threads_key: str = "num_threads") -> EngineFacts:
@@ -48,6 +51,7 @@ def read_engine(fields: Fields, *, threads_key: str = "num_threads") -> EngineFa
         python=optional_text(fields, "python"),
         sha256=optional_text(fields, "sha256"),
         runner=runner,
+        has_xnnpack=None if fields.raw("has_xnnpack") is None else fields.boolean("has_xnnpack"),
     )
     if runner == "python" and engine.python is None:
         fields.fault("python", "missing; expected a text")

@@ -138,9 +138,22 @@ def plot_launches(benchmark: BenchmarkSummary) -> Plot | None:
     )
 
 
-def plot_comparison(benchmarks: Sequence[BenchmarkSummary]) -> Plot | None:
-    """Plot the medians of several measurements with their intervals; None for fewer than two."""
-    measured = [(each, each.latency) for each in benchmarks if each.latency is not None]
+def plot_comparison(
+    benchmarks: Sequence[BenchmarkSummary], *, without_xnnpack: bool = False
+) -> Plot | None:
+    """Plot the medians of several measurements with their intervals; None for fewer than two.
+
+    Args:
+        benchmarks: all there are, for their numbers.
+        without_xnnpack: whether to show those whose runtime has no XNNPACK; the others otherwise.
+    """
+    timed = [(each, each.latency) for each in benchmarks if each.latency is not None]
+    numbered = [
+        (row, each, figures)
+        for row, (each, figures) in enumerate(timed, start=1)
+        if each.lacks_xnnpack is without_xnnpack
+    ]
+    measured = [(each, figures) for _, each, figures in numbered]
     if len(measured) < 2:  # noqa: PLR2004 - one point compares nothing
         return None
     medians = sorted(figures.median_ns for _, figures in measured)
@@ -162,9 +175,10 @@ def plot_comparison(benchmarks: Sequence[BenchmarkSummary]) -> Plot | None:
     names = tuple(
         (
             float(row),
-            f"{row}. " + plot_label(device_name(each.device), longest=_LONGEST_LABEL, otherwise=""),
+            f"{number}. "
+            + plot_label(device_name(each.device), longest=_LONGEST_LABEL, otherwise=""),
         )
-        for row, (each, _) in enumerate(measured, start=1)
+        for row, (number, each, _) in enumerate(numbered, start=1)
     )
     upright = Axis(low=len(measured) + 0.6, high=0.4, ticks=names)
     frame = lay_out(across, upright, height=60.0 + 34.0 * len(measured))
@@ -179,6 +193,8 @@ def plot_comparison(benchmarks: Sequence[BenchmarkSummary]) -> Plot | None:
         parts.append(_mark(at, color=color, radius=4.5, doubtful=doubtful))
     told = [f"{model_title(e)} on {device_name(e.device)}: {_median_text(e)}" for e, _ in measured]
     caption = "Medians with their 95% intervals, numbered as in the table."
+    if without_xnnpack:
+        caption += " These runtimes have no XNNPACK."
     if any(each.verdict != "valid" for each, _ in measured):
         caption += " A diamond marks a doubtful measurement."
     svg = picture(parts, height=frame.height)

@@ -57,6 +57,10 @@ from edgepack.report.units import (
 )
 from edgepack.report.variants import variants_section
 
+WITHOUT_XNNPACK: Final = (
+    "Its runtime has no XNNPACK, so this latency is not to be compared with those of runtimes "
+    "that have it."
+)
 # A number and its unit stay on one line.
 _UNIT: Final = re.compile(r"(\d) (ns|µs|ms|s)\b")
 _KEPT: Final = r"\1&nbsp;\2"
@@ -146,13 +150,15 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
         badge = f'<span class="badge {level}">{escape(verdict)}</span>'
         cells.append(f'<td class="text">{badge}</td>')
         notes = (each.error,) if each.error is not None else ()
+        if each.lacks_xnnpack:
+            notes = (*notes, WITHOUT_XNNPACK)
         rows.append(noted_row(cells, notes))
     columns = [("Model", False), ("Device", False), ("Median", True), ("p90", True)]
     columns += [("Runs", True), ("Verdict", False)]
     caption = f"{count(len(benchmarks), 'measurement')}; each is shown in full below"
     return section(
         "Measurements",
-        plots(plot_comparison(benchmarks)),
+        plots(plot_comparison(benchmarks), plot_comparison(benchmarks, without_xnnpack=True)),
         table(caption, columns, rows),
     )
 

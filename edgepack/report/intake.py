@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgepack.bundle.manifest import BundleManifest, Parity
     from edgepack.device.facts import DeviceFacts
     from edgepack.device.state import DeviceState
+    from edgepack.measure.engine import EngineFacts
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
@@ -59,7 +60,8 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         model=name,
         recipe=model.recipe,
         is_bundle=is_bundle,
-        engine=" ".join(part for part in (engine.name, engine.version) if part),
+        engine=_engine_label(engine),
+        lacks_xnnpack=engine.has_xnnpack is False,
         num_threads=engine.num_threads,
         launches=tuple(
             _launch(launch, marks)
@@ -73,6 +75,13 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         conditions=conditions(measurement.before, measurement.after),
         provenance=_provenance(measurement),
     )
+
+
+def _engine_label(engine: "EngineFacts") -> str:
+    parts = [" ".join(part for part in (engine.name, engine.version) if part)]
+    parts += ["native runner"] if engine.runner == "native" else []
+    parts += ["without XNNPACK"] if engine.has_xnnpack is False else []
+    return ", ".join(parts)
 
 
 def _launch(launch: "LatencyLaunch", marks: tuple[str, ...]) -> LaunchSeries:
@@ -198,6 +207,8 @@ def _flags(throttled: int | None) -> str | None:
 def _provenance(measurement: "Measurement") -> tuple[Fact, ...]:
     model, engine, origin = measurement.model, measurement.engine, measurement.provenance
     xnnpack = {True: "took part", False: "took no part", None: "unknown"}[engine.xnnpack]
+    if engine.has_xnnpack is False:
+        xnnpack = "not in this runtime"
     plan = measurement.fitted_plan
     planned = f"{plan.num_launches} launches, each at least {plan.min_runs} runs and "
     planned += f"{plan.min_seconds:g} s after {plan.warmup_seconds:g} s of warm-up"
@@ -208,6 +219,7 @@ def _provenance(measurement: "Measurement") -> tuple[Fact, ...]:
         ("Runtime", " ".join(each for each in (engine.name, engine.version) if each)),
         ("Runtime sha256", engine.sha256),
         ("XNNPACK", xnnpack),
+        ("Runner", engine.runner),
         ("Python of the runtime", engine.python),
         ("Plan", planned),
         ("Measured by", f"EdgePack {origin.tool_version} on {origin.host}"),

@@ -235,6 +235,8 @@ class BenchmarkSummary:
         model: the release or the file.
         recipe: the bundle's recipe; None for a bare model.
         is_bundle: whether the model came from a verified bundle.
+        lacks_xnnpack: whether the runtime has no XNNPACK; its latency is then compared only with
+            that of its like.
         verdict: `valid`, `noisy`, `throttled` or `contended`.
         golden: None when there was nothing to compare with.
         error: why there is no measurement; the figures are then absent.
@@ -246,6 +248,7 @@ class BenchmarkSummary:
     recipe: str | None = None
     is_bundle: bool = True
     engine: str = ""
+    lacks_xnnpack: bool = False
     num_threads: int | None = None
     launches: tuple[LaunchSeries, ...] = ()
     latency: LatencyFigures | None = None
