@@ -46,6 +46,38 @@ def test_latencies_that_are_sound_or_did_not_decide_are_no_matter() -> None:
     assert _doubts(doubtful, by_order, is_device=False) == ()
 
 
+_NONSENSE = (
+    "tflite-runtime 2.14.0: it answers nonsense (-0.1 dB where other runtimes give 46 dB), "
+    "without a word"
+)
+
+
+def test_what_a_targets_runtime_gets_wrong_is_not_chosen(run: RunCommand, tmp_path: Path) -> None:
+    ran = run(
+        *("pack", FLOAT_MODEL, "--target", "generic-armv7", "--data", DIGITS, "--json"),
+        *("--recipe", "dynamic_range", "--recipe", "float16", "-o", tmp_path / "d.edgepack"),
+    )
+    assert ran.code == 0, ran.err
+    packed = ran.json()
+    reasons = {each["recipe"]: each["skipped_reason"] for each in packed["variants"]}
+    assert reasons == {"dynamic_range": _NONSENSE, "float16": None}
+    assert packed["chosen"] == "float16"
+
+
+def test_what_a_targets_runtime_gets_wrong_is_packed_on_demand_and_said(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    options = ("--recipe", "dynamic_range", "-o", tmp_path / "d.edgepack", "--json")
+    ran = run("pack", FLOAT_MODEL, "--target", "generic-armv7", "--data", DIGITS, *options)
+    assert ran.code == 0, ran.err
+    assert any(
+        each.startswith(f"dynamic_range for generic-armv7: {_NONSENSE}. Pack with")
+        for each in ran.json()["warnings"]
+    )
+    right = run("pack", FLOAT_MODEL, "--target", "raspberry-pi-4", "--data", DIGITS, *options)
+    assert not any("nonsense" in each for each in right.json()["warnings"])
+
+
 def test_evaluating_on_the_calibration_data_is_said(run: RunCommand, tmp_path: Path) -> None:
     ran = run(
         *("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--recipe", "float16"),

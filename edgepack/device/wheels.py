@@ -180,6 +180,17 @@ def _read_wheel(fields: Fields) -> Wheel:
     )
 
 
+def find_first_engine(system: str, arch: str) -> tuple[str, str] | None:
+    """Give project and version of the best engine with wheels for a system; None without one."""
+    present = {
+        (wheel.project, wheel.version)
+        for wheel in load_wheels()
+        if (wheel.system, wheel.arch) == (system, arch)
+    }
+    names = (each[:2] for each in _ENGINES)
+    return next((each for each in names if each in present), None)
+
+
 def choose_runtime(facts: DeviceFacts) -> Runtime:
     """Choose the best runtime that the device's Python and libraries can load.
 

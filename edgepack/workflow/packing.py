@@ -54,10 +54,13 @@ from edgepack.workflow.request import (
     StepCallback,
 )
 from edgepack.workflow.searching import make_space, run_search
+from edgepack.workflow.target_ops import find_target_faults
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 from edgepack.workflow.turns import Turns, take_turns_here, take_turns_on_rig
 
 if TYPE_CHECKING:
+    from edgepack.device.op_support import OpFault
+
     # A rig brings paramiko along, which packing without a device has no use for.
     from edgepack.workflow.rig import Rig
 
@@ -89,7 +92,9 @@ def pack_model(
     measured_on = rig.device.name if rig else HOST if host_is(request.profile) else None
 
     def build(recipe: Recipe) -> Outcome:
-        outcome = _build(recipe, request, material, cache=cache, on_step=on_step)
+        outcome = _build(
+            recipe, request, material, has_device=rig is not None, cache=cache, on_step=on_step
+        )
         return _measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step)
 
     is_interrupted = False
@@ -190,6 +195,7 @@ def _build(
     request: PackRequest,
     material: Material,
     *,
+    has_device: bool,
     cache: Cache,
     on_step: StepCallback,
 ) -> Outcome:
@@ -214,9 +220,13 @@ def _build(
         return Outcome(recipe=recipe, skipped_reason=error.message)
     # The float model keeps all of itself, however few samples there are to show it.
     is_reference = variant.model.sha256 == material.model.sha256
+    faults: tuple[OpFault, ...] = ()
+    if not (is_reference or request.is_forced or has_device):
+        faults = find_target_faults(variant.model, request.profile)
     return Outcome(
         recipe=recipe,
         variant=variant,
+        skipped_reason="; ".join(each.found for each in faults) or None,
         outside=()
         if is_reference
         else judge(variant.fidelity, request.floors, findings=variant.findings),
@@ -234,7 +244,7 @@ def _measure(
     on_step: StepCallback,
 ) -> Outcome:
     """Measure a variant on this machine and, inside the floors, on the device."""
-    if outcome.variant is None:
+    if outcome.variant is None or outcome.skipped_reason:
         return outcome
     feeds = material.evaluation_set.feeds
     try:
@@ -447,6 +457,11 @@ def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tupl
         for each in (chosen.variant.findings if chosen.variant else ())
         if each.severity is Severity.WARNING
     ]
+    if chosen.variant is not None and chosen.device is None:
+        warnings += [
+            f"{chosen.recipe.name} for {request.profile.id}: {each.found}. {each.fix}"
+            for each in find_target_faults(chosen.variant.model, request.profile)
+        ]
     if request.data.source is None and request.data.evaluation is None:
         warnings.append(
             "fidelity was judged on generated inputs: give real ones with --data before you "

@@ -108,9 +108,11 @@ def run_search(
 def to_trial(outcome: Outcome) -> Trial:
     """Give what a search learns of an outcome: where it was measured, the device's word counts."""
     latency = outcome.device or outcome.host
+    # With some layers in float it would be as little of use.
+    variant = None if outcome.skipped_reason else outcome.variant
     return Trial(
         is_inside=outcome.within_budget,
-        num_bytes=None if outcome.variant is None else outcome.variant.model.num_bytes,
+        num_bytes=None if variant is None else variant.model.num_bytes,
         median_ns=None if latency is None else latency.median_ns,
     )
 
