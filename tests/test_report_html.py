@@ -160,7 +160,6 @@ def page_of(name: str) -> str:
     return render_page(REPORTS[name]())
 
 
-@pytest.mark.parametrize("name", REPORTS)
 def test_a_runtime_without_xnnpack_is_marked_among_measurements() -> None:
     base = deploy_report()
     old = replace(benchmark(device="old"), lacks_xnnpack=True)
@@ -170,6 +169,7 @@ def test_a_runtime_without_xnnpack_is_marked_among_measurements() -> None:
     assert marked not in read(render_page(several_devices())).text
 
 
+@pytest.mark.parametrize("name", REPORTS)
 def test_page_is_well_formed_and_loads_nothing(name: str) -> None:
     page = page_of(name)
     reader = read(page)
