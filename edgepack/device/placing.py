@@ -1,33 +1,29 @@
 """Folders that appear on a device complete or not at all, whoever vanishes in between."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
+from edgepack.device.donors import PREFIX, Donors, find_donors
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
     RENAME_FUNCTION,
-    STALL_SECONDS,
     Layout,
     disk_seconds,
-    explain_failure,
     is_confined,
     run_step,
 )
-from edgepack.device.packing import cut_command, join_pack, split_by_size
-from edgepack.device.payload import PlacedFile, describe_file
+from edgepack.device.payload import PlacedFile
 from edgepack.device.sections import parse_count
+from edgepack.device.shipment import Load, make_load, send_load
 from edgepack.device.staging import TransferCallback, is_abandoned, staging_folder, sweep
 from edgepack.device.transport import Device
-from edgepack.errors import ConnectError, DeployError, DeviceError, DeviceTimeoutError
+from edgepack.errors import DeployError
 
-_MAX_DONORS: Final = 8
 _MAX_FILES: Final = 65536
 _STILL_MINUTES: Final = 10
 _MARGIN_BYTES: Final = 2**20
-_HASHED: Final = re.compile(r"([0-9a-f]{64}) (.*)")
 
 # `$1` staging, `$2` the folder to fill, `$3` its parent, `$4` a link or nothing; standard
 # input: the paths wanted. Where nothing moved for minutes, a host vanished.
@@ -58,21 +54,8 @@ while IFS= read -r path; do
 done
 """
 
-# `$1` folder of siblings, `$2` the sibling that is being filled, `$3` the sizes wanted.
-_DONORS: Final = f"""
-{SHA256_FUNCTION}
-cd -- "$1" || exit 1
-ls -t | head -n {_MAX_DONORS + 1} | while IFS= read -r sibling; do
-  [ "$sibling" != "$2" ] && [ -d "$sibling" ] && [ ! -L "$sibling" ] || continue
-  find "./$sibling" -type f 2>/dev/null | head -n 4096 | while IFS= read -r path; do
-    size=$(wc -c < "$path") || continue
-    case " $3 " in *" "$((size))" "*) ;; *) continue ;; esac
-    sum=$(sha256 < "$path") && printf '%s %s\\n' "${{sum%% *}}" "${{path#./}}"
-  done
-done
-"""
-
-# `$1` the staging folder to make; standard input: `dir PATH`, or `link`, source, target and hash.
+# `$1` the staging folder to make; standard input: `dir PATH`, or `link`, source, target and hash,
+# or `piece PATH`: the next part of a file's beginning.
 _STAGE: Final = f"""
 {SHA256_FUNCTION}
 umask 022
@@ -87,6 +70,10 @@ while IFS=' ' read -r verb path; do
     sum=$(sha256 < "$1/new/$path")
     [ "${{sum%% *}}" = "$expected" ] && continue
     echo "$source: changed while it was copied" >&2; exit 1
+    ;;
+  piece)
+    if [ -f "$1/{PREFIX}" ]; then cat -- "$path" >> "$1/{PREFIX}" || exit 1
+    else mv -f -- "$path" "$1/{PREFIX}" && chmod u+w "$1/{PREFIX}" || exit 1; fi
     ;;
   esac
 done
@@ -136,6 +123,23 @@ class _Inventory:
     abandoned: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    folder: str
+    files: tuple[PlacedFile, ...]
+    link: str
+    reuse_siblings: bool
+    python: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    inventory: _Inventory
+    missing: tuple[PlacedFile, ...]
+    donors: Donors
+    load: Load
+
+
 def place_folder(
     device: Device,
     layout: Layout,
@@ -151,7 +155,8 @@ def place_folder(
     """Make a folder on the device hold exactly these contents.
 
     What is there is verified by hash on the device; only what is missing or differs is
-    sent, to a staging folder, and renamed into place when all of it has been verified.
+    sent, to a staging folder, and renamed into place when all of it has been verified. A
+    file that was on its way when a link was lost goes on from where it stopped.
 
     Args:
         device: a connected device.
@@ -171,17 +176,21 @@ def place_folder(
         DeviceTimeoutError: it stopped answering.
     """
     _check_paths(files)
-    inventory = _take_inventory(device, layout, folder, files, link or "")
-    missing = [file for file in files if inventory.hashes.get(file.path) != file.sha256]
-    total_bytes = sum(file.num_bytes for file in files)
-    donors: dict[str, str] = {}
-    if missing and reuse_siblings:
-        donors = _find_donors(device, folder, missing)
-    to_send = [file for file in missing if file.sha256 not in donors]
-    sent_bytes = sum(file.num_bytes for file in to_send)
+    wanted = _Wanted(
+        folder=folder,
+        files=tuple(files),
+        link=link or "",
+        reuse_siblings=reuse_siblings,
+        python=python,
+    )
+    plan = _make_plan(device, layout, wanted)
+    if plan.inventory.abandoned and _is_short(plan.inventory.free_bytes, plan.load.num_bytes):
+        # What an earlier push left takes the room itself.
+        sweep(device, layout, plan.inventory.abandoned)
+        plan = _make_plan(device, layout, wanted)
+    inventory, missing = plan.inventory, plan.missing
+    sent_bytes, total_bytes = plan.load.num_bytes, sum(file.num_bytes for file in files)
     _check_room(device, layout, inventory.free_bytes, sent_bytes)
-    if inventory.abandoned:
-        sweep(device, layout, inventory.abandoned)
     transfer = Transfer(
         sent_bytes=sent_bytes,
         skipped_bytes=total_bytes - sent_bytes,
@@ -189,10 +198,14 @@ def place_folder(
         link_target=inventory.link_target,
     )
     if not missing:
+        if inventory.abandoned:
+            sweep(device, layout, inventory.abandoned)
         return transfer
     with staging_folder(device, layout, PurePosixPath(folder).name) as staging:
-        _stage(device, staging, missing, donors)
-        _send_all(device, staging, to_send, python=python, on_progress=on_progress)
+        _stage(device, staging, plan)
+        if inventory.abandoned:
+            sweep(device, layout, inventory.abandoned)
+        send_load(device, staging, plan.load, on_progress=on_progress)
         if check is not None and not inventory.is_present:
             check(f"{staging}/new")
         run_step(
@@ -205,6 +218,24 @@ def place_folder(
             timeout_seconds=disk_seconds(total_bytes),
         )
     return transfer
+
+
+def _make_plan(device: Device, layout: Layout, wanted: _Wanted) -> _Plan:
+    inventory = _take_inventory(device, layout, wanted.folder, wanted.files, wanted.link)
+    missing = tuple(file for file in wanted.files if inventory.hashes.get(file.path) != file.sha256)
+    donors = Donors(files={})
+    if missing and (wanted.reuse_siblings or inventory.abandoned):
+        donors = find_donors(
+            device,
+            layout,
+            wanted.folder,
+            missing,
+            reuse_siblings=wanted.reuse_siblings,
+            abandoned=inventory.abandoned,
+        )
+    to_send = [file for file in missing if file.sha256 not in donors.files]
+    load = make_load(to_send, pieces=donors.pieces, python=wanted.python)
+    return _Plan(inventory=inventory, missing=missing, donors=donors, load=load)
 
 
 def _check_paths(files: Sequence[PlacedFile]) -> None:
@@ -259,44 +290,29 @@ def _take_inventory(
     )
 
 
-def _find_donors(device: Device, folder: str, missing: Sequence[PlacedFile]) -> dict[str, str]:
-    """Give where on the device files of the wanted contents lie, as the device hashed them."""
-    parent = PurePosixPath(folder).parent
-    result = run_step(
-        device,
-        _DONORS,
-        str(parent),
-        PurePosixPath(folder).name,
-        " ".join(str(file.num_bytes) for file in missing),
-        action=f"look into {parent}",
-        timeout_seconds=disk_seconds(_MAX_DONORS * sum(file.num_bytes for file in missing)),
-    )
-    wanted = {file.sha256 for file in missing}
-    donors: dict[str, str] = {}
-    for line in result.text.splitlines():
-        hashed = _HASHED.fullmatch(line)
-        if hashed and hashed[1] in wanted and is_confined(hashed[2]):
-            donors.setdefault(hashed[1], f"{parent}/{hashed[2]}")
-    return donors
+def _is_short(free_bytes: int | None, needed: int) -> bool:
+    return free_bytes is not None and needed > 0 and needed + _MARGIN_BYTES > free_bytes
 
 
 def _check_room(device: Device, layout: Layout, free_bytes: int | None, needed: int) -> None:
-    if free_bytes is not None and needed and needed + _MARGIN_BYTES > free_bytes:
+    if free_bytes is not None and _is_short(free_bytes, needed):
         raise DeployError(
             f"{device.name}: {layout.root} needs {needed / 2**20:.1f} MiB of room, "
             f"but {free_bytes / 2**20:.1f} MiB are free",
-            remedy="Free some room on the device, or give another `--root`.",
+            remedy="Remove old releases with `edgepack releases DEVICE --prune`, free some room "
+            "on the device, or give another `--root`.",
         )
 
 
-def _stage(
-    device: Device, staging: str, missing: Sequence[PlacedFile], donors: Mapping[str, str]
-) -> None:
+def _stage(device: Device, staging: str, plan: _Plan) -> None:
+    missing, donors = plan.missing, plan.donors.files
     folders = sorted({str(PurePosixPath(file.path).parent) for file in missing} - {"."})
     lines = [f"dir {path}" for path in folders]
     for file in missing:
         if file.sha256 in donors:
             lines += [f"link {file.path}", donors[file.sha256], file.sha256]
+    if plan.load.resumption is not None:
+        lines += [f"piece {piece.path}" for piece in plan.load.resumption.pieces]
     run_step(
         device,
         _STAGE,
@@ -305,62 +321,3 @@ def _stage(
         stdin="".join(f"{line}\n" for line in lines).encode(),
         timeout_seconds=disk_seconds(sum(file.num_bytes for file in missing)),
     )
-
-
-def _send_all(
-    device: Device,
-    staging: str,
-    files: Sequence[PlacedFile],
-    *,
-    python: str | None,
-    on_progress: TransferCallback | None,
-) -> None:
-    total_bytes = sum(file.num_bytes for file in files)
-
-    def tell(num_bytes: int) -> None:
-        if on_progress is not None:
-            on_progress(num_bytes, total_bytes)
-
-    tell(0)
-    single, packed = (tuple(files), ()) if python is None else split_by_size(files)
-    for file in single:
-        _upload(device, f"{staging}/new/{file.path}", file, on_progress=tell)
-    if packed and python is not None:
-        content, index = join_pack(packed)
-        pack = describe_file("small files", content)
-        _upload(device, f"{staging}/pack", pack, on_progress=tell)
-        result = device.run(
-            cut_command(python, f"{staging}/pack", f"{staging}/new"),
-            stdin=index,
-            timeout_seconds=disk_seconds(pack.num_bytes),
-        )
-        if result.exit_code:
-            raise explain_failure(
-                result, action=f"unpack {staging}", where=device.name, error=DeployError
-            )
-
-
-def _upload(
-    device: Device, target: str, file: PlacedFile, *, on_progress: Callable[[int], None]
-) -> None:
-    """Upload one file and compare the digest that the device computed."""
-    try:
-        stored = device.upload(
-            file.load(),
-            target,
-            timeout_seconds=STALL_SECONDS,
-            mode=0o444,
-            on_progress=on_progress,
-        )
-    except (ConnectError, DeviceTimeoutError):
-        raise
-    except DeviceError as error:
-        raise DeployError(
-            f"could not send {file.path}: {error.message}", remedy=error.remedy
-        ) from error
-    if stored != file.sha256:
-        raise DeployError(
-            f"{device.name}: stored {file.path} with sha256 {stored[:12]}, "
-            f"but {file.sha256[:12]} was sent",
-            remedy="Repeat; if it happens again, check the device's storage and memory.",
-        )

@@ -15,17 +15,19 @@ from edgepack.errors import DeviceError
 _MAX_COMMAND_BYTES: Final = 120 * 1024
 
 # Arguments: target, partial file, size, mode. The size is checked because a lost link
-# looks like the end of the file to `cat`. The digest is read back from what was stored;
+# looks like the end of the file to `cat`; what arrived stays then, for a later push to go on
+# from. The digest is read back from what was stored;
 # openssl goes first because it uses the processor's own instructions (0.1 s for 100 MB,
 # coreutils' sha256sum of Debian 12: 0.45 s).
 _UPLOAD_SCRIPT: Final = f"""
-part=$2
-trap 'rm -f -- "$part" 2> /dev/null' EXIT
-trap 'exit 130' HUP INT TERM PIPE
+part=$2 cut=
+trap '[ -n "$cut" ] || rm -f -- "$part" 2> /dev/null' EXIT
+trap 'cut=1; exit 130' HUP INT TERM PIPE
 umask 077
 cat > "$part" || exit 74
 size=$(wc -c < "$part")
 if [ "$((size))" != "$3" ]; then
+  cut=1
   echo "$((size)) of $3 bytes arrived" >&2
   exit 74
 fi

@@ -86,7 +86,8 @@ class Device(Protocol):
     ) -> str:
         """Write a file on the device, replacing none that others may be reading.
 
-        The target is a staging name chosen by the caller; its folder exists.
+        The target is a staging name chosen by the caller; its folder exists. When the link
+        is lost, what arrived may stay beside it, as `TARGET.<8 hex digits>.part`.
 
         Returns:
             The sha256 hex digest the *device* computed over what it stored.
