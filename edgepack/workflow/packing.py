@@ -243,22 +243,27 @@ def _measure(
     cache: Cache,
     on_step: StepCallback,
 ) -> Outcome:
-    """Measure a variant on this machine and, inside the floors, on the device."""
+    """Measure a variant on the device, when it is inside the floors; else on this machine.
+
+    With a device at hand this machine's latency would decide nothing, and takes as long.
+    """
     if outcome.variant is None or outcome.skipped_reason:
+        return outcome
+    if rig is not None and outcome.outside and not request.is_forced:
         return outcome
     feeds = material.evaluation_set.feeds
     try:
-        host = measure_on_this_machine(
-            outcome.variant,
-            feeds,
-            num_threads=_host_threads(request),
-            cache=cache,
-            on_step=on_step,
-            remeasure=request.remeasure,
-        )
-        if rig is None or (outcome.outside and not request.is_forced):
-            return replace(outcome, host=host)
-        device = measure_on_rig(
+        if rig is None:
+            latency = measure_on_this_machine(
+                outcome.variant,
+                feeds,
+                num_threads=_host_threads(request),
+                cache=cache,
+                on_step=on_step,
+                remeasure=request.remeasure,
+            )
+            return replace(outcome, host=latency)
+        latency = measure_on_rig(
             rig,
             outcome.variant,
             material.model,
@@ -268,11 +273,11 @@ def _measure(
             run=material.run,
             on_step=on_step,
         )
+        return replace(outcome, device=latency)
     except (GoldenError, MeasureError) as error:
         if request.is_forced:
             raise
         return replace(outcome, skipped_reason=error.message)
-    return replace(outcome, host=host, device=device)
 
 
 def _take_turns(
