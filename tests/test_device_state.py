@@ -1,5 +1,6 @@
 """State: heat, clocks, throttling and load, as captured answers are read."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_sticky_flags_count_only_when_they_arose(
     before: int, after: int, found: tuple[str, ...]
 ) -> None:
     assert new_throttling(flags(before), flags(after)) == found
+
+
+def test_a_load_that_is_made_up_is_none() -> None:
+    text = (GOLDEN / "raspberry-pi-5-idle.txt").read_text()
+    assert read_answer(text).load_1min is not None
+    made_up = re.sub(r"@@loadavg\n.*", "@@loadavg\n0.12 0.07 0.02 2/165 765", text)
+    state = read_answer(made_up)
+    assert state.load_1min is None
+    assert dict(state.unavailable)["load_1min"] == "/proc/loadavg is made up by proot-distro"
 
 
 @pytest.mark.parametrize("name", NAMES)

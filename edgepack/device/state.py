@@ -67,6 +67,8 @@ _THROTTLING: Final = (
     "soft temperature limit",
 )
 _STICKY_SHIFT: Final = 16
+# Android hides /proc/loadavg, and proot-distro (Termux) puts a file of always this line there.
+_MADE_UP_LOAD: Final = "0.12 0.07 0.02 2/165 765"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,9 +149,14 @@ def read_answer(text: str) -> DeviceState:
     throttled, reason = _read_throttled(sections.get("vcgencmd", ()))
     if throttled is None:
         missing["throttled"] = reason
-    load = _read_load((*sections.get("loadavg", ()), *sections.get("sysctl", ())))
+    loads = (*sections.get("loadavg", ()), *sections.get("sysctl", ()))
+    load = None if _MADE_UP_LOAD in loads else _read_load(loads)
     if load is None:
-        missing["load_1min"] = "no readable /proc/loadavg"
+        missing["load_1min"] = (
+            "/proc/loadavg is made up by proot-distro"
+            if _MADE_UP_LOAD in loads
+            else "no readable /proc/loadavg"
+        )
     available = re.match(r"MemAvailable:\s+(\d{1,15}) kB", " ".join(sections.get("meminfo", ())))
     if available is None:
         missing["available_bytes"] = "no MemAvailable in /proc/meminfo"
