@@ -162,7 +162,7 @@ def _judge_room(
         yield Finding(
             severity=Severity.ERROR,
             topic=Topic.DISK,
-            expected=f"room for {_FEW_FILES} more files and more at {facts.root}",
+            expected=f"room for {_FEW_FILES} files or more at {facts.root}",
             found=f"the file system takes {files} more{_where(premises.root)}",
             fix="Remove small files on the device, or give another `--root`.",
         )
