@@ -23,6 +23,7 @@ from tests.fixtures.commands import QUICK, RunCommand
 from tests.fixtures.userlands import Userland, make_root, require, serve
 from tests.test_commands_bad_input import assert_told
 from tests.test_device_contract import await_end
+from tests.test_device_native import share_program
 
 pytestmark = pytest.mark.sshd
 
@@ -241,3 +242,46 @@ def test_a_disk_that_fills_up_on_the_way(bundle: Bundle, tmp_path: Path) -> None
             device.run(["rm", "/home/pi/filler"], timeout_seconds=10)
             push_bundle(device, large, root=ROOT)
             assert [each.is_current for each in list_releases(device, root=ROOT)] == [False, True]
+
+
+def test_a_home_without_programs(run: RunCommand, bundle: Bundle) -> None:
+    noexec = 'mount -t tmpfs -o noexec,size=200m,uid=1000,gid=1000 tmpfs "$root/home/pi"'
+    with this_system(mounts=[noexec]) as userland:
+        options = ("--ssh-config", userland.ssh_config)
+        ran = run("push", bundle.path, userland.address, *options)
+        assert_told(ran, code=1, message="noexec", remedy="--root")
+        with open_device(userland.address, options=userland.options) as device:
+            assert device.run(["ls", "-A", "/home/pi/.edgepack"], timeout_seconds=10).text == ""
+        ran = run("push", bundle.path, userland.address, *options, "--root", "/opt/edgepack")
+        assert ran.code == 0, ran.err
+        assert (userland.root / "opt/edgepack/bundles/digits/current").is_symlink()
+
+
+@pytest.mark.toolchain
+def test_busybox_behind_dropbear_pushes_and_measures_without_python(
+    run: RunCommand, cache_home: Path, bundle: Bundle, newer: Bundle
+) -> None:
+    """What a small Linux needs beside BusyBox: the GNU libraries that the runtime loads."""
+    share_program(cache_home, "x86_64")
+    require("busybox", "dropbear", "dropbearkey")
+    with make_root() as root:
+        userlands.add_busybox(root)
+        userlands.add_libraries(root, "libdl.so.2", "libgcc_s.so.1", "libm.so.6")
+        userlands.add_libraries(root, "libpthread.so.0", "librt.so.1", "libstdc++.so.6")
+        with serve(root, server="dropbear") as userland:
+            there = (userland.address, "--ssh-config", userland.ssh_config, "--json")
+            pushed = run("push", bundle.path, *there)
+            assert pushed.code == 0, pushed.err
+            ran = run("bench", bundle.path, *there, *QUICK)
+            assert ran.code == 0, ran.err
+            body = ran.json()
+            assert (body["device"]["libc"], body["device"]["python"]) == ("glibc", None)
+            assert body["device"]["libstdcxx"].startswith("3.4.")
+            assert body["engine"]["runner"] == "native"
+            assert body["golden"]["passed"] is True
+            assert len(body["launches"]) == 6
+            assert run("push", newer.path, *there).code == 0
+            rolled = run("rollback", userland.address, "digits", *there[1:])
+            assert rolled.code == 0, rolled.err
+            current = userland.home / ".edgepack/bundles/digits/current"
+            assert current.readlink() == Path("releases", bundle.release)
