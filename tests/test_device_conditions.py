@@ -122,7 +122,7 @@ def test_a_python_without_part_of_its_library(tmp_path: Path) -> None:
     assert missing == ("ctypes", "pickle")
     error = only(judge_modules(there, missing))
     assert error.severity is Severity.ERROR
-    assert error.found == f"{python} cannot import ctypes, pickle"
+    assert error.found == f"{python} does not have ctypes, pickle"
 
 
 def test_a_board_that_is_throttled() -> None:
