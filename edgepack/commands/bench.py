@@ -18,6 +18,7 @@ from edgepack.commands.options import (
     lock_option,
     plan_from,
     plan_options,
+    runtime_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.errors import ExitCode, ModelError
@@ -54,6 +55,7 @@ class Subject:
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @plan_options
 @device_options
+@runtime_options
 @lock_option
 @click.option("-o", "--output", type=OUTPUT_FILE, help="Write the result, raw samples and all.")
 @click.option("--report", "report_path", type=OUTPUT_FILE, help="Write an HTML report.")

@@ -21,6 +21,7 @@ from edgepack.commands.options import (
     json_option,
     lock_option,
     plan_options,
+    runtime_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
@@ -52,6 +53,7 @@ class Deployed:
 @contract_options
 @import_options
 @device_options
+@runtime_options
 @lock_option
 @health_option
 @plan_options

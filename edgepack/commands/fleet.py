@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgepack.commands.boundary import error_json
 from edgepack.commands.console import Work, note, show_work, warn
-from edgepack.commands.options import connect_options_from, lock_options_from
+from edgepack.commands.options import android_runtime_from, connect_options_from, lock_options_from
 from edgepack.errors import EdgePackError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def ready_device(
             cache=cache,
             cargo=cargo,
             runner=RunnerChoice(given["runner"] or "auto"),
+            android=android_runtime_from(given),
             lock=lock_options_from(purpose, given, work),
             on_step=work.step,
             on_transfer=work.transfer,

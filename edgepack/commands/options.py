@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from edgepack.commands.console import Work
+    from edgepack.device.android import AndroidRuntime
     from edgepack.device.connect import ConnectOptions
     from edgepack.device.lock import LockOptions
     from edgepack.measure.plan import BenchmarkPlan
@@ -99,6 +100,52 @@ def device_options(function: F) -> F:
             "[default: auto, Python where one suits].",
         ),
     )(function)
+
+
+def runtime_options(function: F) -> F:
+    """Add the options that bring a runtime of the user's own."""
+    return apply_options(
+        click.option(
+            "--runtime",
+            type=EXISTING_FILE,
+            metavar="FILE.aar",
+            help="LiteRT's library for stock Android, as Maven has it; untried on real phones.",
+        ),
+        click.option(
+            "--runtime-program",
+            type=EXISTING_FILE,
+            help="The runner for it, built with the NDK; docs/devices.md has the command.",
+        ),
+    )(function)
+
+
+def android_runtime_from(given: Mapping[str, Any]) -> "AndroidRuntime | None":
+    """Read what the user brings for stock Android; None where nothing is brought.
+
+    Raises:
+        UsageError: one of the two is missing, or they are to run in a Python.
+        ProvisionError: they cannot be what they should.
+    """
+    from edgepack.errors import UsageError
+
+    aar, program = given.get("runtime"), given.get("runtime_program")
+    if aar is None and program is None:
+        return None
+    if aar is None or program is None:
+        missing = "--runtime" if aar is None else "--runtime-program"
+        raise UsageError(
+            f"{missing}: expected with --runtime{'-program' if aar is None else ''}: a library "
+            "for Android and a runner for it go together",
+            remedy="Give both; docs/devices.md (Android) tells where they come from.",
+        )
+    if given["runner"] == "python":
+        raise UsageError(
+            "--runner python: a runtime that --runtime brings has no Python",
+            remedy="Leave one of the two out.",
+        )
+    from edgepack.device.android import read_android_runtime
+
+    return read_android_runtime(aar, program)
 
 
 def lock_option(function: F) -> F:

@@ -23,6 +23,7 @@ from edgepack.commands.options import (
     device_options,
     json_option,
     lock_option,
+    runtime_options,
 )
 from edgepack.commands.retention import Retention, note_removed, prune, retention_options
 from edgepack.errors import ExitCode
@@ -86,6 +87,7 @@ class Pushed:
 @health_option
 @retention_options
 @device_options
+@runtime_options
 @lock_option
 @json_option
 def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any) -> int:

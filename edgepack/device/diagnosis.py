@@ -51,6 +51,7 @@ def diagnose(
     profile: TargetProfile | None = None,
     cargo: Cargo | None = None,
     runner: RunnerChoice = RunnerChoice.AUTO,
+    has_runtime: bool = False,
 ) -> tuple[Finding, ...]:
     """Find all that stands in the way of a deployment.
 
@@ -60,11 +61,12 @@ def diagnose(
         profile: what the device must be; None takes any.
         cargo: what is to be deployed; None looks at the device alone.
         runner: whose runner shall run it.
+        has_runtime: whether the user brings a runtime, of which nothing is known here.
     """
-    runtime = find_prospect(facts, runner=runner)
+    runtime = None if has_runtime else find_prospect(facts, runner=runner)
     return (
         *(judge_fit(profile, facts) if profile is not None else ()),
-        *judge_runtime(facts, runner),
+        *(() if has_runtime else judge_runtime(facts, runner)),
         *(
             judge_workload(runtime, cargo.workload)
             if runtime is not None and cargo is not None

@@ -75,10 +75,14 @@ class NativeInstallation:
 
     Attributes:
         folder: absolute path of what was installed.
+        library_name: file name of the runtime library in it.
+        version: what that library says of itself.
         sent_bytes: bytes sent to install it just now; 0 when it was there.
     """
 
     folder: str
+    library_name: str
+    version: str
     sent_bytes: int
 
     @property
@@ -89,7 +93,7 @@ class NativeInstallation:
     @property
     def library(self) -> str:
         """Absolute path of the runtime library."""
-        return f"{self.folder}/{_LIBRARY}"
+        return f"{self.folder}/{self.library_name}"
 
 
 def choose_native(facts: DeviceFacts) -> NativeRuntime:
@@ -149,25 +153,76 @@ def install_native(
         DeployError: no room or permission.
         ConnectError: the link was lost; nothing half-installed is in use.
     """
+    return install_program(
+        device,
+        root=root,
+        folder_name=runtime.folder_name,
+        library_name=_LIBRARY,
+        label=f"{ENGINE} {VERSION}",
+        version=VERSION,
+        load_files=lambda: _collect_files(runtime, cache, on_progress),
+        on_progress=on_progress,
+        on_transfer=on_transfer,
+    )
+
+
+def install_program(
+    device: Device,
+    *,
+    root: str,
+    folder_name: str,
+    library_name: str,
+    label: str,
+    version: str | None,
+    load_files: Callable[[], tuple[PlacedFile, ...]],
+    on_progress: Callable[[str], None],
+    on_transfer: TransferCallback | None,
+) -> NativeInstallation:
+    """Make sure that a runner and its library are on the device and start there.
+
+    Args:
+        device: a connected device.
+        root: absolute deploy root.
+        folder_name: of the folder below the runtimes, which tells the content.
+        library_name: file name of the library.
+        label: what it is called in messages.
+        version: what the library must say of itself; None takes any.
+        load_files: gives what is to be in the folder, when it is not there yet.
+        on_progress: called with each step in words.
+        on_transfer: called as bytes go out.
+
+    Raises:
+        ProvisionError: they do not start there.
+        DeployError: no room or permission.
+        ConnectError: the link was lost; nothing half-installed is in use.
+    """
     layout = Layout(root=root)
-    folder = f"{layout.runtimes}/{runtime.folder_name}"
-    if _start(device, folder, argv=()).exit_code == 0:
-        return NativeInstallation(folder=folder, sent_bytes=0)
-    files = _collect_files(runtime, cache, on_progress)
+    folder = f"{layout.runtimes}/{folder_name}"
+    present = _start(device, folder, library_name, argv=())
+    found = _read_version(present)
+    if present.exit_code == 0 and found is not None:
+        return NativeInstallation(
+            folder=folder, library_name=library_name, version=found, sent_bytes=0
+        )
+    files = load_files()
     size = sum(file.num_bytes for file in files) / 2**20
-    on_progress(f"installing {ENGINE} {VERSION} on {device.name} ({size:.0f} MiB)")
+    on_progress(f"installing {label} on {device.name} ({size:.0f} MiB)")
     proved: list[str] = []
 
     def check(staged: str) -> None:
-        _prove(device, staged)
-        proved.append(staged)
+        proved.append(_prove(device, staged, library_name, label=label, version=version))
 
     transfer = place_folder(
         device, layout, folder=folder, files=files, check=check, on_progress=on_transfer
     )
     if not proved:  # a damaged one was mended where it stands
         check(folder)
-    return NativeInstallation(folder=folder, sent_bytes=transfer.sent_bytes)
+    return NativeInstallation(
+        folder=folder,
+        library_name=library_name,
+        version=proved[0],
+        sent_bytes=transfer.sent_bytes,
+    )
 
 
 def _collect_files(
@@ -189,24 +244,37 @@ def _collect_files(
     return tuple(describe_file(name, content) for name, content in sorted(contents.items()))
 
 
-def _start(device: Device, folder: str, *, argv: tuple[str, ...]) -> CommandResult:
+def _start(
+    device: Device, folder: str, library_name: str, *, argv: tuple[str, ...]
+) -> CommandResult:
     return device.run(
-        [*argv, f"{folder}/{PROGRAM}", "--library", f"{folder}/{_LIBRARY}", _CHECK],
+        [*argv, f"{folder}/{PROGRAM}", "--library", f"{folder}/{library_name}", _CHECK],
         timeout_seconds=_CHECK_SECONDS,
     )
 
 
-def _prove(device: Device, folder: str) -> None:
-    """Start the program that was just sent; raise what it, or the system, said."""
-    result = _start(device, folder, argv=("sh", "-c", _CHECK_SENT, "edgepack"))
+def _read_version(result: CommandResult) -> str | None:
+    """Give what the library said of itself; None when it said nothing."""
+    for event in _read_events(result):
+        version = event.get("version")
+        if (event.get("event"), event.get("name")) == ("engine", ENGINE) and version is not None:
+            return clean_text(str(version), limit=40)
+    return None
+
+
+def _prove(
+    device: Device, folder: str, library_name: str, *, label: str, version: str | None
+) -> str:
+    """Start the program that was just sent and give the library's version.
+
+    Raises:
+        ProvisionError: it does not start; with what it, or the system, said.
+    """
+    result = _start(device, folder, library_name, argv=("sh", "-c", _CHECK_SENT, "edgepack"))
+    found = _read_version(result)
+    if found is not None and version in {None, found}:
+        return found
     events = _read_events(result)
-    for event in events:
-        if (event.get("event"), event.get("name"), event.get("version")) == (
-            "engine",
-            ENGINE,
-            VERSION,
-        ):
-            return
     errors = [event for event in events if event.get("event") == "error"]
     said = str(errors[0].get("message")) if errors else _last_words(result)
     remedy = "Install what is named there on the device, then repeat"
@@ -215,7 +283,7 @@ def _prove(device: Device, folder: str) -> None:
     elif "libstdc++" in said:
         remedy = "Run `sudo apt install libstdc++6` on the device, then repeat"
     raise ProvisionError(
-        f"{device.name}: {ENGINE} {VERSION} was sent, but it does not start there: "
+        f"{device.name}: {label} was sent, but it does not start there: "
         f"{clean_text(said, limit=400)}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )

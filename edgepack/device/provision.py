@@ -9,10 +9,17 @@ from typing import Final
 
 from edgepack._fields import Fields
 from edgepack.cache import Cache
+from edgepack.device.android import AndroidRuntime, check_android, install_android
 from edgepack.device.elf import SymbolNeeds, is_elf, read_needs
 from edgepack.device.facts import DeviceFacts, PythonFacts
 from edgepack.device.layout import Layout
-from edgepack.device.native import ENGINE, VERSION, NativeRuntime, choose_native, install_native
+from edgepack.device.native import (
+    ENGINE,
+    NativeInstallation,
+    NativeRuntime,
+    choose_native,
+    install_native,
+)
 from edgepack.device.payload import PlacedFile, describe_file
 from edgepack.device.placing import place_folder
 from edgepack.device.sections import clean_text
@@ -173,6 +180,7 @@ def provision(
     on_progress: Callable[[str], None],
     on_transfer: TransferCallback | None = None,
     runner: RunnerChoice = RunnerChoice.AUTO,
+    android: AndroidRuntime | None = None,
 ) -> Engine:
     """Make sure that a runtime which fits the device is installed there and can be loaded.
 
@@ -187,12 +195,19 @@ def provision(
         on_progress: called with each step in words.
         on_transfer: called as bytes go out.
         runner: whose runner it shall be.
+        android: what the user gave for stock Android, instead of all others.
 
     Raises:
         ProvisionError: nothing fits, nothing can be downloaded, or it does not load there.
         DeployError: no room or permission.
         ConnectError: the link was lost; nothing half-installed is in use.
     """
+    if android is not None:
+        check_android(facts, android)
+        given = install_android(
+            device, android, root=root, on_progress=on_progress, on_transfer=on_transfer
+        )
+        return _describe_native(given, sha256=android.digest, xnnpack=None)
     runtime = choose_engine(facts, runner=runner)
     if isinstance(runtime, NativeRuntime):
         installed = install_native(
@@ -203,20 +218,7 @@ def provision(
             on_progress=on_progress,
             on_transfer=on_transfer,
         )
-        return Engine(
-            name=ENGINE,
-            version=VERSION,
-            module=None,
-            python=None,
-            python_version=None,
-            site=installed.folder,
-            numpy=None,
-            xnnpack=runtime.wheel.xnnpack,
-            sha256=runtime.digest,
-            runtime_bytes=installed.sent_bytes,
-            program=installed.program,
-            library=installed.library,
-        )
+        return _describe_native(installed, sha256=runtime.digest, xnnpack=runtime.wheel.xnnpack)
     python = facts.python
     if python is None:
         raise ProvisionError("the device has no Python", remedy="Install python3 on it.")
@@ -229,6 +231,23 @@ def provision(
         cache=cache,
         on_progress=on_progress,
         on_transfer=on_transfer,
+    )
+
+
+def _describe_native(installed: NativeInstallation, *, sha256: str, xnnpack: bool | None) -> Engine:
+    return Engine(
+        name=ENGINE,
+        version=installed.version,
+        module=None,
+        python=None,
+        python_version=None,
+        site=installed.folder,
+        numpy=None,
+        xnnpack=xnnpack,
+        sha256=sha256,
+        runtime_bytes=installed.sent_bytes,
+        program=installed.program,
+        library=installed.library,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgepack.cache import Cache
+from edgepack.device.android import AndroidRuntime, check_android
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.diagnosis import Cargo, diagnose
 from edgepack.device.facts import DeviceFacts
@@ -62,6 +63,7 @@ def open_rig(
     on_transfer: TransferCallback | None = None,
     runner: RunnerChoice = RunnerChoice.AUTO,
     cargo: Cargo | None = None,
+    android: AndroidRuntime | None = None,
 ) -> Iterator[Rig]:
     """Connect to a device, find what stands in the way, and install the runtime it lacks.
 
@@ -77,7 +79,16 @@ def open_rig(
         wanted = root or (profile.deploy_root if profile else DEFAULT_ROOT)
         folder = resolve_root(device, wanted)
         facts, premises = survey(device, folder)
-        found = diagnose(facts, premises, profile=profile, cargo=cargo, runner=runner)
+        if android is not None:
+            check_android(facts, android)
+        found = diagnose(
+            facts,
+            premises,
+            profile=profile,
+            cargo=cargo,
+            runner=runner,
+            has_runtime=android is not None,
+        )
         raise_errors(found, device=device.name)  # nothing is written on a device that will not do
         with hold_device(device, root=folder, options=lock) as held:
             on_step(f"checking the runtime on {device.name}")
@@ -89,6 +100,7 @@ def open_rig(
                 on_progress=on_step,
                 on_transfer=on_transfer,
                 runner=runner,
+                android=android,
             )
             yield Rig(
                 device=held,

@@ -65,7 +65,8 @@ static TfLiteInterpreter *make_interpreter(const TfLiteModel *model, int32_t thr
   api.InterpreterOptionsSetNumThreads(options, threads);
   api.InterpreterOptionsSetErrorReporter(options, keep_words, NULL);
   if (delegate != NULL) api.InterpreterOptionsAddDelegate(options, delegate);
-  if (is_profiled) api.InterpreterOptionsSetTelemetryProfiler(options, &profiler);
+  if (is_profiled && api.InterpreterOptionsSetTelemetryProfiler != NULL)
+    api.InterpreterOptionsSetTelemetryProfiler(options, &profiler);
   TfLiteInterpreter *interpreter = api.InterpreterCreate(model, options);
   api.InterpreterOptionsDelete(options);
   return interpreter;
@@ -223,6 +224,8 @@ static void emit_outputs(TfLiteInterpreter *interpreter, const struct value *req
 static void emit_profile(TfLiteInterpreter *interpreter, const struct value *request,
                          int32_t threads) {
   int64_t runs = (int64_t)number_of(request, "runs", 1, 1e6);
+  if (api.InterpreterOptionsSetTelemetryProfiler == NULL)
+    fail("import", "the runtime library tells nothing of single ops");
   feed(interpreter, request, 0);
   invoke(interpreter); /* the first one sets things up */
   emit_engine(threads);

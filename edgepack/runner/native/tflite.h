@@ -45,6 +45,7 @@ static struct {
   TfLiteOptions *(*InterpreterOptionsCreate)(void);
   void (*InterpreterOptionsSetNumThreads)(TfLiteOptions *, int32_t);
   void (*InterpreterOptionsSetErrorReporter)(TfLiteOptions *, Reporter, void *);
+  /* NULL in a library without the experimental part of the API, as of an Android app */
   void (*InterpreterOptionsSetTelemetryProfiler)(TfLiteOptions *, struct profiler *);
   void (*InterpreterOptionsAddDelegate)(TfLiteOptions *, TfLiteDelegate *);
   void (*InterpreterOptionsDelete)(TfLiteOptions *);
@@ -81,7 +82,6 @@ static void load_library(const char *path) {
   FIND(InterpreterOptionsCreate);
   FIND(InterpreterOptionsSetNumThreads);
   FIND(InterpreterOptionsSetErrorReporter);
-  FIND(InterpreterOptionsSetTelemetryProfiler);
   FIND(InterpreterOptionsAddDelegate);
   FIND(InterpreterOptionsDelete);
   FIND(InterpreterCreate);
@@ -100,6 +100,7 @@ static void load_library(const char *path) {
   FIND(TensorName);
 #undef FIND
 #define FIND(name) find_symbol(library, "TfLite" #name, &api.name, false)
+  FIND(InterpreterOptionsSetTelemetryProfiler);
   FIND(XNNPackDelegateOptionsDefault);
   FIND(XNNPackDelegateCreate);
 #undef FIND
