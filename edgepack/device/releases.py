@@ -180,7 +180,7 @@ def choose_removable(
         kept += [facts for facts in of_name if facts.is_previous and keep > 1]
         others = [facts for facts in of_name if facts not in kept]
         stay = max(0, keep - len(kept))
-        removable += others[: len(others) - stay]
+        removable += others[: max(0, len(others) - stay)]
     return tuple(sorted(removable, key=_by_age))
 
 
