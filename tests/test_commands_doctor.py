@@ -44,7 +44,7 @@ class TestThisMachine:
         ran = run("doctor", "local:", bundle, "--root", tmp_path / "root", "--json")
         assert ran.code == 0, ran.err
         body = ran.json()
-        assert list(body) == ["device", "target", "facts", "runtime", "findings"]
+        assert list(body) == ["device", "target", "facts", "runtime", "findings", "fine"]
         assert (body["device"], body["target"]) == ("local:", "laptop-x86-64")
         assert body["runtime"] == {
             "name": "ai-edge-litert",
@@ -54,6 +54,8 @@ class TestThisMachine:
         }
         assert body["facts"]["root"] == str(tmp_path / "root")
         assert topics(body, "error", "warning") == []
+        assert set(body["fine"]) >= {"shell", "target", "runtime", "ops", "disk", "memory", "clock"}
+        assert not {"host key", "login", "sftp"} & set(body["fine"])  # there is no SSH
         assert listing(tmp_path) == ["here"]  # nothing is left on the device
 
     def test_what_a_person_reads(self, run: RunCommand, tmp_path: Path) -> None:
@@ -147,6 +149,8 @@ class TestOverSsh:
             )
             assert ran.code == 0, ran.err
             assert topics(ran.json()) == expected
+            assert set(ran.json()["fine"]) >= {"connection", "host key", "login"}
+            assert ("sftp" in ran.json()["fine"]) == (expected == [])
         (note,) = [each for each in ran.json()["findings"] if each["topic"] == "sftp"]
         assert note["severity"] == "note"
         assert note["found"] == "there is none"

@@ -88,6 +88,7 @@ def _to_json(preflight: "Preflight", profile: "TargetProfile | None") -> dict[st
             "installed": preflight.is_installed,
         },
         "findings": [each.to_json() for each in preflight.findings],
+        "fine": [each.value for each in preflight.fine],
     }
 
 
@@ -102,7 +103,7 @@ def _show(preflight: "Preflight") -> None:
             state = "installed" if preflight.is_installed else "to be sent"
             click.echo(f"runtime  {runtime.label} {how}, {state}")
         click.echo()
-    if preflight.findings:
+    if preflight.findings or preflight.fine:
         print_table(_table(preflight))
         click.echo()
     counts = [
@@ -130,4 +131,6 @@ def _table(preflight: "Preflight") -> "Table":
         # As text, not as markup: a device's words may hold brackets.
         what = Text(said if not each.fix else f"{said}\n{each.fix}")
         table.add_row(each.severity.value, each.topic.value, what)
+    if preflight.fine:
+        table.add_row("fine", "", ", ".join(preflight.fine))
     return table

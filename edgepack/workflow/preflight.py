@@ -45,6 +45,7 @@ class Preflight:
         is_installed: whether that runtime's folder is there already.
         round_trip_s: of one command; None when it could not be asked.
         findings: errors first.
+        examined: what was looked at, in the order of `Topic`.
     """
 
     device: str
@@ -53,6 +54,13 @@ class Preflight:
     is_installed: bool = False
     round_trip_s: float | None = None
     findings: tuple[Finding, ...]
+    examined: tuple[Topic, ...] = ()
+
+    @property
+    def fine(self) -> tuple[Topic, ...]:
+        """What was looked at without finding anything."""
+        found = {each.topic for each in self.findings}
+        return tuple(topic for topic in self.examined if topic not in found)
 
 
 def weigh_cargo(content: Bundle | Model) -> Cargo:
@@ -145,6 +153,13 @@ def _examine(
     facts, premises = survey(device, root)
     clock, state = read_clock(device), read_state(device)
     runtime = find_prospect(facts, runner=runner)
+    examined = set(Topic) - {Topic.SFTP}
+    if not isinstance(device, SshDevice):
+        examined -= {Topic.HOST_KEY, Topic.LOGIN}
+    if profile is None:
+        examined.discard(Topic.TARGET)
+    if cargo is None:
+        examined -= {Topic.OPS, Topic.MEMORY}
     findings = [
         *diagnose(facts, premises, profile=profile, cargo=cargo, runner=runner),
         *judge_clock(clock),
@@ -153,11 +168,14 @@ def _examine(
     ]
     if cargo is not None and runtime is not None:
         findings += judge_available_memory(cargo, runtime, state.available_bytes)
-    if facts.python is not None and runtime is not None and not runtime.is_native:
+    if runtime is None or runtime.is_native:
+        examined.discard(Topic.PYTHON)
+    elif facts.python is not None:
         findings += judge_modules(facts.python, find_missing_modules(device, facts.python))
     if isinstance(device, SshDevice):
         is_offered = device.offers_sftp(timeout_seconds=_SFTP_SECONDS)
         findings += judge_sftp(is_offered=is_offered)
+        examined.add(Topic.SFTP)
     return Preflight(
         device=device.name,
         facts=facts,
@@ -165,6 +183,7 @@ def _examine(
         is_installed=_is_installed(runtime, premises),
         round_trip_s=clock.round_trip_s,
         findings=tuple(sorted(findings, key=lambda each: _ORDER.index(each.severity))),
+        examined=tuple(topic for topic in Topic if topic in examined),
     )
 
 
