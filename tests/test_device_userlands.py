@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from edgepack.bundle.archive import Bundle
 from edgepack.device.connect import open_device
 from edgepack.device.deploy import push_bundle
 from edgepack.device.facts import read_facts
+from edgepack.device.premises import survey
 from edgepack.device.releases import list_releases
 from edgepack.device.rollback import roll_back
 from edgepack.errors import DeployError, DeviceTimeoutError
 from tests.fixtures import userlands
 from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import QUICK, RunCommand
+from tests.fixtures.macos import add_macos
 from tests.fixtures.userlands import Userland, make_root, require, serve
 from tests.test_commands_bad_input import assert_told
 from tests.test_device_contract import await_end
@@ -57,39 +60,60 @@ def add_musl(root: Path) -> None:
     shutil.copy2("/lib/x86_64-linux-musl/libc.so", root / "lib/ld-musl-x86_64.so.1")
 
 
-# Programs this machine must have, what fills the root, the server, and the C library seen.
-KINDS: dict[str, tuple[tuple[str, ...], Callable[[Path], None], str, str | None]] = {
-    "busybox": (("busybox",), userlands.add_busybox, "openssh", None),
-    "busybox-dropbear": (
-        ("busybox", "dropbear", "dropbearkey"),
-        userlands.add_busybox,
-        "dropbear",
-        "glibc",
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A device without Python and SFTP.
+
+    Attributes:
+        programs: what this machine must have for it.
+        fill: puts its programs into its root.
+        server: of SSH.
+        libc: what its C library is seen as.
+        hash_tool: what it computes sha256 with.
+    """
+
+    programs: tuple[str, ...] = ()
+    fill: Callable[[Path], None]
+    server: str = "openssh"
+    libc: str | None
+    hash_tool: str | None = "sha256sum"
+
+
+KINDS = {
+    "busybox": Kind(programs=("busybox",), fill=userlands.add_busybox, libc=None),
+    "busybox-dropbear": Kind(
+        programs=("busybox", "dropbear", "dropbearkey"),
+        fill=userlands.add_busybox,
+        server="dropbear",
+        libc="glibc",
     ),
-    "toybox": (("toybox", "mksh"), userlands.add_toybox, "openssh", "glibc"),
-    "nothing-that-hashes": ((), userlands.add_base, "openssh", "glibc"),
+    "toybox": Kind(programs=("toybox", "mksh"), fill=userlands.add_toybox, libc="glibc"),
+    "nothing-that-hashes": Kind(fill=userlands.add_base, libc="glibc", hash_tool=None),
+    "macos": Kind(programs=("shasum",), fill=add_macos, libc="libsystem", hash_tool="shasum"),
 }
 
 
 @pytest.fixture(params=list(KINDS))
-def kind(request: pytest.FixtureRequest) -> Iterator[tuple[Userland, str | None]]:
-    """A device without Python and SFTP, and its C library."""
-    programs, fill, server, libc = KINDS[request.param]
-    require(*programs)
+def kind(request: pytest.FixtureRequest) -> Iterator[tuple[Userland, Kind]]:
+    """A device, and what it is."""
+    kind = KINDS[request.param]
+    require(*kind.programs)
     with make_root() as root:
-        fill(root)
-        with serve(root, server=server) as device:
-            yield device, libc
+        kind.fill(root)
+        with serve(root, server=kind.server, has_proc=kind.libc != "libsystem") as device:
+            yield device, kind
 
 
 def test_push_verify_mend_and_switch_back(
-    kind: tuple[Userland, str | None], bundle: Bundle, newer: Bundle
+    kind: tuple[Userland, Kind], bundle: Bundle, newer: Bundle
 ) -> None:
-    userland, libc = kind
+    userland, expected = kind
     total_bytes = sum(record.num_bytes for record in bundle.files())
     with open_device(userland.address, options=userland.options) as device:
-        facts = read_facts(device, ROOT)
-        assert (facts.arch, facts.libc, facts.python) == ("x86_64", libc, None)
+        facts, premises = survey(device, ROOT)
+        assert (facts.arch, facts.libc, facts.python) == ("x86_64", expected.libc, None)
+        assert premises.hash_tool == expected.hash_tool
+        assert premises.missing_tools == ()
         assert facts.free_bytes
         assert push_bundle(device, bundle, root=ROOT).sent_bytes == total_bytes
         assert read_release(userland, bundle) == contents_of(bundle)
@@ -111,7 +135,7 @@ def test_push_verify_mend_and_switch_back(
         assert not list((userland.home / ".edgepack/staging").iterdir())
 
 
-def test_what_hangs_is_stopped_with_its_children(kind: tuple[Userland, str | None]) -> None:
+def test_what_hangs_is_stopped_with_its_children(kind: tuple[Userland, Kind]) -> None:
     userland, _ = kind
     with open_device(userland.address, options=userland.options) as device:
         with pytest.raises(DeviceTimeoutError):

@@ -23,7 +23,7 @@ _MAX_BYTES: Final = 2**60
 # What the scripts of layout, placing, staging and deploy call.
 _TOOLS: Final = (
     *("cat", "chmod", "cp", "cut", "df", "find", "grep", "head", "ln", "ls", "mkdir", "mv"),
-    *("readlink", "rm", "tail", "tr", "wc"),
+    *("readlink", "rm", "sed", "tail", "wc"),
 )
 
 # `$1` the deploy root. Its nearest folder that exists is tried, since the root may be yet to be
