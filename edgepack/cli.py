@@ -46,7 +46,10 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "inspect": ("edgepack.commands.inspect:inspect", "Show what a model or bundle holds."),
     "verify": ("edgepack.commands.verify:verify", "Check a bundle bit by bit."),
     "report": ("edgepack.commands.report:report", "Write an HTML report of stored results."),
-    "targets": ("edgepack.commands.targets:targets", "List, show, check and draft target profiles."),
+    "targets": (
+        "edgepack.commands.targets:targets",
+        "List, show, check and draft target profiles.",
+    ),
     "toolchain": (
         "edgepack.commands.toolchain:toolchain",
         "List, install and remove the converters' environments.",
@@ -87,8 +90,9 @@ class _VerbGroup(click.Group):
     cls=_VerbGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="DEVICE is user@host[:port], ssh://user@host, an alias of your SSH configuration, "
-    "or local: for this machine. `edgepack VERB --help` tells more. Exit codes: 0 done, "
-    "1 expected failure, 2 usage, 3 bug, 4 a limit is not met, 130 interrupted.",
+    "adb: or adb:SERIAL behind adb, or local: for this machine. `edgepack VERB --help` tells more. "
+    "Exit codes: 0 done, 1 expected failure, 2 usage, 3 bug, 4 a limit is not met, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, prog_name="edgepack")
 def edgepack() -> None:
