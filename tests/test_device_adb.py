@@ -200,7 +200,7 @@ class TestAndroid:
         assert ran.code == 1
         assert ran.err.splitlines()[-2:] == [
             "edgepack: every runtime needs glibc, but Android 14 has bionic",
-            "  Install a Debian with an SSH server in Termux; docs/devices.md (Android) tells how.",
+            "  Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md.",
         ]
         assert listing(phone.root) == before
 

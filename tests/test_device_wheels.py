@@ -78,7 +78,7 @@ def test_old_glibc_falls_back_to_the_older_runtime() -> None:
         (
             "android-termux",
             "every runtime needs glibc, but Android 14 has bionic",
-            "Install a Debian with an SSH server in Termux; docs/devices.md (Android) tells how.",
+            "Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md.",
         ),
     ],
 )

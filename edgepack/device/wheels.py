@@ -249,7 +249,7 @@ def check_libc(facts: DeviceFacts) -> None:
     where = facts.os_name or facts.system
     if facts.libc in {"musl", "bionic"}:
         wayout = (
-            "Install a Debian with an SSH server in Termux; docs/devices.md (Android) tells how."
+            "Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md."
             if facts.libc == "bionic"
             else "Run a system with glibc there, such as Debian or Raspberry Pi OS."
         )
