@@ -35,7 +35,7 @@ tmpfs /tmp tmpfs rw,nosuid,nodev,noexec,size=1024k 0 0
 folder /home/pi
 write no mkdir: cannot create directory '/home/pi/.edgepack-trial.812': Read-only file system
 
-@@root_disk
+@@disk
 Filesystem     1024-blocks    Used Available Capacity Mounted on
 overlay           30000000 9000000  21000000      30% /
 
@@ -112,12 +112,12 @@ def test_a_device_that_says_nothing() -> None:
     premises = read_premises("")
     assert premises.hash_tool is None
     assert premises.missing_tools == ()
-    assert premises.root == Place(folder="")
+    assert (premises.root, premises.temporary) == (Place(folder=""), None)
 
 
 @given(st.text(max_size=300))
 def test_any_content_is_survived(noise: str) -> None:
-    for section in ("user", "mounts", "root", "root_disk", "root_files", "staged", "releases"):
+    for section in ("user", "mounts", "root", "disk", "root_files", "staged", "releases"):
         read = read_premises(_KIOSK.replace(f"@@{section}\n", f"@@{section}\n{noise}\n"))
         assert read.root.refusal.isprintable()
         assert all(name.isprintable() and len(name) <= 200 for name in read.runtimes)
@@ -218,9 +218,10 @@ class TestMounts:
         prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         device = FaultyDevice(device=LocalDevice(), prefix=prefix)
         tmp_path.chmod(0o755)
-        premises = survey(device, f"{tmp_path}/root")[1]
+        premises = survey(device, f"{tmp_path}/root", is_thorough=True)[1]
         assert premises.user_id == 65534
         assert (premises.root.is_writable, premises.root.refusal) == (False, "Permission denied")
+        assert premises.temporary is not None
         assert premises.temporary.is_writable is True
 
 

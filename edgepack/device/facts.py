@@ -14,7 +14,7 @@ from edgepack.device.sections import clean_text, parse_count, split_sections
 from edgepack.device.transport import Device
 from edgepack.errors import DeviceError
 
-_TIMEOUT_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 120.0  # emulated boards on a busy machine took more than 60
 _MAX_OUTPUT_BYTES: Final = 2**20
 _MAX_BYTES: Final = 2**60
 _EARLIEST_CLOCK: Final = 1_735_689_600  # 2025-01-01: no device that runs this is older

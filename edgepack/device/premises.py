@@ -17,7 +17,7 @@ from edgepack.device.layout import resolve_root
 from edgepack.device.sections import MAX_TEXT, clean_text, parse_count, split_sections
 from edgepack.device.transport import Device
 
-_TIMEOUT_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 180.0  # some 80 processes, on the slowest boards too
 _MAX_OUTPUT_BYTES: Final = 2**20
 _MAX_BYTES: Final = 2**60
 # What the scripts of layout, placing, staging and deploy call.
@@ -26,9 +26,10 @@ _TOOLS: Final = (
     *("readlink", "rm", "sed", "tail", "wc"),
 )
 
-# `$1` the deploy root. Its nearest folder that exists is tried, since the root may be yet to be
-# made. `exit 42` tells a program that ran from a shell that could not start it. A shell may be
-# told to write although the disk is full (`noclobber` aside), so the written file is looked at.
+# `$1` the deploy root; `$3` not empty: the folder for temporary files is tried too. The root's
+# nearest folder that exists is tried, since it may be yet to be made. `exit 42` tells a program
+# that ran from a shell that could not start it. A full disk may take a file's name and not its
+# bytes, so the written file is looked at.
 PREMISES_SCRIPT: Final = rf"""
 export LC_ALL=C
 section() {{ printf '\n@@%s\n' "$1"; }}
@@ -54,13 +55,15 @@ try_folder() {{
     ln -s program "$trial/link" 2>/dev/null && printf 'link yes\n' || printf 'link no\n'
     rm -rf -- "$trial"
   else printf 'write no %s\n' "$said" | head -n 1; fi
-  section "$1_disk"; df -Pk "$2" 2>/dev/null
   section "$1_files"; df -Pi "$2" 2>/dev/null
 }}
 folder=$1
 while [ ! -d "$folder" ] && [ -n "$folder" ]; do folder=${{folder%/*}}; done
 try_folder root "${{folder:-/}}"
-try_folder temporary "${{TMPDIR:-/tmp}}"
+if [ -n "$3" ]; then
+  try_folder temporary "${{TMPDIR:-/tmp}}"
+  section temporary_disk; df -Pk "${{TMPDIR:-/tmp}}" 2>/dev/null
+fi
 section staged; [ -d "$1/staging" ] && du -sk "$1/staging" 2>/dev/null
 section runtimes; [ -d "$1/runtimes" ] && ls -1 "$1/runtimes" 2>/dev/null | head -n 256
 section releases
@@ -122,7 +125,7 @@ class Premises:
         missing_tools: programs that are needed and not there.
         hash_tool: what computes sha256; None for nothing.
         root: the deploy root.
-        temporary: the folder for temporary files.
+        temporary: the folder for temporary files; None when it was not tried.
         staged_bytes: of transfers that were cut, which the next one goes on with or removes.
         runtimes: folders of installed runtimes.
         releases: bundle's name and release of each that is there.
@@ -132,18 +135,19 @@ class Premises:
     missing_tools: tuple[str, ...]
     hash_tool: str | None
     root: Place
-    temporary: Place
+    temporary: Place | None
     staged_bytes: int
     runtimes: tuple[str, ...]
     releases: tuple[tuple[str, str], ...]
 
 
-def survey(device: Device, root: str) -> tuple[DeviceFacts, Premises]:
+def survey(device: Device, root: str, *, is_thorough: bool = False) -> tuple[DeviceFacts, Premises]:
     """Ask a device what it is and what a deployment finds there, in one round trip.
 
     Args:
         device: a connected device.
         root: the deploy root, which may begin with `~`; it is not made.
+        is_thorough: whether to try the folder for temporary files too, which nothing here uses.
 
     Raises:
         DeviceError: it has no POSIX shell, or answers with something else.
@@ -151,7 +155,15 @@ def survey(device: Device, root: str) -> tuple[DeviceFacts, Premises]:
     absolute = resolve_root(device, root)
     script = PREMISES_SCRIPT + probe.FACTS_SCRIPT
     result = device.run(
-        ["sh", "-c", script, "edgepack", absolute, probe.PYTHON_PROBE],
+        [
+            "sh",
+            "-c",
+            script,
+            "edgepack",
+            absolute,
+            probe.PYTHON_PROBE,
+            *(["all"] if is_thorough else []),
+        ],
         timeout_seconds=_TIMEOUT_SECONDS,
         max_output_bytes=_MAX_OUTPUT_BYTES,
     )
@@ -159,7 +171,10 @@ def survey(device: Device, root: str) -> tuple[DeviceFacts, Premises]:
 
 
 def read_premises(text: str) -> Premises:
-    """Read what `PREMISES_SCRIPT` printed; what it did not say is None or empty."""
+    """Read what `PREMISES_SCRIPT` and `probe.FACTS_SCRIPT` printed.
+
+    What they did not say is None or empty.
+    """
     sections = split_sections(text)
     mounts = _parse_mounts(sections.get("mounts", ()))
     staged = probe.first_line(sections, "staged").split(maxsplit=1)
@@ -173,8 +188,10 @@ def read_premises(text: str) -> Premises:
         user_id=parse_count(probe.first_line(sections, "user"), maximum=2**32),
         missing_tools=tuple(name for name in _TOOLS if name in missing),
         hash_tool=_parse_hash_tool(probe.first_line(sections, "hash")),
-        root=_parse_place(sections, "root", mounts),
-        temporary=_parse_place(sections, "temporary", mounts),
+        root=_parse_place(sections, "root", mounts, disk="disk"),
+        temporary=_parse_place(sections, "temporary", mounts, disk="temporary_disk")
+        if "temporary" in sections
+        else None,
         staged_bytes=(staged_kib or 0) * 1024,
         runtimes=tuple(clean_text(line) for line in sections.get("runtimes", ())),
         releases=tuple((match[1], match[2]) for match in releases if match),
@@ -182,7 +199,7 @@ def read_premises(text: str) -> Premises:
 
 
 def _parse_place(
-    sections: Mapping[str, tuple[str, ...]], name: str, mounts: tuple[Mount, ...]
+    sections: Mapping[str, tuple[str, ...]], name: str, mounts: tuple[Mount, ...], *, disk: str
 ) -> Place:
     pairs = dict(line.partition(" ")[::2] for line in sections.get(name, ()))
     folder = clean_text(pairs.get("folder", ""), limit=1024)
@@ -194,7 +211,7 @@ def _parse_place(
         refusal=_last_words(refusal),
         can_execute=yes_or_no.get(pairs.get("execute", "")),
         can_link=yes_or_no.get(pairs.get("link", "")),
-        free_bytes=probe.parse_free(sections.get(f"{name}_disk", ())),
+        free_bytes=probe.parse_free(sections.get(disk, ())),
         free_files=_parse_free_files(sections.get(f"{name}_files", ())),
         mount=find_mount(folder, mounts),
     )

@@ -150,7 +150,7 @@ def _examine(
     cargo: Cargo | None,
     runner: RunnerChoice,
 ) -> Preflight:
-    facts, premises = survey(device, root)
+    facts, premises = survey(device, root, is_thorough=True)
     clock, state = read_clock(device), read_state(device)
     runtime = find_prospect(facts, runner=runner)
     examined = set(Topic) - {Topic.SFTP}
@@ -163,7 +163,7 @@ def _examine(
     findings = [
         *diagnose(facts, premises, profile=profile, cargo=cargo, runner=runner),
         *judge_clock(clock),
-        *judge_temporary(premises.temporary),
+        *(judge_temporary(premises.temporary) if premises.temporary is not None else ()),
         *judge_measuring(facts, state),
     ]
     if cargo is not None and runtime is not None:
