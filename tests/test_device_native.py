@@ -32,6 +32,7 @@ from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, ModelIdentity
 from edgepack.model import Model, load_model
 from tests.fixtures.boards import EmulatedBoard
+from tests.fixtures.bundle import write_digits_bundle
 from tests.fixtures.commands import QUICK as QUICK_OPTIONS
 from tests.fixtures.commands import RunCommand
 from tests.fixtures.faulty_device import FaultyDevice
@@ -291,24 +292,25 @@ def test_push_and_bench_without_python(
 @pytest.mark.emulated
 @pytest.mark.toolchain
 def test_on_an_arm_board(
-    run: RunCommand, bundle: Path, pi4_board: EmulatedBoard, cache_home: Path
+    run: RunCommand, pi4_board: EmulatedBoard, cache_home: Path, tmp_path: Path
 ) -> None:
     """A Raspberry Pi 4: pushed, checked and measured by the compiled runner."""
     share_program(cache_home, "aarch64")
-    ssh = (pi4_board.address, "--ssh-config", pi4_board.ssh_config, "--root", "~/native")
-    pushed = run("push", bundle, *ssh, "--runner", "native", "--json")
+    bundle = write_digits_bundle(tmp_path / "digits.edgepack")
+    there = (pi4_board.address, "--ssh-config", pi4_board.ssh_config, "--root", "~/native")
+    there = (*there, "--runner", "native", "--json")
+    pushed = run("push", bundle.path, *there)
     assert pushed.code == 0, pushed.err
     assert 2**20 < pushed.json()["runtime_bytes"] < 2**23
-    ran = run("bench", bundle, *ssh, "--runner", "native", *QUICK_OPTIONS, "--json")
+    ran = run("bench", bundle.path, *there, "--launches", "1", "--runs", "5")
     assert ran.code == 0, ran.err
     body = ran.json()
     assert body["device"]["arch"] == "aarch64"
     assert (body["engine"]["runner"], body["engine"]["xnnpack"]) == ("native", True)
     assert body["golden"]["passed"] is True
     assert all(launch["peak_memory_bytes"] for launch in body["launches"])
-    with open_device(
-        pi4_board.address, options=ConnectOptions(ssh_config=pi4_board.ssh_config)
-    ) as device:
+    options = ConnectOptions(ssh_config=pi4_board.ssh_config)
+    with open_device(pi4_board.address, options=options) as device:
         facts = read_facts(device, "~/native")
         assert isinstance(choose_engine(replace(facts, python=None)), NativeRuntime)
         assert install(device, facts).runtime_bytes == 0
