@@ -4,7 +4,10 @@ import hashlib
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,22 @@ def refusal(address: str, kind: type[EdgePackError] = ConnectError) -> EdgePackE
     with pytest.raises(kind) as caught, open_device(address):
         pass
     return caught.value
+
+
+def await_end(argument: str) -> bool:
+    """Tell whether all processes with an argument end within 20 s."""
+    deadline = time.monotonic() + 20
+    while is_running(argument) and time.monotonic() < deadline:
+        threading.Event().wait(0.02)
+    return not is_running(argument)
+
+
+def is_running(argument: str) -> bool:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            if argument.encode() in path.read_bytes():
+                return True
+    return False
 
 
 def test_the_only_device_is_opened_under_its_serial(
@@ -203,6 +222,19 @@ class TestAndroid:
             "  Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md.",
         ]
         assert listing(phone.root) == before
+
+    def test_doctor_says_it_too(self, run: RunCommand, phone: Adbd) -> None:
+        ran = run("doctor", phone.address, "--json")
+        assert ran.code == 1
+        (error,) = (each for each in ran.json()["findings"] if each["severity"] == "error")
+        assert error["found"] == "every runtime needs glibc, but Android 14 has bionic"
+
+    def test_its_own_shell_stops_what_hangs(self, phone: Adbd) -> None:
+        seconds = str(time.time_ns())  # tells these processes from all others
+        script = f"sleep {seconds} & sleep {seconds}"
+        with open_device(phone.address) as device, pytest.raises(DeviceTimeoutError):
+            device.run(["sh", "-c", script], timeout_seconds=1)
+        assert await_end(seconds)
 
     def test_its_own_shell_and_tools_store_a_file(self, phone: Adbd) -> None:
         assert phone.root is not None
