@@ -15,6 +15,7 @@ from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from tests.fixtures.boards import EmulatedBoard
 from tests.fixtures.commands import FLOAT_MODEL, RunCommand, listing
 from tests.fixtures.sshd import SshServer, SshServers, make_key
+from tests.test_device_android import make_library, write_aar, write_program
 
 KINDS = Path(__file__).parent / "data" / "kinds"
 needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; CI is root")
@@ -127,6 +128,18 @@ class TestThisMachine:
         assert ran.code == 1
         assert "edgepack: ops: expected the op FULLY_CONNECTED at version 14, but " in ran.err
         assert not (tmp_path / "root").exists()
+
+    def test_a_runtime_for_another_kind_of_device(self, run: RunCommand, tmp_path: Path) -> None:
+        entry = {"jni/arm64-v8a/libtensorflowlite_jni.so": make_library()}
+        aar = write_aar(tmp_path / "litert.aar", entry)
+        program = write_program(tmp_path / "runner")
+        ran = run("doctor", "local:", "--runtime", aar, "--runtime-program", program, "--json")
+        assert ran.code == 1
+        body = ran.json()
+        assert body["runtime"] is None
+        (error,) = [each for each in body["findings"] if each["severity"] == "error"]
+        assert error["topic"] == "runtime"
+        assert " is for stock Android, but " in error["found"]
 
     def test_unknown_targets_and_damaged_bundles_are_usual_mistakes(self, run: RunCommand) -> None:
         ran = run("doctor", "local:", "--target", "raspberry-pi-44")

@@ -9,9 +9,11 @@ from edgepack.commands.bench import open_subject
 from edgepack.commands.console import print_json, print_table, show_work
 from edgepack.commands.options import (
     EXISTING_FILE,
+    android_runtime_from,
     connect_options_from,
     device_options,
     json_option,
+    runtime_options,
 )
 from edgepack.errors import ExitCode
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @click.argument("subject", type=EXISTING_FILE, metavar="[BUNDLE|TFLITE]", required=False)
 @click.option("--target", metavar="NAME", help="Target to compare with [default: the bundle's].")
 @device_options
+@runtime_options
 @json_option
 def doctor(
     *, device: str, subject: Path | None, target: str | None, as_json: bool, **given: Any
@@ -51,6 +54,7 @@ def doctor(
             cargo=weigh_cargo(opened.content) if opened is not None else None,
             runner=RunnerChoice(given["runner"] or "auto"),
             on_step=work.step,
+            android=android_runtime_from(given),
         )
     if as_json:
         print_json(_to_json(preflight, profile))

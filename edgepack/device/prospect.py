@@ -85,14 +85,7 @@ def judge_runtime(facts: DeviceFacts, runner: RunnerChoice) -> Iterator[Finding]
     try:
         runtime = _describe(choose_engine(facts, runner=runner))
     except ProvisionError as error:
-        yield Finding(
-            severity=Severity.ERROR,
-            topic=Topic.RUNTIME,
-            expected="a system and a Python that a runtime is made for",
-            found=error.message,
-            fix=error.remedy,
-            sentence=error.message,
-        )
+        yield refused_runtime(error)
         return
     if runtime.is_native and runner is RunnerChoice.AUTO:
         yield from _judge_python(facts, runtime)
@@ -122,6 +115,18 @@ def judge_runtime(facts: DeviceFacts, runner: RunnerChoice) -> Iterator[Finding]
             found=f"{runtime.label} for {facts.arch} has none",
             fix="Latencies are those of the plain kernels; compare them with their like only.",
         )
+
+
+def refused_runtime(error: ProvisionError) -> Finding:
+    """Give the finding for a device that no runtime fits."""
+    return Finding(
+        severity=Severity.ERROR,
+        topic=Topic.RUNTIME,
+        expected="a system and a Python that a runtime is made for",
+        found=error.message,
+        fix=error.remedy,
+        sentence=error.message,
+    )
 
 
 def _judge_python(facts: DeviceFacts, runtime: Prospect) -> Iterator[Finding]:

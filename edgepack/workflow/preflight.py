@@ -1,10 +1,12 @@
 """The preflight of a deployment: a device is asked everything that could stand in the way."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import MODEL_PATH
+from edgepack.device.android import AndroidRuntime, check_android
 from edgepack.device.conditions import (
     find_missing_modules,
     judge_clock,
@@ -19,12 +21,19 @@ from edgepack.device.diagnosis import Cargo, diagnose, judge_available_memory
 from edgepack.device.facts import DeviceFacts
 from edgepack.device.finding import Finding, Severity, Topic
 from edgepack.device.premises import Premises, survey
-from edgepack.device.prospect import Prospect, find_prospect
+from edgepack.device.prospect import Prospect, find_prospect, refused_runtime
 from edgepack.device.provision import RunnerChoice
 from edgepack.device.ssh import SshDevice
 from edgepack.device.state import read_state
 from edgepack.device.transport import Device
-from edgepack.errors import AuthError, ConnectError, DeviceError, DeviceTimeoutError, HostKeyError
+from edgepack.errors import (
+    AuthError,
+    ConnectError,
+    DeviceError,
+    DeviceTimeoutError,
+    HostKeyError,
+    ProvisionError,
+)
 from edgepack.model import Model
 from edgepack.profile import TargetProfile
 from edgepack.workflow.request import StepCallback
@@ -96,6 +105,7 @@ def examine(
     cargo: Cargo | None,
     runner: RunnerChoice,
     on_step: StepCallback,
+    android: AndroidRuntime | None = None,
 ) -> Preflight:
     """Ask a device everything that could stand in the way of a deployment.
 
@@ -109,6 +119,7 @@ def examine(
         cargo: what is to be deployed; None looks at the device alone.
         runner: whose runner shall run it.
         on_step: called with each step in words.
+        android: what the user brings for stock Android.
 
     Raises:
         UsageError: the address, an option or the SSH configuration is not right.
@@ -117,7 +128,9 @@ def examine(
     try:
         with open_device(address, options=connect) as device:
             on_step(f"examining {device.name}")
-            return _examine(device, root=root, profile=profile, cargo=cargo, runner=runner)
+            return _examine(
+                device, root=root, profile=profile, cargo=cargo, runner=runner, android=android
+            )
     except DeviceError as error:
         return Preflight(device=address, findings=(_describe_failure(error),))
 
@@ -149,10 +162,11 @@ def _examine(
     profile: TargetProfile | None,
     cargo: Cargo | None,
     runner: RunnerChoice,
+    android: AndroidRuntime | None,
 ) -> Preflight:
     facts, premises = survey(device, root, is_thorough=True)
     clock, state = read_clock(device), read_state(device)
-    runtime = find_prospect(facts, runner=runner)
+    runtime = find_prospect(facts, runner=runner) if android is None else None
     examined = set(Topic) - {Topic.SFTP}
     if not isinstance(device, SshDevice):
         examined -= {Topic.HOST_KEY, Topic.LOGIN}
@@ -161,7 +175,15 @@ def _examine(
     if cargo is None:
         examined -= {Topic.OPS, Topic.MEMORY}
     findings = [
-        *diagnose(facts, premises, profile=profile, cargo=cargo, runner=runner),
+        *diagnose(
+            facts,
+            premises,
+            profile=profile,
+            cargo=cargo,
+            runner=runner,
+            has_runtime=android is not None,
+        ),
+        *(_judge_android(facts, android) if android is not None else ()),
         *judge_clock(clock),
         *(judge_temporary(premises.temporary) if premises.temporary is not None else ()),
         *judge_measuring(facts, state),
@@ -185,6 +207,14 @@ def _examine(
         findings=tuple(sorted(findings, key=lambda each: _ORDER.index(each.severity))),
         examined=tuple(topic for topic in Topic if topic in examined),
     )
+
+
+def _judge_android(facts: DeviceFacts, android: AndroidRuntime) -> Iterator[Finding]:
+    """Refuse a device that the runtime the user brings is not for."""
+    try:
+        check_android(facts, android)
+    except ProvisionError as error:
+        yield refused_runtime(error)
 
 
 def _is_installed(runtime: Prospect | None, premises: Premises) -> bool:
