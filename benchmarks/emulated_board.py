@@ -25,7 +25,7 @@ from edgepack.device.lock import LockOptions
 from edgepack.device.releases import list_releases
 from edgepack.device.rollback import roll_back
 from edgepack.measure.plan import BenchmarkPlan
-from edgepack.workflow.benching import bench_bundle
+from edgepack.workflow.benching import bench_placed, place_release
 from edgepack.workflow.pushing import push_release
 from edgepack.workflow.rig import open_rig
 from tests.fixtures.bundle import built_in_profile, write_digits_bundle
@@ -84,7 +84,8 @@ def main() -> int:
             push_release(rig, bundle, health_check=True, on_step=lambda _: None)
 
         def bench() -> None:
-            measurement, _ = bench_bundle(rig, first, plan=PLAN, on_step=lambda _: None)
+            placed = place_release(rig, first, on_step=lambda _: None)
+            measurement = bench_placed(rig, placed, plan=PLAN, on_step=lambda _: None)
             if measurement.golden is None or not measurement.golden.passed:
                 sys.exit("the model answers wrongly on the board")
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgepack.bundle.archive import Bundle
+    from edgepack.measure.drive import TimedModel
+    from edgepack.measure.plan import BenchmarkPlan
     from edgepack.measure.record import Measurement
     from edgepack.model import Model
     from edgepack.profile import TargetProfile
@@ -159,26 +161,52 @@ def open_subject(path: Path) -> Subject:
 
 def bench_on(ready: ReadyDevice, subject: Subject, given: Mapping[str, Any]) -> "Measurement":
     """Time a subject on a device that was made ready."""
-    from edgepack.bundle.archive import Bundle
-    from edgepack.profile import BenchmarkDefaults
-    from edgepack.workflow.benching import bench_bundle, bench_model
+    from edgepack.workflow.benching import bench_placed
 
-    rig, work, profile = ready.rig, ready.work, subject.profile
-    plan = plan_from(
+    return bench_placed(
+        ready.rig,
+        _place(ready, subject),
+        plan=_plan(ready, subject, given),
+        on_step=ready.work.step,
+    )
+
+
+def bench_against(
+    ready: ReadyDevice, first: Subject, second: Subject, given: Mapping[str, Any]
+) -> "tuple[Measurement, Measurement]":
+    """Time two subjects on a device in launches that take turns, by the first one's plan."""
+    from edgepack.workflow.benching import bench_in_turns
+
+    return bench_in_turns(
+        ready.rig,
+        (_place(ready, first), _place(ready, second)),
+        plan=_plan(ready, first, given),
+        on_step=ready.work.step,
+    )
+
+
+def _plan(ready: ReadyDevice, subject: Subject, given: Mapping[str, Any]) -> "BenchmarkPlan":
+    from edgepack.profile import BenchmarkDefaults
+
+    profile = subject.profile
+    return plan_from(
         given,
         defaults=profile.benchmark if profile else BenchmarkDefaults(),
-        num_threads=rig.num_threads(profile),
+        num_threads=ready.rig.num_threads(profile),
     )
+
+
+def _place(ready: ReadyDevice, subject: Subject) -> "TimedModel":
+    from edgepack.bundle.archive import Bundle
+    from edgepack.workflow.benching import place_model, place_release
+
+    rig, work = ready.rig, ready.work
     if isinstance(subject.content, Bundle):
-        measurement, _ = bench_bundle(
-            rig, subject.content, plan=plan, on_step=work.step, on_transfer=work.transfer
-        )
-        return measurement
-    return bench_model(
+        return place_release(rig, subject.content, on_step=work.step, on_transfer=work.transfer)
+    return place_model(
         rig,
         subject.content,
         name=subject.name,
-        plan=plan,
         on_step=work.step,
         on_transfer=work.transfer,
     )

@@ -18,6 +18,7 @@ from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenVerdict, judge_golden
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
+from edgepack.measure.profile import PYTHON_TELLS_NONE, OpProfile, num_profile_runs
 from edgepack.measure.record import Measurement, ModelIdentity, make_measurement
 from edgepack.model import Model, Signature
 from edgepack.scratch import open_scratch
@@ -122,7 +123,38 @@ def measure(
     check_plan(plan)
     on_progress(f"placing the runner on {device.name}")
     bench = _place_runner(device, engine=engine, model=model, root=root)
-    return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
+    return _measure([bench], facts=facts, plan=plan, on_progress=on_progress)[0]
+
+
+def measure_in_turns(
+    device: "Device",
+    *,
+    engine: "Engine",
+    facts: "DeviceFacts",
+    models: tuple[TimedModel, TimedModel],
+    plan: BenchmarkPlan,
+    root: str,
+    on_progress: StepCallback,
+) -> tuple[Measurement, Measurement]:
+    """Measure two models on a device in launches that take turns: A B, B A, A B and so on.
+
+    Args:
+        device: a connected device.
+        engine: the runtime installed there.
+        facts: what the device says of itself.
+        models: what to time; launches of one place in both results stood beside each other.
+        plan: its launches of each, within its seconds for both.
+        root: deploy root on the device.
+        on_progress: called with what is being done.
+
+    Raises:
+        GoldenError, MeasureError, DeviceError: as `measure`.
+    """
+    check_plan(plan)
+    on_progress(f"placing the runner on {device.name}")
+    benches = [_place_runner(device, engine=engine, model=each, root=root) for each in models]
+    first, second = _measure(benches, facts=facts, plan=plan, on_progress=on_progress)
+    return first, second
 
 
 def ask_answers(
@@ -242,46 +274,59 @@ def measure_on_host(
             inputs=tuple(paths),
         )
         facts = read_facts(device, str(folder))
-        return _measure(bench, facts=facts, plan=plan, on_progress=on_progress)
+        return _measure([bench], facts=facts, plan=plan, on_progress=on_progress)[0]
 
 
 def _measure(
-    bench: _Bench, *, facts: "DeviceFacts", plan: BenchmarkPlan, on_progress: StepCallback
-) -> Measurement:
+    benches: Sequence[_Bench],
+    *,
+    facts: "DeviceFacts",
+    plan: BenchmarkPlan,
+    on_progress: StepCallback,
+) -> tuple[Measurement, ...]:
+    """Measure models on one device in turns, each with its share of the time; often only one."""
     from edgepack.device.state import read_state  # noqa: PLC0415 - needs the device's room
 
-    name = bench.device.name
+    device = benches[0].device
     if plan.num_threads == 0:
         plan = replace(plan, num_threads=facts.num_cores or 1)
-    before = read_state(bench.device)
-    on_progress(f"checking the answers on {name}")
-    verdict, times, engine = _check_answers(bench, plan)
+    before = read_state(device)
+    on_progress(f"checking the answers on {device.name}")
+    checked = [_check_answers(bench, plan) for bench in benches]
+    share = replace(plan, max_seconds=plan.max_seconds / len(benches))
     # The first run sets things up; the quickest of the others is the model's own time.
-    fitted = fit_plan(plan, run_ns=min(times[1:] or times), spent_ns=sum(times))
-    launches: list[LatencyLaunch] = []
-    for index in range(fitted.num_launches):
-        on_progress(f"launch {index + 1} of {fitted.num_launches} on {name}")
-        launch, again = _launch(bench, fitted, run_ns=max(times))
-        # The native runner does not watch its ops while it times them.
-        if again.xnnpack is None:
-            again = replace(again, xnnpack=engine.xnnpack)
-        if again != engine:
-            raise MeasureError(
-                f"the runtime on {name} changed while it was measured: {engine} became {again}",
-                remedy="Let nothing be installed on the device meanwhile, and measure again.",
-            )
-        launches.append(launch)
-    return make_measurement(
-        device_name=name,
-        device=facts,
-        model=bench.model.identity,
-        engine=engine,
-        plan=plan,
-        fitted_plan=fitted,
-        launches=tuple(launches),
-        golden=verdict,
-        before=before,
-        after=read_state(bench.device),
+    fitted = [
+        fit_plan(share, run_ns=min(times[1:] or times), spent_ns=sum(times))
+        for _, times, _ in checked
+    ]
+    num_launches = min(each.num_launches for each in fitted)
+    fitted = [replace(each, num_launches=num_launches) for each in fitted]
+    launches: list[list[LatencyLaunch]] = [[] for _ in benches]
+    for index in range(num_launches):
+        on_progress(f"launch {index + 1} of {num_launches} on {device.name}")
+        # A B B A: neither always comes after the other's heat.
+        places = range(len(benches))
+        for place in places if index % 2 == 0 else reversed(places):
+            _, times, engine = checked[place]
+            launch = _launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
+            launches[place].append(launch)
+    after = read_state(device)
+    return tuple(
+        make_measurement(
+            device_name=device.name,
+            device=facts,
+            model=bench.model.identity,
+            engine=engine,
+            plan=plan,
+            fitted_plan=fit,
+            launches=tuple(taken),
+            golden=verdict,
+            before=before,
+            after=after,
+        )
+        for bench, fit, taken, (verdict, _, engine) in zip(
+            benches, fitted, launches, checked, strict=True
+        )
     )
 
 
@@ -330,8 +375,8 @@ def _ask_answers(
 
 
 def _launch(
-    bench: _Bench, plan: BenchmarkPlan, *, run_ns: int
-) -> tuple[LatencyLaunch, EngineFacts]:
+    bench: _Bench, plan: BenchmarkPlan, *, run_ns: int, engine: EngineFacts
+) -> LatencyLaunch:
     spec = {
         "warmup_runs": plan.warmup_runs,
         "warmup_seconds": plan.warmup_seconds,
@@ -349,7 +394,38 @@ def _launch(
     )
     name = bench.device.name
     launch = channel.parse_launch(events, max_samples=plan.max_samples, name=name)
-    return launch, bench.engine_facts(events, plan)
+    again = bench.engine_facts(events, plan)
+    # The native runner does not watch its ops while it times them.
+    if again.xnnpack is None:
+        again = replace(again, xnnpack=engine.xnnpack)
+    if again != engine:
+        raise MeasureError(
+            f"the runtime on {name} changed while it was measured: {engine} became {again}",
+            remedy="Let nothing be installed on the device meanwhile, and measure again.",
+        )
+    return launch
+
+
+def _profile(
+    bench: _Bench,
+    plan: BenchmarkPlan,
+    engine: EngineFacts,
+    *,
+    run_ns: int,
+    on_progress: StepCallback,
+) -> OpProfile:
+    """Ask what each op takes, in a process of its own, after all that is timed."""
+    if engine.runner != "native":
+        return PYTHON_TELLS_NONE
+    on_progress(f"asking for each op's time on {bench.device.name}")
+    num_runs = num_profile_runs(run_ns)
+    events = channel.talk(
+        bench.device,
+        bench.argv({"mode": "profile", "threads": plan.num_threads, "runs": num_runs}),
+        timeout_seconds=_STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
+        max_events=4,
+    )
+    return channel.parse_profile(events, name=bench.device.name)
 
 
 def _own_site() -> str:

@@ -6,10 +6,10 @@ from edgepack.bundle.archive import Bundle
 from edgepack.bundle.golden import Golden, make_golden
 from edgepack.bundle.manifest import MODEL_PATH
 from edgepack.data import generate_samples
-from edgepack.device.deploy import Deployment, place_files, push_bundle
+from edgepack.device.deploy import place_files, push_bundle
 from edgepack.device.staging import TransferCallback
 from edgepack.evaluate import Feeds
-from edgepack.measure.drive import TimedModel, measure
+from edgepack.measure.drive import TimedModel, measure, measure_in_turns
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, ModelIdentity
 from edgepack.model import Model, read_model
@@ -22,35 +22,25 @@ _NUM_GOLDEN = 2
 _SEED = 20_260_102
 
 
-def bench_bundle(
+def place_release(
     rig: "Rig",
     bundle: Bundle,
     *,
-    plan: BenchmarkPlan,
     on_step: StepCallback,
     on_transfer: TransferCallback | None = None,
-) -> tuple[Measurement, Deployment]:
-    """Time exactly this bundle's release, which is pushed when it is missing.
+) -> TimedModel:
+    """Bring exactly this bundle's release to a device, to be timed there.
 
     What is current on the device is neither timed nor changed.
 
     Raises:
-        EdgePackError: as `push_bundle` and `measure`.
+        EdgePackError: as `push_bundle`.
     """
     on_step(f"placing {bundle.manifest.name} {bundle.release} on {rig.device.name}")
     deployment = push_bundle(
         rig.device, bundle, root=rig.root, switch=False, on_progress=on_transfer
     )
-    measurement = measure(
-        rig.device,
-        engine=rig.engine,
-        facts=rig.facts,
-        model=timed_release(bundle, deployment.path),
-        plan=plan,
-        root=rig.root,
-        on_progress=on_step,
-    )
-    return measurement, deployment
+    return timed_release(bundle, deployment.path)
 
 
 def timed_release(bundle: Bundle, folder: str) -> TimedModel:
@@ -75,25 +65,24 @@ def timed_release(bundle: Bundle, folder: str) -> TimedModel:
     )
 
 
-def bench_model(
+def place_model(
     rig: "Rig",
     model: Model,
     *,
     name: str,
-    plan: BenchmarkPlan,
     on_step: StepCallback,
     golden: Golden | None = None,
     target: str | None = None,
     recipe: str | None = None,
     on_transfer: TransferCallback | None = None,
-) -> Measurement:
-    """Time a bare model, which is placed on the device under its digest.
+) -> TimedModel:
+    """Bring a bare model to a device under its digest, to be timed there.
 
     Without golden samples of the caller's, the answers must be those this machine's runtime
     gives to generated inputs.
 
     Raises:
-        EdgePackError: as `run_model`, `place_files` and `measure`.
+        EdgePackError: as `run_model` and `place_files`.
     """
     on_step(f"placing {name} on {rig.device.name}")
     folder = place_files(
@@ -102,7 +91,7 @@ def bench_model(
     if golden is None:
         on_step("asking this machine's runtime for the answers")
         golden = make_golden(model, model, generate_feeds(model), num_samples=_NUM_GOLDEN)
-    timed = TimedModel(
+    return TimedModel(
         path=f"{folder}/{MODEL_PATH}",
         identity=ModelIdentity(
             name=name,
@@ -116,11 +105,44 @@ def bench_model(
         is_stream=model.is_stream,
         golden=golden,
     )
+
+
+def bench_placed(
+    rig: "Rig", model: TimedModel, *, plan: BenchmarkPlan, on_step: StepCallback
+) -> Measurement:
+    """Time what was brought to a device.
+
+    Raises:
+        EdgePackError: as `measure`.
+    """
     return measure(
         rig.device,
         engine=rig.engine,
         facts=rig.facts,
-        model=timed,
+        model=model,
+        plan=plan,
+        root=rig.root,
+        on_progress=on_step,
+    )
+
+
+def bench_in_turns(
+    rig: "Rig",
+    models: tuple[TimedModel, TimedModel],
+    *,
+    plan: BenchmarkPlan,
+    on_step: StepCallback,
+) -> tuple[Measurement, Measurement]:
+    """Time two models that were brought to a device in launches that take turns.
+
+    Raises:
+        EdgePackError: as `measure_in_turns`.
+    """
+    return measure_in_turns(
+        rig.device,
+        engine=rig.engine,
+        facts=rig.facts,
+        models=models,
         plan=plan,
         root=rig.root,
         on_progress=on_step,

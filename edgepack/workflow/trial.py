@@ -28,7 +28,7 @@ from edgepack.model import Model
 from edgepack.optimize.evaluation import digest_feeds
 from edgepack.optimize.variant import Variant
 from edgepack.profile import OperatingSystem, TargetProfile
-from edgepack.workflow.benching import bench_model
+from edgepack.workflow.benching import bench_placed, place_model
 from edgepack.workflow.request import StepCallback, TrialLatency
 
 if TYPE_CHECKING:
@@ -157,17 +157,17 @@ def measure_on_rig(
         DeviceError: the link failed.
     """
     on_step(f"timing {variant.recipe.name} on {rig.device.name}")
-    measurement = bench_model(
+    placed = place_model(
         rig,
         variant.model,
         name=name,
-        plan=trial_plan(rig.num_threads(profile)),
         golden=make_golden(float_model, variant.model, feeds, run=run),
         target=profile.id,
         recipe=variant.recipe.name,
         on_step=_quiet,
     )
-    return _summarize(measurement)
+    plan = trial_plan(rig.num_threads(profile))
+    return _summarize(bench_placed(rig, placed, plan=plan, on_step=_quiet))
 
 
 def _summarize(measurement: Measurement) -> TrialLatency:

@@ -8,20 +8,20 @@ its latency has to show it once more, in launches that alternate with the float 
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from edgepack._fields import Fields
 from edgepack.cache import Cache, digest_parts
 from edgepack.errors import CacheError
 from edgepack.evaluate import Feeds
-from edgepack.measure.drive import measure_on_host
+from edgepack.measure.drive import TimedModel, measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement
 from edgepack.measure.stats import median, order_interval
 from edgepack.optimize.variant import Variant
-from edgepack.workflow.benching import bench_model
+from edgepack.workflow.benching import bench_in_turns, place_model
 from edgepack.workflow.request import StepCallback
 from edgepack.workflow.trial import digest_machine, interface_feeds
 
@@ -125,33 +125,37 @@ def take_turns_on_rig(
         MeasureError: the runner failed there.
         DeviceError: the link failed.
     """
-    plan = turns_plan(num_threads)
     on_step(f"timing {variant.recipe.name} in turns with {reference.recipe.name}")
 
-    def measure(each: Variant) -> Measurement:
-        return bench_model(
-            rig,
-            each.model,
-            name=each.recipe.name,
-            plan=plan,
-            target=target,
-            recipe=each.recipe.name,
-            on_step=lambda _: None,
+    def place(each: Variant) -> TimedModel:
+        name = each.recipe.name
+        return place_model(
+            rig, each.model, name=name, target=target, recipe=name, on_step=lambda _: None
         )
 
-    return _take_turns(measure, variant, reference)
+    one = turns_plan(num_threads)
+    plan = replace(one, num_launches=_NUM_PAIRS, max_seconds=2 * _NUM_PAIRS * one.max_seconds)
+    models = (place(variant), place(reference))
+    measured = bench_in_turns(rig, models, plan=plan, on_step=lambda _: None)
+    ours, theirs = ([median(each.samples_ns) for each in side.launches] for side in measured)
+    return _summarize(ours, theirs)
 
 
 def _take_turns(
     measure: Callable[[Variant], Measurement], variant: Variant, reference: Variant
 ) -> Turns:
-    ratios: list[int] = []
+    times: dict[str, list[int]] = {variant.model.sha256: [], reference.model.sha256: []}
     for index in range(_NUM_PAIRS):
         # The order changes, so that neither always comes after the other's heat.
         order = (variant, reference) if index % 2 == 0 else (reference, variant)
-        times = {each.model.sha256: measure(each).summary.median_ns for each in order}
-        ours, theirs = (times[each.model.sha256] for each in (variant, reference))
-        ratios.append(round(_MILLIONTHS * ours / theirs))
+        for each in order:
+            times[each.model.sha256].append(measure(each).summary.median_ns)
+    return _summarize(times[variant.model.sha256], times[reference.model.sha256])
+
+
+def _summarize(ours: Sequence[int], theirs: Sequence[int]) -> Turns:
+    pairs = zip(ours, theirs, strict=True)
+    ratios = [round(_MILLIONTHS * mine / max(other, 1)) for mine, other in pairs]
     low, high = order_interval(ratios) or (min(ratios), max(ratios))
     return Turns(
         ratio=median(ratios) / _MILLIONTHS, ratio_ci95=(low / _MILLIONTHS, high / _MILLIONTHS)
