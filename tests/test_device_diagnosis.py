@@ -146,7 +146,11 @@ def test_ops_that_the_devices_runtime_does_not_load() -> None:
             "Give a `--root` that this login may write to, or change the owner on the device.",
         ),
         (
-            replace(_PLACE, mount=replace(_EXT4, point="/home", options=("rw", "noexec"))),
+            replace(
+                _PLACE,
+                can_execute=False,
+                mount=replace(_EXT4, point="/home", options=("rw", "noexec")),
+            ),
             (
                 "deploy root: expected programs and libraries to be loaded from "
                 "/home/pi/.edgepack, but /home is mounted noexec (/dev/mmcblk0p2 at /home, ext4)"
@@ -175,6 +179,18 @@ def test_a_deploy_root_that_will_not_do(place: Place, message: str, fix: str) ->
     facts = golden("raspberry-pi-4-bookworm")
     (error,) = diagnose(facts, replace(READY, root=place), cargo=CARGO)
     assert (error.severity, error.message, error.fix) == (Severity.ERROR, message, fix)
+
+
+def test_a_program_that_does_not_run_for_reasons_unknown_is_a_warning() -> None:
+    facts = golden("raspberry-pi-4-bookworm")
+    (warning,) = diagnose(facts, replace(READY, root=replace(_PLACE, can_execute=False)))
+    assert (warning.severity, warning.found) == (
+        Severity.WARNING,
+        "one that was put into /home/pi did not",
+    )
+    # What ran there does run, whatever the list of mounts says.
+    odd = replace(_PLACE, mount=replace(_EXT4, options=("noexec",)))
+    assert diagnose(facts, replace(READY, root=odd)) == ()
 
 
 def test_room_is_judged_by_what_is_surely_sent() -> None:
@@ -242,7 +258,8 @@ def test_memory() -> None:
 def test_all_that_stands_in_the_way_is_told_together() -> None:
     profile = find_profile("raspberry-pi-4", user_directory=None)[0]
     facts = replace(golden("laptop-ubuntu-22.04"), free_bytes=5 * _MIB, root="/r")
-    noexec = replace(_PLACE, mount=replace(_EXT4, options=("ro", "noexec")))
+    mount = replace(_EXT4, options=("rw", "noexec"))
+    noexec = replace(_PLACE, can_execute=False, mount=mount)
     found = diagnose(facts, replace(READY, root=noexec), profile=profile, cargo=CARGO)
     with pytest.raises(DeviceError) as caught:
         raise_errors(found, device="local:")

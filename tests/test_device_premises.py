@@ -201,6 +201,14 @@ class TestMounts:
         assert place.mount.point == str(tmp_path / "disk")
         assert "noexec" in place.mount.options
 
+    def test_a_link_to_another_file_system(self, tmp_path: Path) -> None:
+        with mounted(tmp_path / "disk", "noexec,size=1m"):
+            (tmp_path / "root").symlink_to(tmp_path / "disk")
+            place = survey(LocalDevice(), f"{tmp_path}/root")[1].root
+        assert place.folder == str(tmp_path / "root")
+        assert place.mount is not None
+        assert place.mount.point == str(tmp_path / "disk")
+
     def test_full(self, tmp_path: Path) -> None:
         with mounted(tmp_path / "disk", "size=1m"):
             (tmp_path / "disk" / "filler").write_bytes(bytes(2**20))

@@ -89,7 +89,8 @@ def _judge_root(facts: DeviceFacts, premises: Premises) -> Iterator[Finding]:
             found=f"{place.folder} refuses it: {place.refusal or 'no reason given'}{_where(place)}",
             fix=_WRITE_FIXES.get(place.refusal, "Give a `--root` that this login may write to."),
         )
-    if place.mount is not None and "noexec" in place.mount.options:
+    is_noexec = place.mount is not None and "noexec" in place.mount.options
+    if place.mount is not None and is_noexec and not place.can_execute:
         yield Finding(
             severity=Severity.ERROR,
             topic=Topic.DEPLOY_ROOT,

@@ -39,9 +39,13 @@ section missing; for name in {" ".join(_TOOLS)}; do has "$name" || printf '%s\n'
 {SHA256_FUNCTION}
 section hash; printf '%s\n' "$hash_with"
 section mounts; head -c 65536 /proc/mounts 2>/dev/null
+trial=
+trap '[ -z "$trial" ] || rm -rf -- "$trial"' EXIT
+trap 'exit 130' HUP INT TERM PIPE
 try_folder() {{
   section "$1"
   printf 'folder %s\n' "$2"
+  printf 'real %s\n' "$(cd -- "$2" 2>/dev/null && pwd -P)"
   trial=$2/.edgepack-trial.$$
   if said=$(mkdir -- "$trial" 2>&1); then
     interpreter=$(command -v sh)
@@ -213,7 +217,8 @@ def _parse_place(
         can_link=yes_or_no.get(pairs.get("link", "")),
         free_bytes=probe.parse_free(sections.get(disk, ())),
         free_files=_parse_free_files(sections.get(f"{name}_files", ())),
-        mount=find_mount(folder, mounts),
+        # Where links lead: they may leave the file system that their own path lies on.
+        mount=find_mount(clean_text(pairs.get("real", ""), limit=1024) or folder, mounts),
     )
 
 
