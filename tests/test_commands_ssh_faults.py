@@ -117,7 +117,7 @@ def _serve_path(ssh_servers: SshServers, folder: Path) -> SshServer:
 
 
 def test_no_python(push: Push, ssh_servers: SshServers, programs: Path, tmp_path: Path) -> None:
-    ran = push(_serve_path(ssh_servers, programs))
+    ran = push(_serve_path(ssh_servers, programs), "--runner", "python")
     assert_told(
         ran,
         code=1,
@@ -138,7 +138,7 @@ def test_old_python(push: Push, ssh_servers: SshServers, programs: Path, tmp_pat
         'exec(code)\n\' "$@"\n'
     )
     (programs / "python3").chmod(0o755)
-    ran = push(_serve_path(ssh_servers, programs))
+    ran = push(_serve_path(ssh_servers, programs), "--runner", "python")
     assert_told(
         ran,
         code=1,
