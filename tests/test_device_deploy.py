@@ -169,7 +169,7 @@ def test_bytes_that_change_on_the_way_are_refused(tmp_path: Path, bundle: Bundle
     )
     with pytest.raises(DeployError) as caught:
         push_bundle(device, bundle, root=str(tmp_path))
-    assert caught.value.message.startswith("faulty:: stored manifest.json with sha256 ")
+    assert caught.value.message.startswith("faulty:: stored small files with sha256 ")
     assert not (tmp_path / "bundles/digits/current").exists()
     assert list((tmp_path / "bundles/digits/releases").iterdir()) == []
     assert_tidy(tmp_path)

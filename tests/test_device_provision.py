@@ -14,7 +14,13 @@ from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.deploy import place_files, push_bundle
 from edgepack.device.facts import DeviceFacts, read_facts
 from edgepack.device.local import LocalDevice
-from edgepack.device.packing import cut_command, join_pack
+from edgepack.device.packing import (
+    cut_by_shell,
+    cut_command,
+    index_by_digest,
+    index_by_offset,
+    join_pack,
+)
 from edgepack.device.payload import describe_file
 from edgepack.device.provision import Engine, parse_engine, provision, to_json
 from edgepack.device.transport import Device
@@ -136,13 +142,26 @@ def cut(pack: Path, folder: Path, index: bytes) -> subprocess.CompletedProcess[b
 
 def test_packs_are_cut_apart(tmp_path: Path) -> None:
     files = [describe_file("a", b"1" * 10), describe_file("b", b""), describe_file("c", b"3")]
-    content, index = join_pack(files)
-    pack = tmp_path / "pack"
-    pack.write_bytes(content)
-    (tmp_path / "out").mkdir()
-    assert cut(pack, tmp_path / "out", index).returncode == 0
-    found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert found == {"a": b"1" * 10, "b": b"", "c": b"3"}
+    out, pack = tmp_path / "out", tmp_path / "pack"
+    out.mkdir()
+    pack.write_bytes(join_pack(files))
+    assert cut(pack, out, index_by_digest(files)).returncode == 0
+    expected = {"a": b"1" * 10, "b": b"", "c": b"3"}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+    assert not pack.exists()
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox sh"])
+def test_packs_are_cut_apart_without_python(tmp_path: Path, shell: str) -> None:
+    contents = {"a b": b"1" * 10, "b": b"", "c": bytes(range(256)) * 999, "$(x)": b"last"}
+    files = [describe_file(path, content) for path, content in contents.items()]
+    out, pack = tmp_path / "out", tmp_path / "pack"
+    out.mkdir()
+    pack.write_bytes(join_pack(files))
+    argv = (*shell.split(), *cut_by_shell(str(pack), str(out))[1:])
+    result = subprocess.run(argv, input=index_by_offset(files), capture_output=True, check=True)
+    assert result.stdout.decode().splitlines() == [f"{file.sha256} {file.path}" for file in files]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == contents
     assert not pack.exists()
 
 
@@ -160,7 +179,8 @@ def test_packs_cannot_leave_the_folder(tmp_path: Path, path: str) -> None:
 
 
 def test_damaged_packs_are_refused(tmp_path: Path) -> None:
-    content, index = join_pack([describe_file("a", b"1" * 10)])
+    files = [describe_file("a", b"1" * 10)]
+    content, index = join_pack(files), index_by_digest(files)
     pack = tmp_path / "pack"
     pack.write_bytes(content[:-1] + b"2")
     (tmp_path / "out").mkdir()

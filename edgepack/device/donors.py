@@ -136,7 +136,7 @@ def find_donors(
         layout.staging,
         action=f"look into {layout.root}",
         stdin="".join(f"{name}\n" for name in abandoned[:_MAX_ABANDONED]).encode(),
-        timeout_seconds=disk_seconds((_MAX_SIBLINGS + len(abandoned)) * wanted_bytes),
+        timeout_seconds=disk_seconds(2 * wanted_bytes),
     )
     wanted = {file.sha256 for file in missing}
     files: dict[str, str] = {}

@@ -40,7 +40,7 @@ _LEASE_SECONDS: Final = 180.0
 _MARGIN_SECONDS: Final = 30.0
 _TURN_SECONDS: Final = 10
 # An upload has no limit but that it goes on; a slower one renews its lease when it is over.
-_SLOWEST_LINK_BYTES_PER_SECOND: Final = 512 * 1024
+_SLOWEST_LINK_BYTES_PER_SECOND: Final = 2**20
 _HOLDER: Final = re.compile(
     r"(?P<token>[0-9a-f]{16}) \S{1,64} (?P<end>-|\d{1,12}) (?P<lease>\d{1,6}) "
     r"(?P<host>[0-9a-f]{8}) (?P<process>\d{1,10}) (?P<since>\d{1,12}) "

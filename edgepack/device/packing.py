@@ -1,4 +1,4 @@
-"""Many small files over one upload: a pack that the device's own Python cuts apart.
+"""Many small files over one upload: a pack that the device cuts apart.
 
 A round trip a file costs more than a small file does: the 180 small files of a runtime
 take 20 s one by one over a link of 50 ms, and one upload together. A pack is no archive:
@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from edgepack.device.hashing import SHA256_FUNCTION
 from edgepack.device.payload import PlacedFile
+
+# `$1` the pack, `$2` the folder to fill; standard input: two lines a file, its first byte in the
+# pack counted from 1 and its size, and its path. macOS's `head` takes no count of 0.
+_CUT_BY_SHELL: Final = f"""
+{SHA256_FUNCTION}
+umask 022
+while IFS=' ' read -r first size; do
+  IFS= read -r path
+  if [ "$size" = 0 ]; then : > "$2/$path"
+  else tail -c "+$first" "$1" | head -c "$size" > "$2/$path"; fi && chmod 444 "$2/$path" || exit 1
+  sum=$(sha256 < "$2/$path") && printf '%s %s\\n' "${{sum%% *}}" "$path"
+done
+rm -f -- "$1"
+"""
 
 PACKED_BELOW_BYTES: Final = 4 * 2**20
 
@@ -46,16 +61,37 @@ def split_by_size(
     return (large, small) if len(small) > 1 else (tuple(files), ())
 
 
-def join_pack(files: Sequence[PlacedFile]) -> tuple[bytes, bytes]:
-    """Give the pack's bytes and the index to cut it by."""
+def join_pack(files: Sequence[PlacedFile]) -> bytes:
+    """Give the pack's bytes."""
     contents = [file.load() for file in files]
-    pack = b"".join(
+    return b"".join(
         content.read_bytes() if isinstance(content, Path) else content for content in contents
     )
-    index = [[file.path, file.sha256, file.num_bytes] for file in files]
-    return pack, json.dumps(index).encode()
+
+
+def index_by_digest(files: Sequence[PlacedFile]) -> bytes:
+    """Give what `cut_command` reads: it compares the digests itself."""
+    return json.dumps([[file.path, file.sha256, file.num_bytes] for file in files]).encode()
+
+
+def index_by_offset(files: Sequence[PlacedFile]) -> bytes:
+    """Give what `cut_by_shell` reads."""
+    lines: list[str] = []
+    offset = 0
+    for file in files:
+        lines += [f"{offset + 1} {file.num_bytes}\n", f"{file.path}\n"]
+        offset += file.num_bytes
+    return "".join(lines).encode()
 
 
 def cut_command(python: str, pack: str, folder: str) -> tuple[str, ...]:
     """Give the argv that cuts a pack on the device; the index is its standard input."""
     return (python, "-I", "-S", "-c", _CUT, pack, folder)
+
+
+def cut_by_shell(pack: str, folder: str) -> tuple[str, ...]:
+    """Give the argv that cuts a pack without Python and prints `DIGEST PATH` of each file.
+
+    For some ten files: three programs are started for each.
+    """
+    return ("sh", "-c", _CUT_BY_SHELL, "edgepack", pack, folder)

@@ -44,6 +44,9 @@ df -Pk "$1" 2>/dev/null | {{
   printf 'free %s\\n' "$free"
 }}
 [ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
+for sibling in "$3"/*; do
+  [ -d "$sibling" ] && [ "$sibling" != "$2" ] && {{ echo siblings; break; }}
+done
 [ -L "$2" ] && {{ echo "$2: Not a directory" >&2; exit 1; }}
 [ -d "$2" ] || exit 0
 cd -- "$2" || exit 1
@@ -121,6 +124,7 @@ class _Inventory:
     hashes: Mapping[str, str]
     free_bytes: int | None
     abandoned: tuple[str, ...]
+    has_siblings: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +169,8 @@ def place_folder(
         files: what it shall hold.
         link: a link on the device whose target is wanted too.
         reuse_siblings: whether equal files of neighboring folders are linked, not sent.
-        python: an interpreter on the device, by which small files go together in one upload.
+        python: an interpreter on the device that cuts small files apart, which go together;
+            None leaves that to the shell.
         check: called with a new folder's staging name when it is complete, before it is
             renamed into place; raises to refuse it.
         on_progress: called as bytes go out.
@@ -224,7 +229,7 @@ def _make_plan(device: Device, layout: Layout, wanted: _Wanted) -> _Plan:
     inventory = _take_inventory(device, layout, wanted.folder, wanted.files, wanted.link)
     missing = tuple(file for file in wanted.files if inventory.hashes.get(file.path) != file.sha256)
     donors = Donors(files={})
-    if missing and (wanted.reuse_siblings or inventory.abandoned):
+    if missing and ((wanted.reuse_siblings and inventory.has_siblings) or inventory.abandoned):
         donors = find_donors(
             device,
             layout,
@@ -266,11 +271,13 @@ def _take_inventory(
     hashed: list[str] = []
     abandoned: list[str] = []
     free_kib: int | None = None
-    is_present, link_target = False, ""
+    is_present, has_siblings, link_target = False, False, ""
     for line in result.text.splitlines():
         verb, _, rest = line.partition(" ")
         if verb == "present":
             is_present = True
+        elif verb == "siblings":
+            has_siblings = True
         elif verb == "link":
             link_target = rest
         elif verb == "free":
@@ -287,6 +294,7 @@ def _take_inventory(
         ),
         free_bytes=None if free_kib is None else free_kib * 1024,
         abandoned=tuple(abandoned),
+        has_siblings=has_siblings,
     )
 
 

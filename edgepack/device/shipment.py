@@ -8,7 +8,14 @@ from typing import Final
 from edgepack.device.donors import PREFIX, Piece, Resumption, find_resumption
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import STALL_SECONDS, disk_seconds, explain_failure, run_step
-from edgepack.device.packing import cut_command, join_pack, split_by_size
+from edgepack.device.packing import (
+    cut_by_shell,
+    cut_command,
+    index_by_digest,
+    index_by_offset,
+    join_pack,
+    split_by_size,
+)
 from edgepack.device.payload import PlacedFile, describe_file
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
@@ -32,14 +39,14 @@ class Load:
     Attributes:
         single: files that go one by one.
         pack: the others, one behind the other; None when there are none.
-        index: what it is cut apart by.
-        python: the interpreter on the device that cuts it.
+        packed: what is in it.
+        python: the interpreter on the device that cuts it; None leaves that to the shell.
         resumption: of one of them, the beginning that is there already.
     """
 
     single: tuple[PlacedFile, ...]
     pack: PlacedFile | None = None
-    index: bytes = b""
+    packed: tuple[PlacedFile, ...] = ()
     python: str | None = None
     resumption: Resumption | None = None
 
@@ -63,14 +70,13 @@ def make_load(
     Args:
         files: what is to be sent.
         pieces: what an earlier push left on the device.
-        python: an interpreter there, by which small files go together in one upload.
+        python: an interpreter there, that cuts small files apart, which go together.
     """
-    single, packed = (tuple(files), ()) if python is None else split_by_size(files)
+    single, packed = split_by_size(files)
     load = Load(single=single)
     if packed:
-        content, index = join_pack(packed)
-        pack = describe_file("small files", content)
-        load = Load(single=single, pack=pack, index=index, python=python)
+        pack = describe_file("small files", join_pack(packed))
+        load = Load(single=single, pack=pack, packed=packed, python=python)
     return replace(load, resumption=find_resumption(pieces, load.files))
 
 
@@ -97,16 +103,28 @@ def send_load(
     for file in load.files:
         if file is not begun:
             _upload(device, f"{staging}/{_target(file, load)}", file, on_progress=tell)
-    if load.pack is not None and load.python is not None:
-        result = device.run(
-            cut_command(load.python, f"{staging}/pack", f"{staging}/new"),
-            stdin=load.index,
-            timeout_seconds=disk_seconds(load.pack.num_bytes),
+    if load.pack is not None:
+        _cut_apart(device, staging, load)
+
+
+def _cut_apart(device: Device, staging: str, load: Load) -> None:
+    pack, folder = f"{staging}/pack", f"{staging}/new"
+    if load.python is not None:
+        argv, index = cut_command(load.python, pack, folder), index_by_digest(load.packed)
+    else:
+        argv, index = cut_by_shell(pack, folder), index_by_offset(load.packed)
+    num_bytes = sum(file.num_bytes for file in load.packed)
+    result = device.run(argv, stdin=index, timeout_seconds=disk_seconds(2 * num_bytes))
+    if result.exit_code:
+        raise explain_failure(
+            result, action=f"unpack {staging}", where=device.name, error=DeployError
         )
-        if result.exit_code:
-            raise explain_failure(
-                result, action=f"unpack {staging}", where=device.name, error=DeployError
-            )
+    if load.python is not None:
+        return  # which compared the digests itself
+    sizes = {file.path: file.num_bytes for file in load.packed}
+    stored = read_hashes(device, result.text.splitlines(), folder=folder, sizes=sizes)
+    for file in load.packed:
+        _check_stored(device, file, stored.get(file.path, "nothing"))
 
 
 def _is_begun(file: PlacedFile, resumption: Resumption | None) -> bool:

@@ -20,6 +20,7 @@ from edgepack.device.remote_shell import (
 )
 from edgepack.device.sections import clean_text
 from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND, send_file
+from edgepack.device.sessions import SpareSession, request_command
 from edgepack.device.transport import CommandResult, ProgressCallback
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
 
@@ -44,8 +45,8 @@ class SshCommand:
     """
 
     def __init__(
-        self, transport: paramiko.Transport, wire: WatchedWire, argv: Sequence[str], *, name: str,
-        timeout_seconds: float,
+        self, transport: paramiko.Transport, wire: WatchedWire, spare: SpareSession,
+        argv: Sequence[str], *, name: str, timeout_seconds: float,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._wire = wire
@@ -58,12 +59,14 @@ class SshCommand:
         self._stderr = bytearray()
         self._writer: threading.Thread | None = None
         self._command = wrap_command(argv)
-        self._channel = self._open()
+        self._channel = spare.take() or self._open()
         try:
-            self._channel.exec_command(self._command.text.encode("utf-8", errors="surrogateescape"))
+            text = self._command.text.encode("utf-8", errors="surrogateescape")
+            request_command(transport, self._channel, text)
         except (paramiko.SSHException, OSError, EOFError):
             self._channel.close()
             raise self._lost("refused to run a command") from None
+        spare.prepare()
         # Unread stderr would fill the channel's window and stop the command.
         self._drain = threading.Thread(target=self._read_stderr, daemon=True)
         self._drain.start()
@@ -270,6 +273,7 @@ class SshDevice:
         self._transport = transport
         self._wire = wire
         self._name = name
+        self._spare = SpareSession(transport)
 
     @property
     def name(self) -> str:
@@ -278,7 +282,12 @@ class SshDevice:
 
     def _start(self, argv: Sequence[str], timeout_seconds: float) -> SshCommand:
         return SshCommand(
-            self._transport, self._wire, argv, name=self._name, timeout_seconds=timeout_seconds
+            self._transport,
+            self._wire,
+            self._spare,
+            argv,
+            name=self._name,
+            timeout_seconds=timeout_seconds,
         )
 
     def run(

@@ -49,6 +49,7 @@ ln -s -- "releases/$2" "$3/link" && rename "$3/link" current || exit 1
 [ "$(readlink current)" = "releases/$2" ] || {{ echo "current does not lead to $2" >&2; exit 1; }}
 rm -rf -- "$3"
 cd current/ || exit 1
+prefer 'openssl dgst -sha256 -r'
 while IFS= read -r path; do
   sum=$(sha256 < "$path") && printf '%s %s\n' "${{sum%% *}}" "$path"
 done
