@@ -25,7 +25,7 @@ free() {{
     printf '%s\\n' "$free"
   }}
 }}
-cd -- "$1" || exit 1
+cd -- "$1" 2>/dev/null || exit 0
 while IFS=' ' read -r name release; do
   [ -z "$3" ] || [ "$(free)" -lt "$3" ] || break
   [ "$(readlink "$name/current" 2>/dev/null)" != "releases/$release" ] || continue
@@ -72,7 +72,7 @@ def remove_releases(
         DeployError: the device did not do it, or another host holds it.
         ConnectError: the link was lost; each release is whole or gone.
     """
-    if not releases:
+    if not releases and free_bytes is None:
         return Pruned(removed=(), free_bytes=None)
     named = [(facts.name, facts.release) for facts in releases]
     disk_bytes = sum(facts.disk_bytes for facts in releases)
