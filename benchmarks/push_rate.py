@@ -33,7 +33,7 @@ from tests.fixtures.bundle import write_digits_bundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NUM_BYTES = 100_000_000
-NUM_ROUNDS = 5
+NUM_ROUNDS = 9
 ROUND_TRIPS_MS = (0, 50)
 LEAST_RATIO = 0.9
 
