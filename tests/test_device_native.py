@@ -1,5 +1,6 @@
 """The native runner on devices: for whom it is, how it gets there, what it measures."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -29,7 +30,12 @@ from edgepack.device.wheels import Runtime
 from edgepack.errors import ConnectError, GoldenError, ProvisionError
 from edgepack.measure.drive import TimedModel, measure
 from edgepack.measure.plan import BenchmarkPlan
-from edgepack.measure.record import Measurement, ModelIdentity
+from edgepack.measure.record import (
+    Measurement,
+    ModelIdentity,
+    parse_measurement,
+    write_measurement,
+)
 from edgepack.model import Model, load_model
 from tests.fixtures.boards import EmulatedBoard
 from tests.fixtures.bundle import write_digits_bundle
@@ -259,6 +265,10 @@ def test_answers_are_checked_before_anything_is_timed(
     assert result.engine.xnnpack is True
     assert result.engine.sha256 == engine.sha256
     assert len(result.launches) == 6
+    assert [op.name for op in result.profile.ops if not op.xnnpack] == [
+        *("SHAPE", "STRIDED_SLICE", "PACK", "RESHAPE")
+    ]
+    assert parse_measurement(json.loads(write_measurement(result))) == result
 
     wrong = replace(golden, host=(bytes(len(golden.host[0])),))
     with pytest.raises(GoldenError, match="the model answers otherwise on local:"):
@@ -297,8 +307,10 @@ def test_on_an_arm_board(
     """A Raspberry Pi 4: pushed, checked and measured by the compiled runner."""
     share_program(cache_home, "aarch64")
     bundle = write_digits_bundle(tmp_path / "digits.edgepack")
-    there = (pi4_board.address, "--ssh-config", pi4_board.ssh_config, "--root", "~/native")
-    there = (*there, "--runner", "native", "--json")
+    there = (
+        *(pi4_board.address, "--ssh-config", pi4_board.ssh_config, "--root", "~/native"),
+        *("--runner", "native", "--json"),
+    )
     pushed = run("push", bundle.path, *there)
     assert pushed.code == 0, pushed.err
     assert 2**20 < pushed.json()["runtime_bytes"] < 2**23
@@ -308,6 +320,7 @@ def test_on_an_arm_board(
     assert body["device"]["arch"] == "aarch64"
     assert (body["engine"]["runner"], body["engine"]["xnnpack"]) == ("native", True)
     assert body["golden"]["passed"] is True
+    assert any(op["xnnpack"] for op in body["profile"]["ops"])
     assert all(launch["peak_memory_bytes"] for launch in body["launches"])
     options = ConnectOptions(ssh_config=pi4_board.ssh_config)
     with open_device(pi4_board.address, options=options) as device:

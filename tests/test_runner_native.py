@@ -174,7 +174,7 @@ def test_each_op_has_its_time_those_in_xnnpack_too(native_runner: NativeRunner) 
     assert ops[0]["name"].startswith("Convolution (NHWC, QC8)")
     assert sum(op["xnnpack"] for op in ops) == 6
     assert 0 < sum(op["total_ns"] for op in ops) <= profile["total_ns"]
-    assert profile["runs"] == 50
+    assert (profile["num_runs"], profile["reason"]) == (50, None)
 
 
 def test_the_request_may_come_on_standard_input(native_runner: NativeRunner) -> None:

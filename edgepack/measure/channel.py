@@ -10,6 +10,7 @@ from edgepack._fields import Fields, describe, join_faults
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError, MeasureError
 from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.launch import LatencyLaunch, read_launch
+from edgepack.measure.profile import OpProfile, read_profile
 from edgepack.model import Signature
 
 if TYPE_CHECKING:
@@ -151,6 +152,18 @@ def parse_engine(events: Sequence[Event], name: str) -> EngineFacts:
     engine = read_engine(fields, threads_key="threads")
     close(fields, name)
     return engine
+
+
+def parse_profile(events: Sequence[Event], *, name: str) -> OpProfile:
+    """Read the profile among a runner's events.
+
+    Raises:
+        MeasureError: none, or a malformed one.
+    """
+    fields = take(events, "profile", name)
+    profile = read_profile(fields)
+    close(fields, name)
+    return profile
 
 
 def parse_run_times(events: Sequence[Event], *, num_samples: int, name: str) -> list[int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import edgepack.runner
 from edgepack.bundle.golden import Golden, pack_tensors
-from edgepack.errors import GoldenError, MeasureError
+from edgepack.errors import DeviceError, GoldenError, MeasureError
 from edgepack.measure import channel
 from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenVerdict, judge_golden
@@ -323,8 +323,9 @@ def _measure(
             golden=verdict,
             before=before,
             after=after,
+            profile=_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress),
         )
-        for bench, fit, taken, (verdict, _, engine) in zip(
+        for bench, fit, taken, (verdict, times, engine) in zip(
             benches, fitted, launches, checked, strict=True
         )
     )
@@ -419,13 +420,16 @@ def _profile(
         return PYTHON_TELLS_NONE
     on_progress(f"asking for each op's time on {bench.device.name}")
     num_runs = num_profile_runs(run_ns)
-    events = channel.talk(
-        bench.device,
-        bench.argv({"mode": "profile", "threads": plan.num_threads, "runs": num_runs}),
-        timeout_seconds=_STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
-        max_events=4,
-    )
-    return channel.parse_profile(events, name=bench.device.name)
+    try:
+        events = channel.talk(
+            bench.device,
+            bench.argv({"mode": "profile", "threads": plan.num_threads, "runs": num_runs}),
+            timeout_seconds=_STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
+            max_events=4,
+        )
+        return channel.parse_profile(events, name=bench.device.name)
+    except (MeasureError, DeviceError) as error:  # what was timed is not lost for it
+        return OpProfile(reason=error.message)
 
 
 def _own_site() -> str:

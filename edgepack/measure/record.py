@@ -24,11 +24,13 @@ from edgepack.errors import DeviceError, MeasureError
 from edgepack.measure import golden as golden_check
 from edgepack.measure import launch as raw
 from edgepack.measure import plan as planning
+from edgepack.measure import profile as profiling
 from edgepack.measure import validity as judging
 from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.launch import LatencyLaunch, optional_text
 from edgepack.measure.plan import BenchmarkPlan
+from edgepack.measure.profile import NOT_ASKED, OpProfile
 from edgepack.measure.stats import LatencySummary, summarize
 from edgepack.measure.validity import Validity
 
@@ -95,6 +97,7 @@ class Measurement:
         after: its state after the last.
         validity: computed from launches and states.
         provenance: who, where and when.
+        profile: what each op takes, of runs that were not timed otherwise.
     """
 
     device_name: str
@@ -110,6 +113,7 @@ class Measurement:
     after: DeviceState
     validity: Validity
     provenance: Provenance
+    profile: OpProfile = NOT_ASKED
 
 
 def make_measurement(
@@ -125,6 +129,7 @@ def make_measurement(
     before: DeviceState,
     after: DeviceState,
     provenance: Provenance | None = None,
+    profile: OpProfile = NOT_ASKED,
 ) -> Measurement:
     """Make a measurement of raw values: its summary and validity follow from them."""
     return Measurement(
@@ -147,6 +152,7 @@ def make_measurement(
             num_cores=device.num_cores,
         ),
         provenance=provenance or _provenance(),
+        profile=profile,
     )
 
 
@@ -180,6 +186,7 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         },
         "validity": judging.to_json(measurement.validity),
         "provenance": asdict(measurement.provenance),
+        "profile": profiling.to_json(measurement.profile),
     }
 
 
@@ -259,6 +266,9 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     state.close()
     judging.read_validity(fields.table("validity", required=True))
     provenance = _read_provenance(fields.table("provenance", required=True))
+    # Results of older versions have none.
+    has_profile = fields.has("profile")
+    profile = profiling.read_profile(fields.table("profile")) if has_profile else NOT_ASKED
     stored = fields.raw("summary")
     fields.close()
     if fields.faults or device is None or before is None or after is None:
@@ -275,6 +285,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
         before=before,
         after=after,
         provenance=provenance,
+        profile=profile,
     )
     computed = _summary_to_json(measurement.summary)
     if not isinstance(stored, dict) or any(stored.get(key) != computed[key] for key in _CHECKED):

@@ -232,10 +232,13 @@ static void emit_profile(TfLiteInterpreter *interpreter, const struct value *req
   for (uint32_t at = 0; at < num_ops; at++) ops[at].total_ns = 0;
   int64_t total_ns = 0;
   for (int64_t run = 0; run < runs; run++) total_ns += invoke(interpreter);
-  if (is_irregular) fail("invoke", "the ops of one run are not those of another, or too many");
-  fprintf(channel, "{\"event\":\"profile\",\"runs\":%lld,\"total_ns\":%lld,\"ops\":[",
+  const char *reason = is_irregular   ? "\"the ops of one run are not those of another\""
+                       : num_ops == 0 ? "\"this runtime tells none\""
+                                      : "null";
+  fprintf(channel, "{\"event\":\"profile\",\"num_runs\":%lld,\"total_ns\":%lld",
           (long long)runs, (long long)total_ns);
-  for (uint32_t at = 0; at < num_ops; at++) {
+  fprintf(channel, ",\"reason\":%s,\"ops\":[", reason);
+  for (uint32_t at = 0; at < num_ops && !is_irregular; at++) {
     fprintf(channel, "%s{\"name\":", at ? "," : "");
     write_text(ops[at].name);
     fprintf(channel, ",\"xnnpack\":%s,\"total_ns\":%lld}", ops[at].is_delegated ? "true" : "false",
