@@ -28,6 +28,10 @@ rm -f -- "$1"
 """
 
 PACKED_BELOW_BYTES: Final = 4 * 2**20
+"""Smaller files go together where Python cuts them apart: runtimes, of hundreds of files."""
+
+CUT_BELOW_BYTES: Final = 2**18
+"""Likewise where the shell does: bundles, of ten; more is written sooner than twice."""
 
 # `argv`: the pack, the folder to fill; standard input: [[path, sha256, num_bytes], …]. Runs on
 # Python 3.8 and later, isolated, without site-packages. Each file is new, below the folder,
@@ -53,11 +57,11 @@ os.remove(pack)
 
 
 def split_by_size(
-    files: Sequence[PlacedFile],
+    files: Sequence[PlacedFile], *, below_bytes: int
 ) -> tuple[tuple[PlacedFile, ...], tuple[PlacedFile, ...]]:
     """Give the files that go one by one, and those that go in a pack."""
-    large = tuple(file for file in files if file.num_bytes >= PACKED_BELOW_BYTES)
-    small = tuple(file for file in files if file.num_bytes < PACKED_BELOW_BYTES)
+    large = tuple(file for file in files if file.num_bytes >= below_bytes)
+    small = tuple(file for file in files if file.num_bytes < below_bytes)
     return (large, small) if len(small) > 1 else (tuple(files), ())
 
 

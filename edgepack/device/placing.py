@@ -189,13 +189,13 @@ def place_folder(
         python=python,
     )
     plan = _make_plan(device, layout, wanted)
-    if plan.inventory.abandoned and _is_short(plan.inventory.free_bytes, plan.load.num_bytes):
+    if plan.inventory.abandoned and _is_short(plan.inventory.free_bytes, plan.load.room_bytes):
         # What an earlier push left takes the room itself.
         sweep(device, layout, plan.inventory.abandoned)
         plan = _make_plan(device, layout, wanted)
     inventory, missing = plan.inventory, plan.missing
     sent_bytes, total_bytes = plan.load.num_bytes, sum(file.num_bytes for file in files)
-    _check_room(device, layout, inventory.free_bytes, sent_bytes)
+    _check_room(device, layout, inventory.free_bytes, plan.load.room_bytes)
     transfer = Transfer(
         sent_bytes=sent_bytes,
         skipped_bytes=total_bytes - sent_bytes,

@@ -13,7 +13,8 @@ _CHANNEL_REQUEST: Final = b"\x62"  # RFC 4254, 9
 class SpareSession:
     """One session that is opened while the command before it runs.
 
-    A server that refuses it (MaxSessions 1) is not asked again.
+    Of OpenSSH only: dropbear (2022.83) ends a session that has no command yet as soon as
+    another one's command ends. A server that refuses (MaxSessions 1) is not asked again.
     """
 
     def __init__(self, transport: paramiko.Transport) -> None:
@@ -21,7 +22,7 @@ class SpareSession:
         self._lock = threading.Lock()
         self._opening: threading.Thread | None = None
         self._channel: paramiko.Channel | None = None
-        self._is_refused = False
+        self._is_refused = "OpenSSH" not in transport.remote_version
 
     def prepare(self) -> None:
         """Begin to open a session, unless there is one or it is refused."""
@@ -48,7 +49,9 @@ class SpareSession:
             opening.join(timeout=_OPEN_SECONDS)
         with self._lock:
             channel, self._channel = self._channel, None
-        return None if channel is None or channel.closed else channel
+        if channel is None or channel.closed or channel.eof_received:
+            return None
+        return channel
 
 
 def request_command(

@@ -9,6 +9,8 @@ from edgepack.device.donors import PREFIX, Piece, Resumption, find_resumption
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import STALL_SECONDS, disk_seconds, explain_failure, run_step
 from edgepack.device.packing import (
+    CUT_BELOW_BYTES,
+    PACKED_BELOW_BYTES,
     cut_by_shell,
     cut_command,
     index_by_digest,
@@ -61,6 +63,11 @@ class Load:
         there = self.resumption.num_bytes if self.resumption is not None else 0
         return sum(file.num_bytes for file in self.files) - there
 
+    @property
+    def room_bytes(self) -> int:
+        """What it takes on the device until it is in place: a pack lies beside its files."""
+        return self.num_bytes + (self.pack.num_bytes if self.pack is not None else 0)
+
 
 def make_load(
     files: Sequence[PlacedFile], *, pieces: Sequence[Piece] = (), python: str | None = None
@@ -72,7 +79,8 @@ def make_load(
         pieces: what an earlier push left on the device.
         python: an interpreter there, that cuts small files apart, which go together.
     """
-    single, packed = split_by_size(files)
+    below_bytes = CUT_BELOW_BYTES if python is None else PACKED_BELOW_BYTES
+    single, packed = split_by_size(files, below_bytes=below_bytes)
     load = Load(single=single)
     if packed:
         pack = describe_file("small files", join_pack(packed))
