@@ -275,6 +275,32 @@ def test_answers_are_checked_before_anything_is_timed(
         measure_digits(LocalDevice(), engine, facts, path=path, model=model, golden=wrong)
 
 
+@pytest.mark.toolchain
+def test_what_was_timed_is_not_lost_for_a_profile(
+    tmp_path: Path, digits: tuple[Model, Golden]
+) -> None:
+    model, golden = digits
+    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
+    engine = install(LocalDevice(), facts)
+    fragile = tmp_path / "fragile"
+    fragile.write_text(
+        f'#!/bin/sh\ncase $3 in *profile*) exit 139;; esac\nexec {engine.program} "$@"\n'
+    )
+    fragile.chmod(0o755)
+    result = measure_digits(
+        LocalDevice(),
+        replace(engine, program=str(fragile)),
+        facts,
+        path=str(DATA / "digits.tflite"),
+        model=model,
+        golden=golden,
+    )
+    assert len(result.launches) == 6
+    assert result.profile.ops == ()
+    assert result.profile.reason is not None
+    assert result.profile.reason.startswith("the runner on local: died without a result: ")
+
+
 def share_program(cache_home: Path, arch: str) -> None:
     """Let the commands' cache have the compiled program, which takes 7 s."""
     program = build_runner(arch, cache=CACHE, on_progress=lambda _: None)

@@ -120,6 +120,9 @@ def test_a_model_is_checked_and_then_timed(tmp_path: Path, digits: tuple[Model, 
     assert result.engine.name == "ai-edge-litert"
     assert result.engine.xnnpack is True
     assert result.engine.sha256 == "ab" * 32
+    assert (
+        result.profile.reason == "Python's interpreter tells no op's time; the native runner does"
+    )
     assert result.before.load_1min is not None
     assert parse_measurement(json.loads(write_measurement(result))) == result
 
