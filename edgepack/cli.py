@@ -21,6 +21,10 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "edgepack.commands.bench:bench",
         "Measure a model's or bundle's latency on devices.",
     ),
+    "compare": (
+        "edgepack.commands.compare:compare",
+        "Say which of two stored results is faster.",
+    ),
     "deploy": (
         "edgepack.commands.deploy:deploy",
         "Pack a model, push it, measure it and write a report.",

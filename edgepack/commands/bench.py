@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from edgepack.commands.compare import contrast_json, describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import ReadyDevice, fleet_json, ready_device, run_each
 from edgepack.commands.options import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgepack.bundle.archive import Bundle
+    from edgepack.measure.contrast import Contrast
     from edgepack.measure.drive import TimedModel
     from edgepack.measure.plan import BenchmarkPlan
     from edgepack.measure.record import Measurement
@@ -59,6 +61,12 @@ class Subject:
 @device_options
 @runtime_options
 @lock_option
+@click.option(
+    "--against",
+    type=EXISTING_FILE,
+    metavar="TFLITE|BUNDLE",
+    help="Measure this one too, in launches that take turns, and say which is faster.",
+)
 @click.option("-o", "--output", type=OUTPUT_FILE, help="Write the result, raw samples and all.")
 @click.option("--report", "report_path", type=OUTPUT_FILE, help="Write an HTML report.")
 @json_option
@@ -66,6 +74,7 @@ def bench(
     *,
     subject: Path,
     devices: tuple[str, ...],
+    against: Path | None,
     output: Path | None,
     report_path: Path | None,
     as_json: bool,
@@ -82,10 +91,11 @@ def bench(
 
     check_outputs(results=output, report=report_path)
     opened = open_subject(subject)
+    other = None if against is None else open_subject(against)
     cargo = weigh_cargo(opened.content)
     cache = Cache(root=cache_directory())
 
-    def bench_one(address: str) -> "Measurement":
+    def bench_one(address: str) -> "tuple[Measurement, ...]":
         with ready_device(
             address,
             purpose="bench",
@@ -94,26 +104,50 @@ def bench(
             cache=cache,
             cargo=cargo,
         ) as ready:
-            return bench_on(ready, opened, given)
+            if other is not None:
+                return bench_against(ready, opened, other, given)
+            return (bench_on(ready, opened, given),)
 
     reached = run_each(devices, bench_one)
-    body = fleet_json(reached, to_json)
-    measured = [each.result for each in reached if each.result is not None]
+    results = [each.result for each in reached if each.result is not None]
+    measured = [each for result in results for each in result]
+    body = fleet_json(reached, _to_json)
+    stored = body if other is None else [to_json(each) for each in measured]
     if output is not None:
-        write_text(output, json.dumps(body, allow_nan=False))
+        write_text(output, json.dumps(stored, allow_nan=False))
     if report_path is not None:
         write_report(report_path, bench_report(opened.name, measured))
     if as_json:
         print_json(body)
     else:
-        _show(measured)
+        _show(results)
         for path in (output, report_path):
             if path is not None:
                 note(f"wrote {path}")
     if any(each.error for each in reached):
         return ExitCode.FAILURE
-    exceeded = [warn_of_limits(opened, each) for each in measured]
+    exceeded = [warn_of_limits(opened, result[0]) for result in results]
     return ExitCode.LIMIT if any(exceeded) else ExitCode.DONE
+
+
+def _contrast(pair: "Sequence[Measurement]") -> "Contrast":
+    from edgepack.measure.contrast import contrast
+
+    ours, theirs = ([launch.samples_ns for launch in each.launches] for each in pair)
+    return contrast(ours, theirs, is_paired=True)
+
+
+def _to_json(measured: "Sequence[Measurement]") -> dict[str, object]:
+    """Give the JSON of a measurement, or of two and how they stand to each other."""
+    from edgepack.measure.record import to_json
+
+    if len(measured) == 1:
+        return to_json(measured[0])
+    return {
+        "device": measured[0].device_name,
+        "contrast": contrast_json(_contrast(measured)),
+        "measurements": [to_json(each) for each in measured],
+    }
 
 
 def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
@@ -226,9 +260,12 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
     )
 
 
-def _show(measured: "Sequence[Measurement]") -> None:
+def _show(results: "Sequence[Sequence[Measurement]]") -> None:
     from edgepack.report.intake import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
-    for measurement in measured:
-        print_table(render_benchmark(summarize_measurement(measurement)))
+    for measured in results:
+        for measurement in measured:
+            print_table(render_benchmark(summarize_measurement(measurement)))
+        if len(measured) > 1:
+            click.echo(describe_contrast(measured[0], measured[1], _contrast(measured)))

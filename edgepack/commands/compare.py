@@ -1,0 +1,104 @@
+"""`edgepack compare`: which of two stored results is faster, if their conditions match."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.commands.console import print_json
+from edgepack.commands.options import EXISTING_FILE, json_option
+from edgepack.errors import MeasureError
+
+if TYPE_CHECKING:
+    from edgepack.measure.contrast import Contrast
+    from edgepack.measure.record import Measurement
+
+
+@click.command()
+@click.argument("first", type=EXISTING_FILE, metavar="RESULT")
+@click.argument("second", type=EXISTING_FILE, metavar="RESULT")
+@json_option
+def compare(*, first: Path, second: Path, as_json: bool) -> None:
+    """Say which of two results is faster, and how sure that is.
+
+    Both are files of `bench -o` with one measurement each, of one device under like conditions;
+    others are refused with what differs. `bench --against` measures two models in turns, which
+    tells smaller differences apart.
+    """
+    from edgepack.measure.contrast import contrast
+    from edgepack.measure.likeness import find_unlike
+
+    ours, theirs = (_load(path) for path in (first, second))
+    unlike = find_unlike(ours, theirs)
+    if unlike:
+        raise MeasureError(
+            f"expected results that were measured under like conditions, but {first} and {second} "
+            "differ:\n" + "\n".join(f"  - {each}" for each in unlike),
+            remedy="Measure both models in turns: `edgepack bench MODEL DEVICE --against OTHER`.",
+        )
+    found = contrast(
+        *([launch.samples_ns for launch in each.launches] for each in (ours, theirs)),
+        is_paired=False,
+    )
+    if as_json:
+        print_json(contrast_json(found))
+    else:
+        click.echo(describe_contrast(ours, theirs, found))
+
+
+def _load(path: Path) -> "Measurement":
+    from edgepack.measure.record import load_measurements
+
+    measured = load_measurements(path)
+    if len(measured) != 1:
+        raise MeasureError(
+            f"{path}: expected one measurement, but it holds {len(measured)}",
+            remedy="Measure one model on one device at a time, with `edgepack bench -o FILE`.",
+        )
+    return measured[0]
+
+
+def describe_contrast(first: "Measurement", second: "Measurement", found: "Contrast") -> str:
+    """Say how the first model's latency stands to the second's, and what would tell more."""
+    from edgepack.measure.contrast import TOLD_APART, Difference
+    from edgepack.report.labels import device_name
+
+    how = "in turns" if found.is_paired else "one after the other"
+    title = f"{_label(first)} against {_label(second)} on {device_name(first.device_name)}"
+    lines = [f"{title}: {found.text}, {found.num_launches} launches of each, {how}"]
+    if found.difference is Difference.NONE:
+        if found.num_more is None:
+            lines.append(
+                f"  A difference of {TOLD_APART:.0%} cannot be told here: the same model differs "
+                f"from itself by {found.margin:.1%}. Let the device be quiet and cool."
+            )
+        elif found.num_more:
+            lines.append(
+                f"  A difference of {TOLD_APART:.0%} would show after about {found.num_more} more "
+                "launches of each."
+            )
+    lines += [
+        f"  {_label(each)} was {each.validity.verdict.value}: {'; '.join(each.validity.reasons)}"
+        for each in (first, second)
+        if each.validity.reasons
+    ]
+    return "\n".join(lines)
+
+
+def _label(measurement: "Measurement") -> str:
+    model = measurement.model
+    return f"{model.name} ({model.recipe})" if model.recipe else model.name
+
+
+def contrast_json(found: "Contrast") -> dict[str, Any]:
+    """Give a comparison as JSON values."""
+    return {
+        "speedup": found.speedup,
+        "speedup_ci95": list(found.speedup_ci95),
+        "margin": found.margin,
+        "difference": found.difference.value,
+        "num_launches": found.num_launches,
+        "in_turns": found.is_paired,
+        "num_more_launches_for_2_percent": found.num_more,
+        "text": found.text,
+    }

@@ -1,0 +1,101 @@
+"""Which of two models is faster: measured in turns, or from stored results."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgepack.measure.drive import measure_on_host
+from edgepack.measure.plan import BenchmarkPlan
+from edgepack.measure.record import (
+    Measurement,
+    load_measurements,
+    make_measurement,
+    write_measurement,
+)
+from edgepack.model import load_model
+from tests.fixtures.commands import FLOAT_MODEL, QUICK, RunCommand
+from tests.fixtures.measure import make_launch
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measurement:
+    plan = BenchmarkPlan(num_launches=1, min_runs=5, min_seconds=0.01, max_seconds=5)
+    return measure_on_host(load_model(FLOAT_MODEL), (), plan=plan)
+
+
+def quiet(found: Measurement, *, scale: float, governor: str = "same") -> Measurement:
+    """Give a measurement of this device with launches that nothing disturbed."""
+    samples = [int(scale * (100_000 + 10 * (run % 7))) for run in range(70)]
+    state = replace(found.before, governor=governor, load_1min=0.0, throttled=None)
+    return make_measurement(
+        device_name=found.device_name,
+        device=found.device,
+        model=found.model,
+        engine=found.engine,
+        plan=found.plan,
+        fitted_plan=found.fitted_plan,
+        launches=tuple(make_launch(samples) for _ in range(8)),
+        golden=None,
+        before=state,
+        after=state,
+        provenance=found.provenance,
+    )
+
+
+def test_stored_results_of_like_conditions_are_compared(
+    run: RunCommand, tmp_path: Path, measured: Measurement
+) -> None:
+    for name, scale in (("quick", 1.0), ("slow", 1.25)):
+        (tmp_path / f"{name}.json").write_bytes(write_measurement(quiet(measured, scale=scale)))
+    ran = run("compare", tmp_path / "quick.json", tmp_path / "slow.json")
+    assert ran.code == 0, ran.err
+    assert ran.out == (
+        "model.tflite against model.tflite on this machine: 1.25x faster (95%: 1.25 to 1.25), "
+        "8 launches of each, one after the other\n"
+    )
+    body = run("compare", tmp_path / "slow.json", tmp_path / "quick.json", "--json").json()
+    assert body["difference"] == "slower"
+    assert body["in_turns"] is False
+    assert body["text"] == "1.25x slower (95%: 1.25 to 1.25)"
+
+
+def test_results_of_unlike_conditions_are_refused(
+    run: RunCommand, tmp_path: Path, measured: Measurement
+) -> None:
+    one, other = quiet(measured, scale=1.0), quiet(measured, scale=1.0, governor="powersave")
+    other = replace(other, engine=replace(other.engine, num_threads=2))
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_bytes(write_measurement(one))
+    second.write_bytes(write_measurement(other))
+    ran = run("compare", first, second)
+    assert ran.code == 1
+    assert ran.err == (
+        f"edgepack: expected results that were measured under like conditions, but {first} and "
+        f"{second} differ:\n"
+        "  - threads: 1 and 2\n"
+        "  - governor: same and powersave\n"
+        "  Measure both models in turns: `edgepack bench MODEL DEVICE --against OTHER`.\n"
+    )
+
+
+def test_two_models_are_measured_in_turns(
+    run: RunCommand, tmp_path: Path, device_root: Path
+) -> None:
+    stored = tmp_path / "both.json"
+    command = ("bench", FLOAT_MODEL, "local:", "--against", FLOAT_MODEL, "--root", device_root)
+    ran = run(*command, *QUICK, "-o", stored, "--json")
+    assert ran.code == 0, ran.err
+    body = ran.json()
+    first, second = body["measurements"]
+    assert len(first["launches"]) == len(second["launches"]) == body["contrast"]["num_launches"]
+    assert body["contrast"]["in_turns"] is True
+    assert len(load_measurements(stored)) == 2
+    assert json.loads(stored.read_bytes()) == body["measurements"]
+    refused = run("compare", stored, stored)
+    assert refused.code == 1
+    assert f"{stored}: expected one measurement, but it holds 2\n" in refused.err
+    shown = run(*command, *QUICK)
+    assert " against digits.tflite on this machine: " in shown.out
+    assert "launches of each, in turns\n" in shown.out
