@@ -326,6 +326,8 @@ def test_push_and_bench_without_python(
 
 @pytest.mark.emulated
 @pytest.mark.toolchain
+@pytest.mark.xdist_group("boards")
+@pytest.mark.timeout(900)
 def test_on_an_arm_board(
     run: RunCommand, pi4_board: EmulatedBoard, cache_home: Path, tmp_path: Path
 ) -> None:

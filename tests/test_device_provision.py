@@ -11,7 +11,7 @@ import pytest
 from edgepack.cache import Cache, cache_directory
 from edgepack.device import wheels
 from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import place_files, push_bundle
+from edgepack.device.deploy import place_files
 from edgepack.device.facts import DeviceFacts, read_facts
 from edgepack.device.local import LocalDevice
 from edgepack.device.packing import (
@@ -24,9 +24,8 @@ from edgepack.device.packing import (
 from edgepack.device.payload import describe_file
 from edgepack.device.provision import Engine, parse_engine, provision, to_json
 from edgepack.device.transport import Device
-from edgepack.errors import ConnectError, DeployError, ProvisionError
-from tests.fixtures.boards import EmulatedBoard
-from tests.fixtures.bundle import DATA, write_digits_bundle
+from edgepack.errors import ConnectError, ProvisionError
+from tests.fixtures.bundle import DATA
 from tests.fixtures.faulty_device import FaultyDevice
 from tests.fixtures.sshd import SshServer
 
@@ -199,23 +198,3 @@ def test_over_ssh(tmp_path: Path, ssh_server: SshServer) -> None:
         folder = place_files(device, {"m.tflite": DATA / "digits.tflite"}, root=facts.root)
         assert answer(device, engine, f"{folder}/m.tflite") == "[1, 10]"
         assert install(device, facts).runtime_bytes == 0
-
-
-@pytest.mark.emulated
-def test_on_an_arm_board(tmp_path: Path, pi4_board: EmulatedBoard) -> None:
-    options = ConnectOptions(ssh_config=pi4_board.ssh_config)
-    bundle = write_digits_bundle(tmp_path / "digits.edgepack")
-    with open_device(pi4_board.address, options=options) as device:
-        facts = read_facts(device, "~/.edgepack")
-        assert (facts.arch, facts.cpu) == ("aarch64", "Cortex-A72")
-        assert facts.board == "Raspberry Pi 4 Model B Rev 1.5"
-        assert facts.root == "/home/pi/.edgepack"
-        engine = install(device, facts)
-        assert engine.site.startswith("/home/pi/.edgepack/runtimes/ai-edge-litert-2.3.0-cp311-")
-        deployment = push_bundle(device, bundle, root=facts.root)
-        assert deployment.sent_bytes > 0
-        assert push_bundle(device, bundle, root=facts.root).sent_bytes == 0
-        model = "/home/pi/.edgepack/bundles/digits/current/model.tflite"
-        assert answer(device, engine, model) == "[1, 10]"
-        with pytest.raises(DeployError, match="Permission denied"):
-            place_files(device, {"a": b"1"}, root="/usr/share/edgepack")
