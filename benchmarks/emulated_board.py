@@ -1,6 +1,6 @@
 """An emulated board from power-on to rolled back: boot, install, push, measure, push, go back.
 
-    python benchmarks/emulated_board.py [MODEL]
+    python benchmarks/emulated_board.py [MODEL] [--runner python|native]
 
 MODEL is raspberry-pi-4 (the default), -3 or -5, or generic-arm64; packages: scripts/emulated-device
 --help. Bar: under 60 s altogether with a tiny model. The image is built beforehand and not
@@ -22,6 +22,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.cache import Cache, cache_directory
 from edgepack.device.connect import ConnectOptions
 from edgepack.device.lock import LockOptions
+from edgepack.device.provision import RunnerChoice
 from edgepack.device.releases import list_releases
 from edgepack.device.rollback import roll_back
 from edgepack.measure.plan import BenchmarkPlan
@@ -57,7 +58,9 @@ def main() -> int:
     """Print the seconds of each step; 1 when the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", choices=sorted(MODELS), default="raspberry-pi-4")
-    model = parser.parse_args().model
+    parser.add_argument("--runner", choices=["python", "native"], default="python")
+    given = parser.parse_args()
+    model, runner = given.model, RunnerChoice(given.runner)
     image = build_image()
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -76,6 +79,7 @@ def main() -> int:
                     cache=Cache(root=cache_directory()),
                     lock=LockOptions(purpose="bench"),
                     on_step=lambda _: None,
+                    runner=runner,
                 )
             ),
         )
