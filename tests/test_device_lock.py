@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.device import lock
+from edgepack.device.lease import read_holder
 from edgepack.device.local import LocalDevice
-from edgepack.device.lock import LockOptions, hold_device, read_holder
+from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.ownership import host_id, user_and_host
 from edgepack.device.transport import CommandResult, Device
 from edgepack.errors import ConnectError, DeviceError, LockedError

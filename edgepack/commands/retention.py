@@ -12,7 +12,7 @@ from edgepack.commands.options import apply_options, read_size
 
 if TYPE_CHECKING:
     from edgepack.device.layout import Layout
-    from edgepack.device.lock import Fence
+    from edgepack.device.lease import Fence
     from edgepack.device.removal import Pruned
     from edgepack.device.transport import Device
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import FileRecord
 from edgepack.device.layout import Layout, is_release, resolve_root
-from edgepack.device.lock import NO_FENCE, Fence
+from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.payload import PlacedFile, content_digest, describe_file
 from edgepack.device.placing import place_folder
 from edgepack.device.removal import remove_release

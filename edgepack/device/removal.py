@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 from typing import Final
 
 from edgepack.device.layout import RENAME_FUNCTION, Layout, disk_seconds, run_step
-from edgepack.device.lock import FENCE_FUNCTION, NO_FENCE, Fence
+from edgepack.device.lease import FENCE_FUNCTION, NO_FENCE, Fence
 from edgepack.device.releases import ReleaseFacts
 from edgepack.device.sections import parse_count
 from edgepack.device.staging import staging_folder

@@ -7,7 +7,7 @@ from edgepack.bundle.manifest import MANIFEST_PATH, FileRecord
 from edgepack.bundle.reading import parse_manifest
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import Layout, disk_seconds, resolve_root, run_step
-from edgepack.device.lock import NO_FENCE, Fence
+from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.releases import ReleaseFacts, find_release, list_releases
 from edgepack.device.switching import switch_release
 from edgepack.device.transport import Device

@@ -13,7 +13,7 @@ from edgepack.device.layout import (
     is_release,
     run_step,
 )
-from edgepack.device.lock import FENCE_FUNCTION, NO_FENCE, Fence
+from edgepack.device.lease import FENCE_FUNCTION, NO_FENCE, Fence
 from edgepack.device.releases import MAX_HISTORY
 from edgepack.device.staging import staging_folder
 from edgepack.device.transport import Device

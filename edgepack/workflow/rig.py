@@ -12,7 +12,8 @@ from edgepack.device.diagnosis import Cargo, diagnose
 from edgepack.device.facts import DeviceFacts
 from edgepack.device.finding import Severity, raise_errors
 from edgepack.device.layout import resolve_root
-from edgepack.device.lock import NO_FENCE, Fence, LockOptions, hold_device
+from edgepack.device.lease import NO_FENCE, Fence
+from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.premises import survey
 from edgepack.device.provision import Engine, RunnerChoice, provision
 from edgepack.device.staging import TransferCallback

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.layout import Layout, resolve_root
-from edgepack.device.lock import NO_FENCE, Fence, LockOptions, hold_device
+from edgepack.device.lease import NO_FENCE, Fence
+from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.transport import Device
 from edgepack.workflow.request import StepCallback
 from edgepack.workflow.rig import DEFAULT_ROOT
