@@ -122,6 +122,33 @@ def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
     assert list((tmp_path / "root" / "staging").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("kill -s KILL $$", "it was killed"),
+        ("echo MemoryError >&2; exit 1", "MemoryError"),
+    ],
+)
+def test_a_device_without_memory_for_the_import(tmp_path: Path, end: str, said: str) -> None:
+    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
+    assert facts.python is not None
+    python = tmp_path / "python3"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *ai_edge_litert*) {end} ;; esac\nexec {facts.python.path} "$@"\n'
+    )
+    python.chmod(0o755)
+    with pytest.raises(ProvisionError) as caught:
+        install(LocalDevice(), replace(facts, python=replace(facts.python, path=str(python))))
+    assert caught.value.message == (
+        f"local:: ai-edge-litert 2.3.0 was sent, but {python} cannot import it: {said}"
+    )
+    assert caught.value.remedy == (
+        "Free memory on the device, or use `--runner native`, which needs less; "
+        "nothing of the runtime is in use."
+    )
+    assert list((tmp_path / "root" / "runtimes").iterdir()) == []
+
+
 def test_unserved_devices_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
     facts = read_facts(LocalDevice(), str(tmp_path / "root"))
     device = FaultyDevice(device=LocalDevice())

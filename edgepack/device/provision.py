@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,6 +36,8 @@ from edgepack.device.wheels import (
 from edgepack.errors import ProvisionError
 
 _CHECK_SECONDS: Final = 120.0
+_KILLED: Final = 137  # by SIGKILL, as Linux does when memory runs out
+_OUT_OF_MEMORY: Final = re.compile(r"MemoryError|[Cc]annot allocate memory")
 
 # `argv`: the site folder, the module, the engine's package. What is there must be what runs:
 # the folder stands first on the path, and the module must come from it.
@@ -346,11 +349,15 @@ def _prove_runtime(device: Device, python: PythonFacts, runtime: Runtime, site: 
     if result.exit_code == 0:
         return _read_numpy(device, python, result)
     said = clean_text((result.stderr.strip().splitlines() or [f"exit {result.exit_code}"])[-1])
+    remedy = "Install what is named there on the device, then repeat"
+    if result.exit_code == _KILLED:
+        said = "it was killed"
+    if result.exit_code == _KILLED or _OUT_OF_MEMORY.search(result.stderr):
+        remedy = "Free memory on the device, or use `--runner native`, which needs less"
     raise ProvisionError(
         f"{device.name}: {runtime.engine.project} {runtime.engine.version} was sent, but "
         f"{python.path} cannot import it: {said}",
-        remedy="Install what is named there on the device, then repeat; "
-        "nothing of the runtime is in use.",
+        remedy=f"{remedy}; nothing of the runtime is in use.",
     )
 
 
