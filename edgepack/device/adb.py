@@ -1,12 +1,10 @@
 """A device behind adb: a phone, a tablet, or a board that runs adbd."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Self
 
 from edgepack.device.adb_client import AdbClient
-from edgepack.device.command import read_lines, read_result
 from edgepack.device.local import LocalCommand
 from edgepack.device.remote_shell import (
     END_CODE,
@@ -17,8 +15,8 @@ from edgepack.device.remote_shell import (
     wrap_command,
 )
 from edgepack.device.sections import clean_text
-from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND, send_file
-from edgepack.device.transport import CommandResult, ProgressCallback
+from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND
+from edgepack.device.wired import WiredDevice
 from edgepack.errors import ConnectError, DeviceError, EdgePackError
 
 # adb 29 writes the length of what it asks its server in four hex digits, and asks wrongly
@@ -180,59 +178,13 @@ class AdbCommand:
             command.wait()
 
 
-class AdbDevice:
+class AdbDevice(WiredDevice):
     """A device reached through the user's `adb` program; a `transport.Device`."""
 
     def __init__(self, client: AdbClient) -> None:
+        super().__init__(name=f"adb:{client.serial}", part_bytes=_SEND_BYTES)
         self._client = client
 
-    @property
-    def name(self) -> str:
-        """What adb calls the device."""
-        return f"adb:{self._client.serial}"
-
-    def _start(self, argv: Sequence[str], timeout_seconds: float) -> AdbCommand:
+    def start(self, argv: Sequence[str], timeout_seconds: float) -> AdbCommand:
+        """Start a command on the device."""
         return AdbCommand(self._client, argv, name=self.name, timeout_seconds=timeout_seconds)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_seconds: float,
-        stdin: bytes = b"",
-        max_output_bytes: int = 16 * 2**20,
-    ) -> CommandResult:
-        """Run a command to its end; see `transport.Device.run`."""
-        with self._start(argv, timeout_seconds) as command:
-            command.feed(stdin)
-            return read_result(command, argv, name=self.name, max_output_bytes=max_output_bytes)
-
-    @contextmanager
-    def stream(
-        self, argv: Sequence[str], *, timeout_seconds: float, max_line_bytes: int = 64 * 2**20
-    ) -> Iterator[Iterator[bytes]]:
-        """Run a command and iterate over its lines; see `transport.Device.stream`."""
-        with self._start(argv, timeout_seconds) as command:
-            command.feed(b"")
-            yield read_lines(command, argv, name=self.name, max_line_bytes=max_line_bytes)
-
-    def upload(
-        self,
-        source: Path | bytes,
-        target: str,
-        *,
-        timeout_seconds: float,
-        mode: int = 0o644,
-        on_progress: ProgressCallback | None = None,
-    ) -> str:
-        """Write a file on the device; see `transport.Device.upload`."""
-        return send_file(
-            self._start,
-            source,
-            target,
-            name=self.name,
-            timeout_seconds=timeout_seconds,
-            mode=mode,
-            part_bytes=_SEND_BYTES,
-            on_progress=on_progress,
-        )

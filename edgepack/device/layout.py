@@ -13,7 +13,6 @@ name, complete folders appear by one rename, and the last rename of `current` wi
 """
 
 import re
-import secrets
 from dataclasses import dataclass
 from typing import Final
 
@@ -130,10 +129,6 @@ class Layout:
     def current(self, name: str) -> str:
         """Link to the release in use."""
         return f"{self.bundle(name)}/current"
-
-    def new_staging(self, stem: str) -> str:
-        """Give a staging folder's name that nobody else uses."""
-        return f"{self.staging}/{stem}.{secrets.token_hex(8)}"
 
 
 def is_release(text: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from edgepack.device import faults
 from edgepack.device.command import read_lines, read_result
+from edgepack.device.sending import read_parts
 from edgepack.device.transport import CommandResult, ProgressCallback
 
 _READ_BYTES: Final = 128 * 1024
@@ -242,7 +243,7 @@ class LocalDevice:
         partial = Path(f"{target}.{secrets.token_hex(4)}.part")
         try:
             with partial.open("xb") as file:
-                for part in _read_parts(source):
+                for part in read_parts(source, _SEND_BYTES):
                     file.write(part)
                     if on_progress is not None:
                         on_progress(len(part))
@@ -256,16 +257,6 @@ class LocalDevice:
             with suppress(OSError):  # renamed, or never made; a fault has been told already
                 partial.unlink()
         return digest
-
-
-def _read_parts(source: Path | bytes) -> Iterator[memoryview | bytes]:
-    if isinstance(source, bytes):
-        view = memoryview(source)
-        yield from (view[start : start + _SEND_BYTES] for start in range(0, len(view), _SEND_BYTES))
-        return
-    with source.open("rb", buffering=0) as file:
-        while part := file.read(_SEND_BYTES):
-            yield part
 
 
 def _not_started(argv: Sequence[str], error: OSError) -> CommandResult:

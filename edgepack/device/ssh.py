@@ -2,15 +2,12 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final, Self
 
 import paramiko
 
 from edgepack.device import faults
-from edgepack.device.command import read_lines, read_result
 from edgepack.device.link import SILENCE_SECONDS, WatchedWire
 from edgepack.device.remote_shell import (
     show_argv,
@@ -19,9 +16,9 @@ from edgepack.device.remote_shell import (
     wrap_command,
 )
 from edgepack.device.sections import clean_text
-from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND, send_file
+from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND
 from edgepack.device.sessions import SpareSession, request_command
-from edgepack.device.transport import CommandResult, ProgressCallback
+from edgepack.device.wired import WiredDevice
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
 
 _OPEN_SECONDS: Final = 20.0
@@ -266,51 +263,25 @@ class SshCommand:
             return  # the process meets its closed output at the next line it writes
 
 
-class SshDevice:
+class SshDevice(WiredDevice):
     """A device reached through an authenticated SSH connection; a `transport.Device`."""
 
     def __init__(self, transport: paramiko.Transport, wire: WatchedWire, *, name: str) -> None:
+        super().__init__(name=name, part_bytes=_SEND_BYTES)
         self._transport = transport
         self._wire = wire
-        self._name = name
         self._spare = SpareSession(transport)
 
-    @property
-    def name(self) -> str:
-        """What the user calls the device."""
-        return self._name
-
-    def _start(self, argv: Sequence[str], timeout_seconds: float) -> SshCommand:
+    def start(self, argv: Sequence[str], timeout_seconds: float) -> SshCommand:
+        """Start a command on the device."""
         return SshCommand(
             self._transport,
             self._wire,
             self._spare,
             argv,
-            name=self._name,
+            name=self.name,
             timeout_seconds=timeout_seconds,
         )
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_seconds: float,
-        stdin: bytes = b"",
-        max_output_bytes: int = 16 * 2**20,
-    ) -> CommandResult:
-        """Run a command to its end; see `transport.Device.run`."""
-        with self._start(argv, timeout_seconds) as command:
-            command.feed(stdin)
-            return read_result(command, argv, name=self._name, max_output_bytes=max_output_bytes)
-
-    @contextmanager
-    def stream(
-        self, argv: Sequence[str], *, timeout_seconds: float, max_line_bytes: int = 64 * 2**20
-    ) -> Iterator[Iterator[bytes]]:
-        """Run a command and iterate over its lines; see `transport.Device.stream`."""
-        with self._start(argv, timeout_seconds) as command:
-            command.feed(b"")
-            yield read_lines(command, argv, name=self._name, max_line_bytes=max_line_bytes)
 
     def offers_sftp(self, *, timeout_seconds: float) -> bool | None:
         """Tell whether an SFTP server answers; None when no session could be opened for it."""
@@ -327,24 +298,3 @@ class SshDevice:
                 return channel.recv(_SFTP_ANSWER_BYTES)[4:5] == _SFTP_VERSION
             except (paramiko.SSHException, OSError, EOFError):
                 return False
-
-    def upload(
-        self,
-        source: Path | bytes,
-        target: str,
-        *,
-        timeout_seconds: float,
-        mode: int = 0o644,
-        on_progress: ProgressCallback | None = None,
-    ) -> str:
-        """Write a file on the device; see `transport.Device.upload`."""
-        return send_file(
-            self._start,
-            source,
-            target,
-            name=self._name,
-            timeout_seconds=timeout_seconds,
-            mode=mode,
-            part_bytes=_SEND_BYTES,
-            on_progress=on_progress,
-        )
