@@ -60,6 +60,17 @@ rename() {
 }
 """
 
+# `free_kib FOLDER` prints the room there. A long device name may stand on a line of its own.
+FREE_FUNCTION: Final = """
+free_kib() {
+  df -Pk "$1" 2>/dev/null | {
+    read -r _; read -r _ blocks _ free _
+    [ -n "$blocks" ] || read -r _ _ free _
+    printf '%s\\n' "$free"
+  }
+}
+"""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:

@@ -8,6 +8,7 @@ from typing import Final
 from edgepack.device.donors import PREFIX, Donors, find_donors
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
+    FREE_FUNCTION,
     RENAME_FUNCTION,
     Layout,
     disk_seconds,
@@ -29,6 +30,7 @@ _MARGIN_BYTES: Final = 2**20
 # input: the paths wanted. Where nothing moved for minutes, a host vanished.
 _INVENTORY: Final = f"""
 {SHA256_FUNCTION}
+{FREE_FUNCTION}
 umask 022
 mkdir -p -- "$1" "$3" || exit 1
 [ -w "$1" ] && [ -w "$3" ] || {{ echo "$3: Permission denied" >&2; exit 1; }}
@@ -38,11 +40,7 @@ for folder in "$1"/*; do
   [ -n "$recent" ] && word=moving || word=still
   printf '%s %s\\n' "$word" "${{folder##*/}}"
 done
-df -Pk "$1" 2>/dev/null | {{
-  read -r _; read -r _ blocks _ free _
-  [ -n "$blocks" ] || read -r _ _ free _
-  printf 'free %s\\n' "$free"
-}}
+printf 'free %s\\n' "$(free_kib "$1")"
 [ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
 for sibling in "$3"/*; do
   [ -d "$sibling" ] && [ "$sibling" != "$2" ] && {{ echo siblings; break; }}

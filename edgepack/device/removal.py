@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Final
 
-from edgepack.device.layout import RENAME_FUNCTION, Layout, disk_seconds, run_step
+from edgepack.device.layout import FREE_FUNCTION, RENAME_FUNCTION, Layout, disk_seconds, run_step
 from edgepack.device.lease import FENCE_FUNCTION, NO_FENCE, Fence
 from edgepack.device.releases import ReleaseFacts
 from edgepack.device.sections import parse_count
@@ -17,24 +17,18 @@ from edgepack.device.transport import Device
 _REMOVE: Final = f"""
 {RENAME_FUNCTION}
 {FENCE_FUNCTION}
+{FREE_FUNCTION}
 fence "$4" "$5"
-free() {{
-  df -Pk . 2>/dev/null | {{
-    read -r _; read -r _ blocks _ free _
-    [ -n "$blocks" ] || read -r _ _ free _
-    printf '%s\\n' "$free"
-  }}
-}}
 cd -- "$1" 2>/dev/null || exit 0
 while IFS=' ' read -r name release; do
-  [ -z "$3" ] || [ "$(free)" -lt "$3" ] || break
+  [ -z "$3" ] || [ "$(free_kib .)" -lt "$3" ] || break
   [ "$(readlink "$name/current" 2>/dev/null)" != "releases/$release" ] || continue
   mkdir -p -- "$2" && rename "$name/releases/$release" "$2/$release" || exit 1
   chmod -R u+w -- "$2/$release" && rm -rf -- "$2/$release" || exit 1
   printf 'removed %s %s\\n' "$name" "$release"
 done
 rm -rf -- "$2"
-printf 'free %s\\n' "$(free)"
+printf 'free %s\\n' "$(free_kib .)"
 """
 
 
