@@ -41,7 +41,7 @@ def doctor(
     """
     from edgepack.device.provision import RunnerChoice
     from edgepack.workflow.preflight import examine, weigh_cargo
-    from edgepack.workflow.rig import DEFAULT_ROOT
+    from edgepack.workflow.rig import default_root
 
     opened = open_subject(subject) if subject is not None else None
     profile = _find_target(target) or (opened.profile if opened is not None else None)
@@ -49,7 +49,7 @@ def doctor(
         preflight = examine(
             device,
             connect=connect_options_from(given, work),
-            root=given["root"] or (profile.deploy_root if profile else DEFAULT_ROOT),
+            root=given["root"] or default_root(profile),
             profile=profile,
             cargo=weigh_cargo(opened.content) if opened is not None else None,
             runner=RunnerChoice(given["runner"] or "auto"),

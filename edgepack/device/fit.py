@@ -6,13 +6,13 @@ from edgepack.device.facts import DeviceFacts
 from edgepack.device.finding import Finding, Severity, Topic
 from edgepack.profile import OperatingSystem, TargetProfile, missing_features
 
-# Kernel families as `uname -s` says. Android is served through a Debian inside it, which says
-# Linux like any other.
-_SYSTEMS: Final = {
+SYSTEMS: Final = {
     OperatingSystem.LINUX: "Linux",
     OperatingSystem.ANDROID: "Linux",
     OperatingSystem.MACOS: "Darwin",
 }
+"""Kernel families as `uname -s` says. Android is served through a Debian inside it, which says
+Linux like any other."""
 
 
 def judge_fit(profile: TargetProfile, facts: DeviceFacts) -> tuple[Finding, ...]:
@@ -28,8 +28,8 @@ def _judge_kind(profile: TargetProfile, facts: DeviceFacts) -> tuple[Finding, ..
     faults: list[str] = []
     if facts.arch != profile.hardware.arch:
         faults.append(f"architecture {facts.arch}, but the target's is {profile.hardware.arch}")
-    if facts.system != _SYSTEMS[profile.os]:
-        faults.append(f"system {facts.system}, but the target's is {_SYSTEMS[profile.os]}")
+    if facts.system != SYSTEMS[profile.os]:
+        faults.append(f"system {facts.system}, but the target's is {SYSTEMS[profile.os]}")
     missing = missing_features(profile.hardware.features, facts.cpu_features)
     if missing:
         faults.append(f"no CPU feature {', '.join(missing)}, which the target requires")

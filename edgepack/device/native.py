@@ -15,11 +15,12 @@ from edgepack.crossbuild import PROGRAM, build_runner, runner_key
 from edgepack.device.facts import DeviceFacts
 from edgepack.device.layout import Layout
 from edgepack.device.payload import PlacedFile, describe_file
-from edgepack.device.placing import place_folder
+from edgepack.device.placing import place_proved
 from edgepack.device.sections import clean_text
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import CommandResult, Device
 from edgepack.device.wheels import (
+    ARMV7_FEATURES,
     Wheel,
     check_libc,
     fetch_wheel,
@@ -36,8 +37,6 @@ VERSION: Final = "2.17.1"
 
 _PROJECT: Final = ("pymicro-wakeword", ("2.5.0",), "py3")
 _LIBRARY: Final = "libtensorflowlite_c.so"
-# The library for 32-bit Arm is compiled for these, as the wheel's own note on it says.
-_ARMV7_FEATURES: Final = ("neon", "vfpv4")
 _CHECK_SECONDS: Final = 60.0
 _CHECK: Final = json.dumps({"mode": "check"})
 # Files are sent without the right to run them, which the program alone gets.
@@ -118,10 +117,10 @@ def choose_native(facts: DeviceFacts) -> NativeRuntime:
             "Raspberry Pi OS bookworm, or give it Python 3.9, for which there is an older runtime.",
         )
     if facts.arch == "armv7l" and facts.cpu_features:
-        missing = missing_features(_ARMV7_FEATURES, facts.cpu_features)
+        missing = missing_features(ARMV7_FEATURES, facts.cpu_features)
         if missing:
             raise ProvisionError(
-                f"the native runner's library needs a core with {', '.join(_ARMV7_FEATURES)}, but "
+                f"the native runner's library needs a core with {', '.join(ARMV7_FEATURES)}, but "
                 f"that of {where} has no {', '.join(missing)}",
                 remedy="Give the device Python 3.9 to 3.11 and numpy 1.x instead.",
             )
@@ -207,20 +206,18 @@ def install_program(
     files = load_files()
     size = sum(file.num_bytes for file in files) / 2**20
     on_progress(f"installing {label} on {device.name} ({size:.0f} MiB)")
-    proved: list[str] = []
-
-    def check(staged: str) -> None:
-        proved.append(_prove(device, staged, library_name, label=label, version=version))
-
-    transfer = place_folder(
-        device, layout, folder=folder, files=files, check=check, on_progress=on_transfer
+    proved, transfer = place_proved(
+        device,
+        layout,
+        folder=folder,
+        files=files,
+        prove=lambda staged: _prove(device, staged, library_name, label=label, version=version),
+        on_progress=on_transfer,
     )
-    if not proved:  # a damaged one was mended where it stands
-        check(folder)
     return NativeInstallation(
         folder=folder,
         library_name=library_name,
-        version=proved[0],
+        version=proved,
         sent_bytes=transfer.sent_bytes,
     )
 

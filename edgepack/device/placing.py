@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from edgepack.device.donors import PREFIX, Donors, find_donors
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
@@ -21,6 +21,8 @@ from edgepack.device.shipment import Load, make_load, send_load
 from edgepack.device.staging import TransferCallback, is_abandoned, staging_folder, sweep
 from edgepack.device.transport import Device
 from edgepack.errors import DeployError
+
+T = TypeVar("T")
 
 _MAX_FILES: Final = 65536
 _STILL_MINUTES: Final = 10
@@ -221,6 +223,44 @@ def place_folder(
             timeout_seconds=disk_seconds(total_bytes),
         )
     return transfer
+
+
+def place_proved(
+    device: Device,
+    layout: Layout,
+    *,
+    folder: str,
+    files: Sequence[PlacedFile],
+    prove: Callable[[str], T],
+    python: str | None = None,
+    on_progress: TransferCallback | None = None,
+) -> tuple[T, Transfer]:
+    """Make a folder hold these contents once they are proved, and give what the proof gave.
+
+    Args:
+        device: as in `place_folder`, which has the others too.
+        layout: likewise.
+        folder: likewise.
+        files: likewise.
+        prove: called with the folder while it is staged, or where it stands when a damaged one
+            was mended; raises to refuse it.
+        python: likewise.
+        on_progress: likewise.
+
+    Raises:
+        DeployError, ConnectError, DeviceTimeoutError: as `place_folder`.
+    """
+    proved: list[T] = []
+    transfer = place_folder(
+        device,
+        layout,
+        folder=folder,
+        files=files,
+        python=python,
+        check=lambda staged: proved.append(prove(staged)),
+        on_progress=on_progress,
+    )
+    return (proved[0] if proved else prove(folder)), transfer
 
 
 def _make_plan(device: Device, layout: Layout, wanted: _Wanted) -> _Plan:

@@ -9,14 +9,12 @@ from edgepack.device.finding import Finding, Severity, Topic
 from edgepack.device.native import ENGINE, VERSION, NativeRuntime
 from edgepack.device.op_support import find_op_support, judge_ops
 from edgepack.device.provision import RunnerChoice, choose_engine
-from edgepack.device.wheels import Runtime, Wheel, choose_runtime
+from edgepack.device.wheels import ARMV7_FEATURES, Runtime, Wheel, choose_runtime
 from edgepack.errors import ProvisionError
 from edgepack.profile import missing_features
 from edgepack.workload import Workload
 
 _BLOCK_BYTES: Final = 4096
-# What the armv7l wheels were compiled for: -march=armv7-a -mfpu=neon-vfpv4.
-_ARMV7_FEATURES: Final = ("neon", "vfpv4")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +87,12 @@ def judge_runtime(facts: DeviceFacts, runner: RunnerChoice) -> Iterator[Finding]
         return
     if runtime.is_native and runner is RunnerChoice.AUTO:
         yield from _judge_python(facts, runtime)
-    missing = missing_features(_ARMV7_FEATURES, facts.cpu_features)
+    missing = missing_features(ARMV7_FEATURES, facts.cpu_features)
     if facts.arch == "armv7l" and facts.cpu_features and missing and not runtime.is_native:
         yield Finding(
             severity=Severity.ERROR,
             topic=Topic.RUNTIME,
-            expected=f"the CPU features {' and '.join(_ARMV7_FEATURES)}, which 32-bit runtimes are "
+            expected=f"the CPU features {' and '.join(ARMV7_FEATURES)}, which 32-bit runtimes are "
             "compiled for",
             found=f"the CPU has no {' and no '.join(missing)}",
             fix="No runtime runs on this core; use another board.",

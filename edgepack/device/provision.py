@@ -22,7 +22,7 @@ from edgepack.device.native import (
     install_native,
 )
 from edgepack.device.payload import PlacedFile, describe_file
-from edgepack.device.placing import place_folder
+from edgepack.device.placing import place_proved
 from edgepack.device.sections import clean_text
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import CommandResult, Device
@@ -275,25 +275,16 @@ def _install_python(
     size = sum(file.num_bytes for file in files) / 2**20
     engine = runtime.engine
     on_progress(f"installing {engine.project} {engine.version} on {device.name} ({size:.0f} MiB)")
-    proved: list[str] = []
-
-    def check(staged: str) -> None:
-        proved.append(_prove_runtime(device, python, runtime, f"{staged}/site"))
-
-    transfer = place_folder(
+    numpy, transfer = place_proved(
         device,
         layout,
         folder=folder,
         files=files,
+        prove=lambda staged: _prove_runtime(device, python, runtime, f"{staged}/site"),
         python=python.path,
-        check=check,
         on_progress=on_transfer,
     )
-    if not proved:  # a damaged one was mended where it stands
-        check(folder)
-    return _describe(
-        runtime, python, folder=folder, numpy=proved[0], runtime_bytes=transfer.sent_bytes
-    )
+    return _describe(runtime, python, folder=folder, numpy=numpy, runtime_bytes=transfer.sent_bytes)
 
 
 def _describe(

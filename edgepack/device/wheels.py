@@ -137,6 +137,9 @@ class Runtime:
         return f"{engine.project}-{engine.version}-{engine.tag}-{self.digest[:12]}"
 
 
+ARMV7_FEATURES: Final = ("neon", "vfpv4")
+"""What the wheels for 32-bit Arm were compiled for: -march=armv7-a -mfpu=neon-vfpv4."""
+
 # Best first. numpy 2 breaks tflite-runtime 2.14, which was built against numpy 1.
 _ENGINES: Final = (
     ("ai-edge-litert", "2.3.0", "ai_edge_litert.interpreter", ("2.3.5", "2.2.6"), (1, 23)),

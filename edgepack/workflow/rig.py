@@ -51,6 +51,11 @@ class Rig:
         return profile.num_threads or self.facts.num_cores or 1
 
 
+def default_root(profile: TargetProfile | None) -> str:
+    """Give the deploy root where the user names none."""
+    return profile.deploy_root if profile is not None else DEFAULT_ROOT
+
+
 @contextmanager
 def open_rig(
     address: str,
@@ -77,8 +82,7 @@ def open_rig(
     """
     on_step(f"connecting to {address}")
     with open_device(address, options=connect) as device:
-        wanted = root or (profile.deploy_root if profile else DEFAULT_ROOT)
-        folder = resolve_root(device, wanted)
+        folder = resolve_root(device, root or default_root(profile))
         facts, premises = survey(device, folder)
         if android is not None:
             check_android(facts, android)

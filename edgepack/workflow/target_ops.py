@@ -1,19 +1,11 @@
 """What the runtime of a target's devices would make of a model's ops; without a device at hand."""
 
-from typing import Final
-
+from edgepack.device.fit import SYSTEMS
 from edgepack.device.op_support import OpFault, find_op_support, judge_ops
 from edgepack.device.wheels import find_first_engine
 from edgepack.model import Model
-from edgepack.profile import OperatingSystem, TargetProfile
+from edgepack.profile import TargetProfile
 from edgepack.workload import read_workload
-
-# Kernel families as `uname -s` says; on Android a Debian inside it says Linux too.
-_SYSTEMS: Final = {
-    OperatingSystem.LINUX: "Linux",
-    OperatingSystem.ANDROID: "Linux",
-    OperatingSystem.MACOS: "Darwin",
-}
 
 
 def find_target_faults(model: Model, profile: TargetProfile) -> tuple[OpFault, ...]:
@@ -22,6 +14,6 @@ def find_target_faults(model: Model, profile: TargetProfile) -> tuple[OpFault, .
     The runtime is the best one that there is for the target's architecture. A device with an
     older Python or C library may get an older one: on it, the golden check has the last word.
     """
-    engine = find_first_engine(_SYSTEMS[profile.os], profile.hardware.arch)
+    engine = find_first_engine(SYSTEMS[profile.os], profile.hardware.arch)
     support = None if engine is None else find_op_support(*engine)
     return () if support is None else judge_ops(read_workload(model.data).ops, support)
