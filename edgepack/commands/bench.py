@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from edgepack.commands.compare import contrast_json, describe_contrast
+from edgepack.commands.compare import describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import ReadyDevice, fleet_json, ready_device, run_each
 from edgepack.commands.options import (
@@ -139,13 +139,14 @@ def _contrast(pair: "Sequence[Measurement]") -> "Contrast":
 
 def _to_json(measured: "Sequence[Measurement]") -> dict[str, object]:
     """Give the JSON of a measurement, or of two and how they stand to each other."""
+    from edgepack.measure import contrast
     from edgepack.measure.record import to_json
 
     if len(measured) == 1:
         return to_json(measured[0])
     return {
         "device": measured[0].device_name,
-        "contrast": contrast_json(_contrast(measured)),
+        "contrast": contrast.to_json(_contrast(measured)),
         "measurements": [to_json(each) for each in measured],
     }
 

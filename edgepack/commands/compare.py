@@ -1,7 +1,7 @@
 """`edgepack compare`: which of two stored results is faster, if their conditions match."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,7 +25,7 @@ def compare(*, first: Path, second: Path, as_json: bool) -> None:
     others are refused with what differs. `bench --against` measures two models in turns, which
     tells smaller differences apart.
     """
-    from edgepack.measure.contrast import contrast
+    from edgepack.measure.contrast import contrast, to_json
     from edgepack.measure.likeness import find_unlike
 
     ours, theirs = (_load(path) for path in (first, second))
@@ -41,7 +41,7 @@ def compare(*, first: Path, second: Path, as_json: bool) -> None:
         is_paired=False,
     )
     if as_json:
-        print_json(contrast_json(found))
+        print_json(to_json(found))
     else:
         click.echo(describe_contrast(ours, theirs, found))
 
@@ -88,17 +88,3 @@ def describe_contrast(first: "Measurement", second: "Measurement", found: "Contr
 def _label(measurement: "Measurement") -> str:
     model = measurement.model
     return f"{model.name} ({model.recipe})" if model.recipe else model.name
-
-
-def contrast_json(found: "Contrast") -> dict[str, Any]:
-    """Give a comparison as JSON values."""
-    return {
-        "speedup": found.speedup,
-        "speedup_ci95": list(found.speedup_ci95),
-        "margin": found.margin,
-        "difference": found.difference.value,
-        "num_launches": found.num_launches,
-        "in_turns": found.is_paired,
-        "num_more_launches_for_2_percent": found.num_more,
-        "text": found.text,
-    }

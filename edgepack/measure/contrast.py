@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.errors import MeasureError
-from edgepack.measure.stats import MINIMUM_LAUNCHES, median, quantile
+from edgepack.measure.stats import MINIMUM_LAUNCHES, median, quantile, thin
 
 SMALLEST_MARGIN: Final = 0.01
 TOLD_APART: Final = 0.02
@@ -31,7 +31,6 @@ TOLD_APART: Final = 0.02
 
 _SEED: Final = 20260103
 _NUM_RESAMPLES: Final = 4000
-_MAXIMUM_RUNS: Final = 1000  # of a launch that take part in resampling
 _CONFIDENCE: Final = 0.95
 _SCALE: Final = 10**9  # ratios as integers for exact quantiles
 _MOST_LAUNCHES: Final = 10_000
@@ -81,6 +80,20 @@ class Contrast:
             slower = (1 / self.speedup, 1 / high, 1 / low)
             return "{:.2f}x slower (95%: {:.2f} to {:.2f})".format(*slower)
         return f"no difference shown ({self.speedup:.3f}x, 95%: {low:.3f} to {high:.3f})"
+
+
+def to_json(found: Contrast) -> dict[str, object]:
+    """Give a comparison as JSON values."""
+    return {
+        "speedup": found.speedup,
+        "speedup_ci95": list(found.speedup_ci95),
+        "margin": found.margin,
+        "difference": found.difference.value,
+        "num_launches": found.num_launches,
+        "in_turns": found.is_paired,
+        "num_more_launches_for_2_percent": found.num_more,
+        "text": found.text,
+    }
 
 
 def contrast(ours: Launches, theirs: Launches, *, is_paired: bool) -> Contrast:
@@ -169,20 +182,12 @@ def _draw_medians(
 
 def _table(launches: Launches) -> tuple[Samples, Samples]:
     """Give sorted samples of each launch in a row, and how many there are."""
-    rows = [_thin(np.sort(np.asarray(each, dtype=np.int64))) for each in launches]
+    rows = [thin(np.sort(np.asarray(each, dtype=np.int64))) for each in launches]
     sizes = np.array([row.size for row in rows], dtype=np.int64)
     table = np.zeros((len(rows), int(sizes.max())), dtype=np.int64)
     for row, place in zip(rows, table, strict=True):
         place[: row.size] = row
     return table, sizes
-
-
-def _thin(ordered: Samples) -> Samples:
-    if ordered.size <= _MAXIMUM_RUNS:
-        return ordered
-    # The middle of each of 1,000 equal stretches of ranks keeps every quantile in place.
-    ranks = (np.arange(_MAXIMUM_RUNS) + 0.5) * (ordered.size / _MAXIMUM_RUNS)
-    return ordered[ranks.astype(np.int64)]
 
 
 def _tail_share(count: int) -> float:

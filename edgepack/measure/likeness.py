@@ -13,48 +13,40 @@ def find_unlike(first: Measurement, second: Measurement) -> tuple[str, ...]:
     measurement's own verdict, of which only `valid` and `noisy` can be compared.
     """
     return (
-        *_device(first, second),
-        *_engine(first, second),
-        *_settings(first, second),
+        *(
+            f"{what}: {mine} and {theirs}"
+            for (what, mine), theirs in zip(
+                _conditions(first).items(), _conditions(second).values(), strict=True
+            )
+            if mine is not None and theirs is not None and mine != theirs
+        ),
         *_verdicts(first, second),
     )
 
 
-def _device(first: Measurement, second: Measurement) -> Iterator[str]:
-    one, other = first.device, second.device
-    for what, mine, theirs in (
-        ("board", one.board, other.board),
-        ("CPU", one.cpu, other.cpu),
-        ("architecture", one.arch, other.arch),
-        ("cores", one.num_cores, other.num_cores),
-        ("RAM", one.ram_bytes, other.ram_bytes),
-        ("system", one.os_name, other.os_name),
-        ("kernel", one.kernel, other.kernel),
-    ):
-        yield from _unequal(what, mine, theirs)
-
-
-def _engine(first: Measurement, second: Measurement) -> Iterator[str]:
-    one, other = first.engine, second.engine
-    for what, mine, theirs in (
-        ("runtime", one.name, other.name),
-        ("runtime's version", one.version, other.version),
-        ("threads", one.num_threads, other.num_threads),
-        ("runner", one.runner, other.runner),
-        ("Python", one.python, other.python),
-        ("XNNPACK in the runtime", one.has_xnnpack, other.has_xnnpack),
-    ):
-        yield from _unequal(what, mine, theirs)
-
-
-def _settings(first: Measurement, second: Measurement) -> Iterator[str]:
-    yield from _unequal("governor", first.before.governor, second.before.governor)
-    yield from _unequal("highest clock", first.before.maximum_khz, second.before.maximum_khz)
-    for what, mine, theirs in (
-        ("warm-up seconds", first.fitted_plan.warmup_seconds, second.fitted_plan.warmup_seconds),
-        ("warm-up runs", first.fitted_plan.warmup_runs > 0, second.fitted_plan.warmup_runs > 0),
-    ):
-        yield from _unequal(what, mine, theirs)
+def _conditions(measurement: Measurement) -> dict[str, object]:
+    """Give what must be alike; None where the device does not tell it."""
+    device, engine = measurement.device, measurement.engine
+    state, plan = measurement.before, measurement.fitted_plan
+    return {
+        "board": device.board,
+        "CPU": device.cpu,
+        "architecture": device.arch,
+        "cores": device.num_cores,
+        "RAM": device.ram_bytes,
+        "system": device.os_name,
+        "kernel": device.kernel,
+        "runtime": engine.name,
+        "runtime's version": engine.version,
+        "threads": engine.num_threads,
+        "runner": engine.runner,
+        "Python": engine.python,
+        "XNNPACK in the runtime": engine.has_xnnpack,
+        "governor": state.governor,
+        "highest clock": state.maximum_khz,
+        "warm-up seconds": plan.warmup_seconds,
+        "warm-up runs": plan.warmup_runs > 0,
+    }
 
 
 def _verdicts(first: Measurement, second: Measurement) -> Iterator[str]:
@@ -62,8 +54,3 @@ def _verdicts(first: Measurement, second: Measurement) -> Iterator[str]:
         verdict = each.validity.verdict
         if verdict in {VerdictName.THROTTLED, VerdictName.CONTENDED}:
             yield f"{each.model.name} was measured on a device that was {verdict.value}"
-
-
-def _unequal(what: str, mine: object, theirs: object) -> Iterator[str]:
-    if mine is not None and theirs is not None and mine != theirs:
-        yield f"{what}: {mine} and {theirs}"

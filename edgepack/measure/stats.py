@@ -160,7 +160,7 @@ def bootstrap_interval(
     and never narrows it.
     """
     generator = np.random.default_rng(_SEED)
-    thinned = [_thin(np.sort(np.asarray(each, dtype=np.int64))) for each in launches]
+    thinned = [thin(np.sort(np.asarray(each, dtype=np.int64))) for each in launches]
     estimates = np.empty(num_resamples, dtype=np.int64)
     for index in range(num_resamples):
         picks = [thinned[pick] for pick in generator.integers(0, len(thinned), len(thinned))]
@@ -190,7 +190,8 @@ def drift(samples: Sequence[int]) -> float:
     return (median(samples[half:]) - first) / first if first else 0.0
 
 
-def _thin(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+def thin(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give at most 1,000 of a launch's sorted samples, evenly ranked."""
     if ordered.size <= _MAXIMUM_RUNS:
         return ordered
     # The middle of each of 1,000 equal stretches of ranks keeps every quantile in place.
