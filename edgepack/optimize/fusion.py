@@ -58,7 +58,6 @@ def read_fusion_facts(fields: Fields) -> FusionFacts:
 def fuse_tree(tree: Tree) -> tuple[int, int]:
     """Fuse in place; give the numbers of folded constants and of HARD_SWISH ops made."""
     num_hard_swish = fuse_hard_swish(tree)
-    # For the quantizer alone: in float it gains nothing, so it is no reason to fuse.
     num_folded = fold_constants(tree)
     if num_folded or num_hard_swish:
         drop_unused(tree)
@@ -82,11 +81,12 @@ def fuse(model: Model, recipe: Recipe, evaluation: EvaluationSet) -> tuple[Model
         OptimizeError: the result cannot run on this machine.
     """
     tree = read_flatbuffer(model.data)
-    if recipe.is_static:
-        widen_relu_0_to_1(tree)
+    # For the quantizer alone: in float it gains nothing, so it is no reason to fuse.
+    num_widened = widen_relu_0_to_1(tree) if recipe.is_static else 0
     num_folded, num_hard_swish = fuse_tree(tree)
-    data = write_flatbuffer(tree)
-    fused = read_model(data)
+    if not (num_widened or num_folded or num_hard_swish):
+        return model, FusionFacts(num_folded=0, num_hard_swish=0, float_db=LIMIT_DB)
+    fused = read_model(write_flatbuffer(tree))
     proof = compare_answers(answer_candidate(fused, recipe, evaluation), fused, evaluation).sqnr_db
     if proof < _PROOF_DB:
         return model, FusionFacts(num_folded=0, num_hard_swish=0, float_db=proof)

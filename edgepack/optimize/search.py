@@ -104,12 +104,14 @@ def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
         space: what may be tried.
         rank_layers: asked at most once a scheme, when a scheme is outside the floors.
     """
-    inside = [(yield from _propose(stock_recipe(space.base, pruning=space.pruning)))]
+    base = stock_recipe(space.base, pruning=space.pruning)
+    inside = [(yield from _propose(base))]
     if space.can_fuse:
-        fused = yield from _propose(_stock(Scheme.FLOAT32, space))
+        fused = yield from _propose(_fused(base, space))
         inside += [fused] if fused[1].is_inside else []
     if Scheme.FLOAT16 in space.schemes:
-        yield from _propose(_stock(Scheme.FLOAT16, space))
+        float16 = stock_recipe(Scheme.FLOAT16, pruning=space.pruning)
+        yield from _propose(_fused(float16, space))
     for scheme in space.schemes:
         if scheme not in _INTEGER_WEIGHTS:
             continue
@@ -130,13 +132,12 @@ def _propose(recipe: Recipe) -> Generator[Recipe, Trial, tuple[Recipe, Trial]]:
 def _first_recipe(scheme: Scheme, space: SearchSpace) -> Recipe:
     """Give a scheme's most promising recipe: refined, where that can be done."""
     stock = stock_recipe(scheme, pruning=space.pruning, interface=space.interface)
-    return refined(stock) if space.can_refine else _stock(scheme, space)
+    return refined(stock) if space.can_refine else _fused(stock, space)
 
 
-def _stock(scheme: Scheme, space: SearchSpace) -> Recipe:
-    """Give a scheme's stock recipe, of fewer ops where the model has some to spare."""
-    stock = stock_recipe(scheme, pruning=space.pruning, interface=space.interface)
-    return replace(stock, name=f"{stock.name}+fused", fuse=True) if space.can_fuse else stock
+def _fused(recipe: Recipe, space: SearchSpace) -> Recipe:
+    """Give a recipe of fewer ops, where the model has some to spare."""
+    return replace(recipe, name=f"{recipe.name}+fused", fuse=True) if space.can_fuse else recipe
 
 
 def refined(recipe: Recipe) -> Recipe:
