@@ -6,7 +6,7 @@ from edgepack.measure.validity import VerdictName
 from edgepack.optimize.choose import Choice
 from edgepack.optimize.recipe import stock_recipe
 from edgepack.profile import Scheme
-from edgepack.workflow.packing import _doubts
+from edgepack.workflow.doubts import latency_doubts
 from edgepack.workflow.request import Outcome, TrialLatency
 from tests.fixtures.commands import DIGITS, FLOAT_MODEL, RunCommand
 
@@ -24,13 +24,13 @@ def test_doubtful_latencies_are_named_with_what_to_do() -> None:
         outcome(Scheme.FLOAT16, VerdictName.NOISY),
         outcome(Scheme.FLOAT32, VerdictName.THROTTLED),
     ]
-    assert _doubts(outcomes, CHOICE, is_device=False) == (
+    assert latency_doubts(outcomes, CHOICE, is_device=False) == (
         (
             "the choice rests on doubtful latencies of int8 (contended), float32 (throttled): pack "
             "again with --remeasure when this machine is quiet"
         ),
     )
-    assert _doubts(outcomes, CHOICE, is_device=True) == (
+    assert latency_doubts(outcomes, CHOICE, is_device=True) == (
         (
             "the choice rests on doubtful latencies of int8 (contended), float32 (throttled): pack "
             "again when the device is quiet"
@@ -40,10 +40,10 @@ def test_doubtful_latencies_are_named_with_what_to_do() -> None:
 
 def test_latencies_that_are_sound_or_did_not_decide_are_no_matter() -> None:
     sound = [outcome(Scheme.INT8, VerdictName.VALID)]
-    assert _doubts(sound, CHOICE, is_device=False) == ()
+    assert latency_doubts(sound, CHOICE, is_device=False) == ()
     doubtful = [outcome(Scheme.INT8, VerdictName.CONTENDED)]
     by_order = Choice(index=0, reason="the profile's order", measured_on=None)
-    assert _doubts(doubtful, by_order, is_device=False) == ()
+    assert latency_doubts(doubtful, by_order, is_device=False) == ()
 
 
 _NONSENSE = (

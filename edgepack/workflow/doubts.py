@@ -1,11 +1,22 @@
-"""What is doubtful about the data behind a variant."""
+"""What is doubtful about a variant, and about what it was made and judged on."""
+
+from collections.abc import Sequence
 
 from edgepack.cache import Cache
 from edgepack.errors import ModelError
+from edgepack.fidelity import Judgement
+from edgepack.importers import describe_left_out
+from edgepack.measure.validity import VerdictName
+from edgepack.model import Model
 from edgepack.optimize.activity import check_calibration
+from edgepack.optimize.choose import Choice
+from edgepack.optimize.eligibility import describe
+from edgepack.optimize.findings import Severity
 from edgepack.optimize.recipe import Recipe
+from edgepack.profile import Scheme
 from edgepack.workflow.material import Material
-from edgepack.workflow.request import StepCallback
+from edgepack.workflow.request import DEFAULT_PARITY_DB, Outcome, PackRequest, StepCallback
+from edgepack.workflow.target_ops import find_target_faults
 
 
 def calibration_doubts(
@@ -30,3 +41,90 @@ def calibration_doubts(
     except ModelError as error:
         return (f"calibration and evaluation data could not be compared: {error.message}",)
     return tuple(each.advice for each in findings)
+
+
+def latency_doubts(
+    outcomes: Sequence[Outcome], choice: Choice, *, is_device: bool
+) -> tuple[str, ...]:
+    """Say that the latencies a choice rests on were taken while other work or heat interfered."""
+    if choice.measured_on is None:
+        return ()
+    doubtful = [
+        f"{outcome.recipe.name} ({latency.verdict.value})"
+        for outcome in outcomes
+        if (latency := outcome.device if is_device else outcome.host) is not None
+        and latency.verdict in {VerdictName.CONTENDED, VerdictName.THROTTLED}
+    ]
+    if not doubtful:
+        return ()
+    remedy = (
+        "pack again when the device is quiet"
+        if is_device
+        else ("pack again with --remeasure when this machine is quiet")
+    )
+    return (f"the choice rests on doubtful latencies of {', '.join(doubtful)}: {remedy}",)
+
+
+def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
+    """Say what a model's own nature means for its variants and their figures."""
+    warnings: list[str] = []
+    if chosen.recipe.scheme is Scheme.AS_IS and model.is_quantized:
+        warnings.append(
+            f"the model is packed as it is ({describe(model.traits)}): its fidelity is to itself"
+        )
+    if model.is_stream:
+        warnings.append(
+            "the model keeps state: its samples are run as one stream, in order, from the state "
+            "it starts with"
+        )
+    signatures = model.traits.signatures
+    if len(signatures) > 1:
+        warnings.append(
+            f"the model has {len(signatures)} signatures ({', '.join(signatures)}): "
+            f"{model.signature.key} is judged and measured"
+        )
+    return warnings
+
+
+def pack_warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
+    """Say what a user should know of the variant that was packed, and of what it rests on."""
+    warnings = list(material.imported.source.notes)
+    warnings += _source_warnings(material.model, chosen)
+    if chosen.outside:
+        warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
+    warnings += [
+        f"{chosen.recipe.name}: {each.advice}"
+        for each in (chosen.variant.findings if chosen.variant else ())
+        if each.severity is Severity.WARNING
+    ]
+    if chosen.variant is not None and chosen.device is None:
+        warnings += [
+            f"{chosen.recipe.name} for {request.profile.id}: {each.found}. {each.fix}"
+            for each in find_target_faults(chosen.variant.model, request.profile)
+        ]
+    if request.data.source is None and request.data.evaluation is None:
+        warnings.append(
+            "fidelity was judged on generated inputs: give real ones with --data before you "
+            "trust it"
+        )
+    calibration = material.calibration
+    if calibration is not None and calibration.digest == material.evaluation.digest:
+        warnings.append(
+            "calibration and evaluation data are the same: fidelity looks better than on new data"
+        )
+    warnings += [
+        f"output {each.output!r} is {each.judgement.value} on all inputs its parity was checked "
+        "on: give real data with --data"
+        for each in (material.parity.outputs if material.parity else ())
+        if each.judgement in {Judgement.CONSTANT, Judgement.SATURATED}
+    ]
+    left_out = describe_left_out(material.parity.seeds) if material.parity else None
+    if left_out is not None:
+        warnings.append(left_out)
+    if request.minimum_parity_db < DEFAULT_PARITY_DB:
+        warnings.append(f"the import was allowed {request.minimum_parity_db:g} dB of parity")
+    limit = request.profile.limits.bundle_mib
+    size_mib = chosen.variant.model.num_bytes / 2**20 if chosen.variant else 0.0
+    if limit is not None and size_mib > limit:
+        warnings.append(f"the model has {size_mib:.2f} MiB, the target allows {limit:g} MiB")
+    return tuple(warnings)

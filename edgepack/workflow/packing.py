@@ -26,14 +26,9 @@ from edgepack.errors import (
     OptimizeError,
     OutputError,
 )
-from edgepack.fidelity import Judgement
 from edgepack.flatbuffer import read_flatbuffer
-from edgepack.importers import describe_left_out
-from edgepack.measure.validity import VerdictName
-from edgepack.model import Model
 from edgepack.optimize.choose import Choice
-from edgepack.optimize.eligibility import describe, find_refusal
-from edgepack.optimize.findings import Severity
+from edgepack.optimize.eligibility import find_refusal
 from edgepack.optimize.floors import judge
 from edgepack.optimize.fusion import count_fusible
 from edgepack.optimize.layers import find_layers
@@ -43,10 +38,9 @@ from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 from edgepack.workflow.choosing import HOST, choose_among, choose_outcome
-from edgepack.workflow.doubts import calibration_doubts
+from edgepack.workflow.doubts import calibration_doubts, latency_doubts, pack_warnings
 from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import (
-    DEFAULT_PARITY_DB,
     Outcome,
     PackRequest,
     PackResult,
@@ -135,9 +129,9 @@ def pack_model(
         source=material.imported.source,
         evaluation_num_samples=material.evaluation.num_samples,
         warnings=(
-            *_warnings(request, material, chosen),
+            *pack_warnings(request, material, chosen),
             *calibration_doubts(material, chosen.recipe, cache=cache, on_step=on_step),
-            *_doubts(outcomes, choice, is_device=rig is not None),
+            *latency_doubts(outcomes, choice, is_device=rig is not None),
             *([_INTERRUPTED.format(count=len(outcomes))] if is_interrupted else []),
         ),
         is_interrupted=is_interrupted,
@@ -409,87 +403,3 @@ def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
             )
         files[path.name] = data
     return files
-
-
-def _doubts(outcomes: Sequence[Outcome], choice: Choice, *, is_device: bool) -> tuple[str, ...]:
-    """Say that the latencies a choice rests on were taken while other work or heat interfered."""
-    if choice.measured_on is None:
-        return ()
-    doubtful = [
-        f"{outcome.recipe.name} ({latency.verdict.value})"
-        for outcome in outcomes
-        if (latency := outcome.device if is_device else outcome.host) is not None
-        and latency.verdict in {VerdictName.CONTENDED, VerdictName.THROTTLED}
-    ]
-    if not doubtful:
-        return ()
-    remedy = (
-        "pack again when the device is quiet"
-        if is_device
-        else ("pack again with --remeasure when this machine is quiet")
-    )
-    return (f"the choice rests on doubtful latencies of {', '.join(doubtful)}: {remedy}",)
-
-
-def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
-    """Say what a model's own nature means for its variants and their figures."""
-    warnings: list[str] = []
-    if chosen.recipe.scheme is Scheme.AS_IS and model.is_quantized:
-        warnings.append(
-            f"the model is packed as it is ({describe(model.traits)}): its fidelity is to itself"
-        )
-    if model.is_stream:
-        warnings.append(
-            "the model keeps state: its samples are run as one stream, in order, from the state "
-            "it starts with"
-        )
-    signatures = model.traits.signatures
-    if len(signatures) > 1:
-        warnings.append(
-            f"the model has {len(signatures)} signatures ({', '.join(signatures)}): "
-            f"{model.signature.key} is judged and measured"
-        )
-    return warnings
-
-
-def _warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
-    warnings = list(material.imported.source.notes)
-    warnings += _source_warnings(material.model, chosen)
-    if chosen.outside:
-        warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
-    warnings += [
-        f"{chosen.recipe.name}: {each.advice}"
-        for each in (chosen.variant.findings if chosen.variant else ())
-        if each.severity is Severity.WARNING
-    ]
-    if chosen.variant is not None and chosen.device is None:
-        warnings += [
-            f"{chosen.recipe.name} for {request.profile.id}: {each.found}. {each.fix}"
-            for each in find_target_faults(chosen.variant.model, request.profile)
-        ]
-    if request.data.source is None and request.data.evaluation is None:
-        warnings.append(
-            "fidelity was judged on generated inputs: give real ones with --data before you "
-            "trust it"
-        )
-    calibration = material.calibration
-    if calibration is not None and calibration.digest == material.evaluation.digest:
-        warnings.append(
-            "calibration and evaluation data are the same: fidelity looks better than on new data"
-        )
-    warnings += [
-        f"output {each.output!r} is {each.judgement.value} on all inputs its parity was checked "
-        "on: give real data with --data"
-        for each in (material.parity.outputs if material.parity else ())
-        if each.judgement in {Judgement.CONSTANT, Judgement.SATURATED}
-    ]
-    left_out = describe_left_out(material.parity.seeds) if material.parity else None
-    if left_out is not None:
-        warnings.append(left_out)
-    if request.minimum_parity_db < DEFAULT_PARITY_DB:
-        warnings.append(f"the import was allowed {request.minimum_parity_db:g} dB of parity")
-    limit = request.profile.limits.bundle_mib
-    size_mib = chosen.variant.model.num_bytes / 2**20 if chosen.variant else 0.0
-    if limit is not None and size_mib > limit:
-        warnings.append(f"the model has {size_mib:.2f} MiB, the target allows {limit:g} MiB")
-    return tuple(warnings)
