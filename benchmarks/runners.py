@@ -33,7 +33,7 @@ from edgepack.device.local import LocalDevice
 from edgepack.device.native import VERSION, choose_native
 from edgepack.device.wheels import fetch_wheel, unpack_wheel
 from edgepack.importers import ImportOptions, import_model
-from edgepack.measure.drive import RUNNER_PATH
+from edgepack.measure.bench import RUNNER_PATH
 from edgepack.measure.stats import order_interval
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -21,7 +21,8 @@ from edgepack.device.facts import DeviceFacts, read_answer, read_facts
 from edgepack.device.local import LocalDevice
 from edgepack.device.provision import RunnerChoice, provision
 from edgepack.errors import ProvisionError
-from edgepack.measure.drive import TimedModel, measure
+from edgepack.measure.bench import TimedModel
+from edgepack.measure.drive import measure
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import ModelIdentity
 from edgepack.model import load_model

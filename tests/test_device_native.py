@@ -27,7 +27,8 @@ from edgepack.device.provision import (
 from edgepack.device.transport import Device
 from edgepack.device.wheels import Runtime
 from edgepack.errors import ConnectError, GoldenError, ProvisionError
-from edgepack.measure.drive import TimedModel, measure
+from edgepack.measure.bench import TimedModel
+from edgepack.measure.drive import measure
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,

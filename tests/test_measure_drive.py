@@ -17,7 +17,8 @@ from edgepack.device.facts import read_facts
 from edgepack.device.local import LocalDevice
 from edgepack.device.provision import Engine
 from edgepack.errors import GoldenError, MeasureError
-from edgepack.measure.drive import TimedModel, measure, measure_on_host
+from edgepack.measure.bench import TimedModel
+from edgepack.measure.drive import measure, measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,

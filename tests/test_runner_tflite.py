@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgepack.evaluate import run_model
-from edgepack.measure.drive import RUNNER_PATH
+from edgepack.measure.bench import RUNNER_PATH
 from edgepack.model import load_model, read_model
 from edgepack.runner import tflite
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models

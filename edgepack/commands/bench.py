@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgepack.bundle.archive import Bundle
+    from edgepack.measure.bench import TimedModel
     from edgepack.measure.contrast import Contrast
-    from edgepack.measure.drive import TimedModel
     from edgepack.measure.plan import BenchmarkPlan
     from edgepack.measure.record import Measurement
     from edgepack.model import Model

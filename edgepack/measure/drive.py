@@ -1,26 +1,30 @@
 """Driving the runner on a device: golden check first, then fresh launches, each bounded in time."""
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from numpy.typing import NDArray
 
-import edgepack.runner
-from edgepack.bundle.golden import Golden, pack_tensors
+from edgepack.bundle.golden import pack_tensors
 from edgepack.errors import DeviceError, GoldenError, MeasureError
 from edgepack.measure import channel
+from edgepack.measure.bench import (
+    RUNNER_PATH,
+    Bench,
+    TimedModel,
+    own_site,
+    place_runner,
+    python_command,
+)
 from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenVerdict, judge_golden
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
 from edgepack.measure.profile import PYTHON_TELLS_NONE, OpProfile, num_profile_runs
 from edgepack.measure.record import Measurement, ModelIdentity, make_measurement
-from edgepack.model import Model, Signature
+from edgepack.model import Model
 from edgepack.scratch import open_scratch
 
 if TYPE_CHECKING:
@@ -30,68 +34,11 @@ if TYPE_CHECKING:
 
 StepCallback = Callable[[str], None]
 
-RUNNER_PATH: Final = Path(edgepack.runner.__path__[0]) / "tflite.py"
 WRONG_ANSWERS_REMEDY: Final = (
     "Choose another recipe (float32 is the plainest), or another version of the runtime; "
     "a runtime that computes wrongly on this CPU is worth a bug report."
 )
 _STARTUP_SECONDS: Final = 120.0  # importing numpy alone takes seconds on a slow card
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TimedModel:
-    """A model on a device, ready to be run there.
-
-    Attributes:
-        path: of the `.tflite` file on the device, absolute.
-        identity: what it is, for the record.
-        signature: its I/O contract.
-        is_quantized: whether its answers may differ by roundings (decides the golden floors).
-        is_stream: whether its samples are one stream, so that state is kept between them.
-        golden: samples with the answers that must come out; None when there are none.
-        inputs: raw samples to run on when there is no golden, one entry for each input;
-            empty: the runner makes values up.
-    """
-
-    path: str
-    identity: ModelIdentity
-    signature: Signature
-    is_quantized: bool
-    is_stream: bool = False
-    golden: Golden | None = None
-    inputs: tuple[bytes, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Bench:
-    """The runner and its files in place on a device."""
-
-    device: "Device"
-    model: TimedModel
-    command: tuple[str, ...]
-    inputs: tuple[str, ...]
-    engine: "Engine | None" = None
-
-    def argv(self, request: Mapping[str, object]) -> list[str]:
-        module = self.engine.module if self.engine is not None else None
-        common = {"model": self.model.path, "inputs": self.inputs, "module": module}
-        return [*self.command, json.dumps({**common, **request})]
-
-    def engine_facts(self, events: Sequence[channel.Event], plan: BenchmarkPlan) -> EngineFacts:
-        said = channel.parse_engine(events, self.device.name)
-        wanted = self.engine
-        if wanted is not None and (said.name, said.version) != (wanted.name, wanted.version):
-            raise MeasureError(
-                f"expected {wanted.name} {wanted.version} to run on {self.device.name}, but "
-                f"{said.name} {said.version} did",
-                remedy="Remove the runtime's folder on the device and push again.",
-            )
-        return replace(
-            said,
-            num_threads=plan.num_threads,
-            sha256=wanted.sha256 if wanted is not None else None,
-            has_xnnpack=wanted.xnnpack if wanted is not None else None,
-        )
 
 
 def measure(
@@ -122,7 +69,7 @@ def measure(
     """
     check_plan(plan)
     on_progress(f"placing the runner on {device.name}")
-    bench = _place_runner(device, engine=engine, model=model, root=root)
+    bench = place_runner(device, engine=engine, model=model, root=root)
     return _measure([bench], facts=facts, plan=plan, on_progress=on_progress)[0]
 
 
@@ -152,7 +99,7 @@ def measure_in_turns(
     """
     check_plan(plan)
     on_progress(f"placing the runner on {device.name}")
-    benches = [_place_runner(device, engine=engine, model=each, root=root) for each in models]
+    benches = [place_runner(device, engine=engine, model=each, root=root) for each in models]
     first, second = _measure(benches, facts=facts, plan=plan, on_progress=on_progress)
     return first, second
 
@@ -177,45 +124,9 @@ def ask_answers(
         DeviceError: the link failed, or the runner's files could not be placed.
     """
     check_plan(plan)
-    bench = _place_runner(device, engine=engine, model=model, root=root)
+    bench = place_runner(device, engine=engine, model=model, root=root)
     verdict, _, _ = _ask_answers(bench, plan)
     return verdict
-
-
-def _place_runner(device: "Device", *, engine: "Engine", model: TimedModel, root: str) -> _Bench:
-    from edgepack.device.deploy import place_files  # noqa: PLC0415 - not needed on the host
-
-    inputs = model.golden.inputs if model.golden is not None else model.inputs
-    names = [f"input_{index}.bin" for index in range(len(inputs))]
-    files: dict[str, bytes | Path] = dict(zip(names, inputs, strict=True))
-    # The native runner came with its library; Python's is sent with the inputs.
-    if engine.program is None:
-        files[RUNNER_PATH.name] = read_runner()
-    folder = place_files(device, files, root=root) if files else ""
-    return _Bench(
-        device=device,
-        model=model,
-        command=_command(engine, f"{folder}/{RUNNER_PATH.name}"),
-        inputs=tuple(f"{folder}/{name}" for name in names),
-        engine=engine,
-    )
-
-
-def _command(engine: "Engine", runner: str) -> tuple[str, ...]:
-    """Give the command that a request is appended to."""
-    if engine.program is not None and engine.library is not None:
-        return (engine.program, "--library", engine.library)
-    if engine.python is None:
-        raise MeasureError(
-            f"{engine.name} has neither a Python nor a program that runs it",
-            remedy="The record was changed or comes from another version; push again.",
-        )
-    return _python_command(engine.python, runner, engine.site)
-
-
-def _python_command(python: str, runner: str, site: str) -> tuple[str, ...]:
-    # -I: neither the user's environment nor the runner's folder may shadow a library.
-    return (python, "-I", runner, *(("--site", site) if site else ()))
 
 
 def measure_on_host(
@@ -266,11 +177,11 @@ def measure_on_host(
             is_stream=model.is_stream,
             inputs=inputs,
         )
-        bench = _Bench(
+        bench = Bench(
             device=device,
             model=timed,
             # An isolated interpreter does not see what `pip install --user` installed.
-            command=_python_command(sys.executable, str(RUNNER_PATH), _own_site()),
+            command=python_command(sys.executable, str(RUNNER_PATH), own_site()),
             inputs=tuple(paths),
         )
         facts = read_facts(device, str(folder))
@@ -278,7 +189,7 @@ def measure_on_host(
 
 
 def _measure(
-    benches: Sequence[_Bench],
+    benches: Sequence[Bench],
     *,
     facts: "DeviceFacts",
     plan: BenchmarkPlan,
@@ -332,7 +243,7 @@ def _measure(
 
 
 def _check_answers(
-    bench: _Bench, plan: BenchmarkPlan
+    bench: Bench, plan: BenchmarkPlan
 ) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
     verdict, times, engine = _ask_answers(bench, plan)
     if verdict is not None and not verdict.passed:
@@ -345,7 +256,7 @@ def _check_answers(
 
 
 def _ask_answers(
-    bench: _Bench, plan: BenchmarkPlan
+    bench: Bench, plan: BenchmarkPlan
 ) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
     golden, signature = bench.model.golden, bench.model.signature
     name = bench.device.name
@@ -376,7 +287,7 @@ def _ask_answers(
 
 
 def _launch(
-    bench: _Bench, plan: BenchmarkPlan, *, run_ns: int, engine: EngineFacts
+    bench: Bench, plan: BenchmarkPlan, *, run_ns: int, engine: EngineFacts
 ) -> LatencyLaunch:
     spec = {
         "warmup_runs": plan.warmup_runs,
@@ -408,7 +319,7 @@ def _launch(
 
 
 def _profile(
-    bench: _Bench,
+    bench: Bench,
     plan: BenchmarkPlan,
     engine: EngineFacts,
     *,
@@ -430,14 +341,3 @@ def _profile(
         return channel.parse_profile(events, name=bench.device.name)
     except (MeasureError, DeviceError) as error:  # what was timed is not lost for it
         return OpProfile(reason=error.message)
-
-
-def _own_site() -> str:
-    """Give the folder this process has its runtime from; empty without one."""
-    found = find_spec("ai_edge_litert")
-    return str(Path(found.origin).parent.parent) if found and found.origin else ""
-
-
-def read_runner() -> bytes:
-    """Give the program that is sent to devices."""
-    return RUNNER_PATH.read_bytes()

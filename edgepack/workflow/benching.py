@@ -9,7 +9,8 @@ from edgepack.data import generate_samples
 from edgepack.device.deploy import place_files, push_bundle
 from edgepack.device.staging import TransferCallback
 from edgepack.evaluate import Feeds
-from edgepack.measure.drive import TimedModel, measure, measure_in_turns
+from edgepack.measure.bench import TimedModel
+from edgepack.measure.drive import measure, measure_in_turns
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, ModelIdentity
 from edgepack.model import Model, read_model

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import edgepack.measure.channel as channel_module
+import edgepack.measure.bench as bench_module
 import edgepack.measure.drive as drive_module
 import edgepack.measure.launch as launch_module
 import edgepack.measure.plan as plan_module
@@ -20,7 +21,8 @@ from edgepack.bundle.golden import make_golden
 from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.errors import CacheError
 from edgepack.evaluate import Feeds, RunModel, quantize_array, run_model
-from edgepack.measure.drive import measure_on_host, read_runner
+from edgepack.measure.bench import read_runner
+from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, write_measurement
 from edgepack.measure.validity import VerdictName
@@ -127,6 +129,7 @@ def digest_machine(*modules: ModuleType) -> str:
         runner=read_runner().hex(),
         source=source_digest(
             channel_module,
+            bench_module,
             drive_module,
             launch_module,
             plan_module,

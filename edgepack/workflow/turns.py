@@ -16,7 +16,8 @@ from edgepack._fields import Fields
 from edgepack.cache import Cache, digest_parts
 from edgepack.errors import CacheError
 from edgepack.evaluate import Feeds
-from edgepack.measure.drive import TimedModel, measure_on_host
+from edgepack.measure.bench import TimedModel
+from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement
 from edgepack.measure.stats import median, order_interval
