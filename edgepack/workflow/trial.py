@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-import edgepack.measure.channel as channel_module
 import edgepack.measure.bench as bench_module
+import edgepack.measure.channel as channel_module
 import edgepack.measure.drive as drive_module
 import edgepack.measure.launch as launch_module
 import edgepack.measure.plan as plan_module
