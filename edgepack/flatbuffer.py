@@ -5,6 +5,8 @@ untyped; they are made and consumed here and in the passes of `edgepack.optimize
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +32,23 @@ _CORRUPT: Final = (
     MemoryError,
     RecursionError,
 )
+
+
+@contextmanager
+def reading_tables() -> Iterator[None]:
+    """Say of a tree whose tables do not fit together that the file is damaged.
+
+    Raises:
+        ModelError: what reads the tree ran into one that is missing or out of range.
+    """
+    try:
+        yield
+    except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:
+        raise ModelError(
+            f"expected consistent tables in the TFLite flatbuffer, but reading them failed "
+            f"({type(error).__name__}: {error}): it is damaged",
+            remedy="Copy or convert the model again and compare its checksum.",
+        ) from error
 
 
 def read_flatbuffer(data: bytes) -> Any:  # noqa: ANN401 - the generated classes are untyped

@@ -16,6 +16,7 @@ from edgepack.flatbuffer import (
     dtype_name,
     op_name,
     read_flatbuffer,
+    reading_tables,
 )
 from edgepack.traits import Numerics, StateKind, Traits, read_traits
 
@@ -128,16 +129,10 @@ def read_model(data: bytes) -> Model:
         ModelError: not a TFLite flatbuffer, damaged, or with I/O no runner can feed.
     """
     tree = read_flatbuffer(data)
-    try:
+    with reading_tables():
         signature = _read_signature(tree)
         counts = Counter(op_name(tree, op) for graph in tree.subgraphs for op in graph.operators)
         traits = read_traits(tree)
-    except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:
-        raise ModelError(
-            f"expected consistent tables in the TFLite flatbuffer, but reading them failed "
-            f"({type(error).__name__}: {error}): it is damaged",
-            remedy="Copy or convert the model again and compare its checksum.",
-        ) from error
     return Model(
         data=data,
         signature=signature,

@@ -5,8 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edgepack.errors import ModelError
-from edgepack.flatbuffer import dtype_name, op_name, read_flatbuffer
+from edgepack.flatbuffer import dtype_name, op_name, read_flatbuffer, reading_tables
 
 # Texts have no size of their own in a tensor's table; they count nothing here.
 _ITEM_BITS: Final = {
@@ -63,18 +62,12 @@ def read_workload(data: bytes) -> Workload:
         ModelError: not a TFLite flatbuffer, or a damaged one.
     """
     tree = read_flatbuffer(data)
-    try:
+    with reading_tables():
         return Workload(
             ops=_read_ops(tree),
             model_bytes=len(data),
             activation_bytes=_peak_bytes(tree, tree.subgraphs[0]),
         )
-    except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:
-        raise ModelError(
-            f"expected consistent tables in the TFLite flatbuffer, but reading them failed "
-            f"({type(error).__name__}: {error}): it is damaged",
-            remedy="Copy or convert the model again and compare its checksum.",
-        ) from error
 
 
 def _read_ops(tree: Any) -> tuple[OpUse, ...]:  # noqa: ANN401 - the generated classes are untyped
