@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import BinaryIO, Final, Self
 
 from edgepack.sandbox.bounds import Bounds, Limit, Usage
 from edgepack.sandbox.census import descendants, read_processes, shared_once_bytes
+from edgepack.scratch import open_scratch_file
 
 _LAUNCH: Final = Path(__file__).with_name("launch.py")
 _CHUNK_BYTES: Final = 1 << 16
@@ -82,7 +82,7 @@ def run_bounded(
         OSError: it cannot be started.
     """
     folder = folder.resolve()
-    with _Pipe() as answer, _Pipe() as report, tempfile.TemporaryFile() as stdin:
+    with _Pipe() as answer, _Pipe() as report, open_scratch_file() as stdin:
         # A file as stdin cannot block, however large the request and slow the reader.
         stdin.write(request)
         stdin.seek(0)
