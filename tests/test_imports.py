@@ -13,7 +13,7 @@ import edgepack
 PACKAGE = Path(edgepack.__file__).parent
 ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
-FOUNDATION = {"errors", "_fields", "scratch"}
+FOUNDATION = {"errors", "_fields", "interrupts", "scratch"}
 # Seconds to import, or heavy in memory: nothing that `edgepack --help` may wait for.
 HEAVY = {
     *("ai_edge_litert", "ai_edge_quantizer", "keras", "matplotlib", "numpy", "onnx", "paramiko"),

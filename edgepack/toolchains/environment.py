@@ -24,6 +24,7 @@ import filelock
 from edgepack._fields import Fields
 from edgepack.cache import cache_directory
 from edgepack.errors import ToolchainError
+from edgepack.interrupts import hold_interrupts
 from edgepack.toolchains.builds import (
     LARGE_BUILD_MIB,
     PLAIN_BUILDS,
@@ -390,26 +391,27 @@ def _running(
     Ctrl-C waits until the process is known: within fork it would leave a child that goes on
     filling the folder that is being removed.
     """
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
-        ) as process:
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, held)
-                yield process
-            finally:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    with contextlib.ExitStack() as stack:
+        with hold_interrupts():
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    env=environment,
+                    start_new_session=True,
+                )
+            )
+            stack.callback(_kill_session, process)
+        yield process
+
+
+def _kill_session(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _remedy(output: str) -> str:
