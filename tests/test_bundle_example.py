@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -148,8 +149,7 @@ def test_a_picture_of_another_size_is_read_without_pillow_too(
             "other pictures need `pip install pillow`"
         )
     finally:
-        (hidden / "__init__.py").unlink()
-        hidden.rmdir()
+        shutil.rmtree(hidden)  # Python may have left compiled code there
 
 
 def test_class_ids_are_named(tmp_path: Path, digit: tuple[np.ndarray, str]) -> None:

@@ -249,8 +249,9 @@ class TestDisks:
         assert "Traceback" not in ran.stderr
         assert listing(out) == []
 
-    @pytest.mark.usefixtures("run")
-    def test_a_full_disk_on_the_device(self, tmp_path: Path, bundle: Path) -> None:
+    def test_a_full_disk_on_the_device(self, run: RunCommand, tmp_path: Path, bundle: Path) -> None:
+        # The runtime is downloaded by then: here there is room.
+        assert run("push", bundle, "local:", "--root", tmp_path / "other").code == 0
         root = tmp_path / "root"
         ran = _run_limited("push", bundle, "local:", "--root", root)
         assert ran.returncode == 1, ran.stderr

@@ -54,14 +54,14 @@ def test_a_classifier_of_text_is_packed_for_a_board_that_is_not_here(
     assert answer["reason"].endswith("; not measured on the target")
     assert [each["sqnr_db"] > 100 for each in answer["parity"]] == [True]
     variants = _by_recipe(answer)
-    assert list(variants)[:3] == ["float32", "float16", "int8+refined"]
+    assert list(variants)[:4] == ["float32", "float32+fused", "float16+fused", "int8+refined"]
     assert list(variants)[-1] == "dynamic_range+refined"
     assert all(each["skipped_reason"] is None for each in variants.values())
     sizes = {name: each["size_bytes"] for name, each in variants.items()}
-    assert sizes["int8+refined"] < sizes["float16"] < sizes["float32"]
+    assert sizes["int8+refined"] < sizes["float16+fused"] < sizes["float32"]
     # The signs came in the source's layout: in a wrong one hardly any direction is right.
     assert variants["float32"]["fidelity"]["accuracy"] >= 0.9
-    assert variants["float16"]["fidelity"]["sqnr_db"] > 40
+    assert variants["float16+fused"]["fidelity"]["sqnr_db"] > 40
     assert variants[answer["chosen"]]["within_budget"]
 
     manifest = run("inspect", "angle.edgepack", "--json").json()["bundle"]["manifest"]

@@ -126,7 +126,7 @@ def test_a_launch_says_what_it_measured() -> None:
 
 
 def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time() -> None:
-    plan = PLAN | {"min_seconds": 0.4, "max_samples": 100}
+    plan = PLAN | {"min_seconds": 0.4, "max_samples": 100, "warmup_seconds": 0.2}
     code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))
     assert code == 0
     launch = events[-2]
