@@ -24,7 +24,8 @@ _BACK: Final = "back"
 
 # `$1` the bundle's folder, `$2` the release, `$3` a staging folder, `$4` `push` or `back`, `$5`
 # and `$6` the fence; standard input: paths to hash through `current` afterwards. The history
-# is written first: as long as `current` is not its last line, it is read as if it ended there.
+# is written first: as long as `current` is not its last line, it is read as if it ended there. The
+# names reach the disk before the switch is told: a power cut seconds later would take them back.
 _SWITCH: Final = f"""
 {SHA256_FUNCTION}
 {RENAME_FUNCTION}
@@ -47,6 +48,7 @@ fi | tail -n {MAX_HISTORY - 1} > "$3/history" || exit 1
 echo "$2" >> "$3/history" && rename "$3/history" history || exit 1
 ln -s -- "releases/$2" "$3/link" && rename "$3/link" current || exit 1
 [ "$(readlink current)" = "releases/$2" ] || {{ echo "current does not lead to $2" >&2; exit 1; }}
+sync releases . 2>/dev/null || sync
 rm -rf -- "$3"
 cd current/ || exit 1
 prefer 'openssl dgst -sha256 -r'
