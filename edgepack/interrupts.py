@@ -3,8 +3,10 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+_Entered = TypeVar("_Entered")
 
 _ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
@@ -32,3 +34,25 @@ def hold_interrupts() -> Iterator[None]:
                 signal.signal(number, handler)
         for each in came:
             signal.raise_signal(each)
+
+
+@contextlib.contextmanager
+def enter_held(
+    make: Callable[[], contextlib.AbstractContextManager[_Entered]],
+) -> Iterator[_Entered]:
+    """Make and enter a context while Ctrl-C waits; when it came, the context is left again."""
+    with contextlib.ExitStack() as stack:
+        with hold_interrupts():
+            entered = stack.enter_context(make())
+        yield entered
+
+
+def start_thread(work: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Start a thread that does not outlive the program; Ctrl-C finds it started or not made.
+
+    Interrupted in `Thread.start`, a thread is neither: to join it then is an error (CPython 3.11).
+    """
+    with hold_interrupts():
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        thread.start()
+        return thread

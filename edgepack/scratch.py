@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgepack.interrupts import hold_interrupts
+from edgepack.interrupts import enter_held
 
 
 @contextlib.contextmanager
@@ -19,16 +19,13 @@ def open_scratch(purpose: str) -> Iterator[Path]:
     Args:
         purpose: a word in the folder's name, for who finds it after a kill -KILL.
     """
-    with contextlib.ExitStack() as stack:
-        with hold_interrupts():
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"edgepack-{purpose}-"))
+    prefix = f"edgepack-{purpose}-"
+    with enter_held(lambda: tempfile.TemporaryDirectory(prefix=prefix)) as name:
         yield Path(name)
 
 
 @contextlib.contextmanager
 def open_scratch_file() -> Iterator[BinaryIO]:
     """Give an empty file without a name, gone at the end."""
-    with contextlib.ExitStack() as stack:
-        with hold_interrupts():
-            file = stack.enter_context(tempfile.TemporaryFile())
+    with enter_held(tempfile.TemporaryFile) as file:
         yield file

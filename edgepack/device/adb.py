@@ -1,7 +1,7 @@
 """A device behind adb: a phone, a tablet, or a board that runs adbd."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Final, Self
 
 from edgepack.device.adb_client import AdbClient
@@ -18,6 +18,7 @@ from edgepack.device.sections import clean_text
 from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND
 from edgepack.device.wired import WiredDevice
 from edgepack.errors import ConnectError, DeviceError, EdgePackError
+from edgepack.interrupts import enter_held
 
 # adb 29 writes the length of what it asks its server in four hex digits, and asks wrongly
 # for more than they hold.
@@ -185,6 +186,10 @@ class AdbDevice(WiredDevice):
         super().__init__(name=f"adb:{client.serial}", part_bytes=_SEND_BYTES)
         self._client = client
 
-    def start(self, argv: Sequence[str], timeout_seconds: float) -> AdbCommand:
+    def start(
+        self, argv: Sequence[str], timeout_seconds: float
+    ) -> AbstractContextManager[AdbCommand]:
         """Start a command on the device."""
-        return AdbCommand(self._client, argv, name=self.name, timeout_seconds=timeout_seconds)
+        return enter_held(
+            lambda: AdbCommand(self._client, argv, name=self.name, timeout_seconds=timeout_seconds)
+        )

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -17,6 +17,7 @@ from edgepack.device import faults
 from edgepack.device.command import read_lines, read_result
 from edgepack.device.sending import read_parts
 from edgepack.device.transport import CommandResult, ProgressCallback
+from edgepack.interrupts import hold_interrupts, start_thread
 
 _READ_BYTES: Final = 128 * 1024
 _STDERR_BYTES: Final = 64 * 1024
@@ -59,10 +60,9 @@ class LocalCommand:
         self._is_late = threading.Event()
         self._has_ended = False
         self._stderr = bytearray()
-        self._threads = [threading.Thread(target=self._read_stderr, daemon=True)]
         # Blocking reads have no timeout of their own: ending the group ends them.
         self._timer = self._start_timer(timeout_seconds)
-        self._threads[0].start()
+        self._threads = [start_thread(self._read_stderr)]
 
     def __enter__(self) -> Self:
         return self
@@ -122,9 +122,7 @@ class LocalCommand:
 
     def feed(self, data: bytes) -> None:
         """Send standard input, beside the reading of output, and close it."""
-        thread = threading.Thread(target=self._write, args=(data,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(start_thread(self._write, data))
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for
@@ -199,6 +197,11 @@ class LocalDevice:
         """What the user calls the device."""
         return "local:"
 
+    def _start(self, stack: ExitStack, argv: Sequence[str], timeout_seconds: float) -> LocalCommand:
+        with hold_interrupts():
+            command = LocalCommand(argv, name=self.name, timeout_seconds=timeout_seconds)
+            return stack.enter_context(command)
+
     def run(
         self,
         argv: Sequence[str],
@@ -208,11 +211,11 @@ class LocalDevice:
         max_output_bytes: int = 16 * 2**20,
     ) -> CommandResult:
         """Run a command to its end; see `transport.Device.run`."""
-        try:
-            command = LocalCommand(argv, name=self.name, timeout_seconds=timeout_seconds)
-        except OSError as error:
-            return _not_started(argv, error)
-        with command:
+        with ExitStack() as stack:
+            try:
+                command = self._start(stack, argv, timeout_seconds)
+            except OSError as error:
+                return _not_started(argv, error)
             command.feed(stdin)
             return read_result(command, argv, name=self.name, max_output_bytes=max_output_bytes)
 
@@ -221,12 +224,12 @@ class LocalDevice:
         self, argv: Sequence[str], *, timeout_seconds: float, max_line_bytes: int = 64 * 2**20
     ) -> Iterator[Iterator[bytes]]:
         """Run a command and iterate over its lines; see `transport.Device.stream`."""
-        try:
-            command = LocalCommand(argv, name=self.name, timeout_seconds=timeout_seconds)
-        except OSError as error:
-            refused = _not_started(argv, error)
-            raise faults.stream_failed(self.name, argv, refused.exit_code, refused.stderr) from None
-        with command:
+        with ExitStack() as stack:
+            try:
+                command = self._start(stack, argv, timeout_seconds)
+            except OSError as error:
+                found = _not_started(argv, error)
+                raise faults.stream_failed(self.name, argv, found.exit_code, found.stderr) from None
             command.feed(b"")
             yield read_lines(command, argv, name=self.name, max_line_bytes=max_line_bytes)
 

@@ -6,6 +6,8 @@ from typing import Final
 
 import paramiko
 
+from edgepack.interrupts import start_thread
+
 _OPEN_SECONDS: Final = 20.0
 _CHANNEL_REQUEST: Final = b"\x62"  # RFC 4254, 9
 
@@ -29,8 +31,7 @@ class SpareSession:
         with self._lock:
             if self._is_refused or self._opening is not None or self._channel is not None:
                 return
-            self._opening = threading.Thread(target=self._open, daemon=True)
-            self._opening.start()
+            self._opening = start_thread(self._open)
 
     def _open(self) -> None:
         channel: paramiko.Channel | None = None

@@ -1,9 +1,8 @@
 """A device behind SSH."""
 
-import threading
 import time
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import paramiko
 
@@ -20,6 +19,10 @@ from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND
 from edgepack.device.sessions import SpareSession, request_command
 from edgepack.device.wired import WiredDevice
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
+from edgepack.interrupts import start_thread
+
+if TYPE_CHECKING:
+    import threading
 
 _OPEN_SECONDS: Final = 20.0
 _REFUSED_SECONDS: Final = 2.0
@@ -65,8 +68,7 @@ class SshCommand:
             raise self._lost("refused to run a command") from None
         spare.prepare()
         # Unread stderr would fill the channel's window and stop the command.
-        self._drain = threading.Thread(target=self._read_stderr, daemon=True)
-        self._drain.start()
+        self._drain = start_thread(self._read_stderr)
 
     def _open(self) -> paramiko.Channel:
         limit_seconds = min(_OPEN_SECONDS, self._timeout_seconds)
@@ -138,8 +140,7 @@ class SshCommand:
         if not data:
             self._channel.shutdown_write()
             return
-        self._writer = threading.Thread(target=self._write, args=(data,), daemon=True)
-        self._writer.start()
+        self._writer = start_thread(self._write, data)
 
     def _write(self, data: bytes) -> None:
         try:
