@@ -25,6 +25,10 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "edgepack.commands.compare:compare",
         "Say which of two stored results is faster.",
     ),
+    "gate": (
+        "edgepack.commands.gate:gate",
+        "Hold stored results to limits, for continuous integration.",
+    ),
     "deploy": (
         "edgepack.commands.deploy:deploy",
         "Pack a model, push it, measure it and write a report.",

@@ -9,7 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -82,11 +82,22 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a variant may cost on this kind of device; None is no limit."""
+    """What a variant may cost on a kind of device; None is no limit.
+
+    Attributes:
+        bundle_mib: size of the bundle.
+        peak_memory_mib: of the process that runs the model.
+        p95_ms: 95th percentile of latency.
+        accuracy_drop: what was lost against the float model: percentage points of accuracy, or
+            points of the user's own metric.
+        slowdown: how much slower the median may be than an earlier measurement's, as a share.
+    """
 
     bundle_mib: float | None = None
     peak_memory_mib: float | None = None
     p95_ms: float | None = None
+    accuracy_drop: float | None = None
+    slowdown: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +172,24 @@ def parse_profile(text: str, *, profile_id: str) -> TargetProfile:
     return profile
 
 
+def parse_limits(text: str, *, name: str) -> Limits:
+    """Read a file of limits alone: TOML with one table, `limits`, as in a profile.
+
+    Raises:
+        ProfileError: not TOML, or breaking the schema; all faults are listed.
+    """
+    remedy = "Write it as the [limits] of a profile; docs/gating.md has an example."
+    try:
+        fields = Fields(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{name}: not valid TOML: {error}", remedy=remedy) from error
+    limits = read_limits(fields.table("limits", required=True))
+    fields.close()
+    if fields.faults:
+        raise ProfileError(join_faults(name, fields.faults), remedy=remedy)
+    return limits
+
+
 def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
     """Read a profile from a TOML or JSON table, noting faults in `fields`."""
     if not _ID.fullmatch(profile_id):
@@ -184,7 +213,7 @@ def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
         runtime.fault("engines", "expected at least one engine")
     num_threads = runtime.integer("num_threads", 1, minimum=0, maximum=1024)
     runtime.close(_NOT_A_KIND)
-    limits = _read_limits(fields.table("limits"))
+    limits = read_limits(fields.table("limits"))
     deploy = fields.table("deploy")
     root = deploy.text("root", "~/.edgepack")
     if not _ROOT.fullmatch(root) or ".." in root.split("/"):
@@ -223,11 +252,6 @@ def profile_to_json(profile: TargetProfile) -> dict[str, object]:
 
     `read_profile` reads it back. The id is the file's name, so it is no part of the table.
     """
-    limits = {
-        "bundle_mib": profile.limits.bundle_mib,
-        "p95_ms": profile.limits.p95_ms,
-        "peak_memory_mib": profile.limits.peak_memory_mib,
-    }
     return {
         "benchmark": {
             "max_seconds": profile.benchmark.max_seconds,
@@ -244,7 +268,9 @@ def profile_to_json(profile: TargetProfile) -> dict[str, object]:
             "num_cores": profile.hardware.num_cores,
             "ram_mib": profile.hardware.ram_mib,
         },
-        "limits": {key: value for key, value in limits.items() if value is not None},
+        "limits": {
+            key: value for key, value in sorted(asdict(profile.limits).items()) if value is not None
+        },
         "os": profile.os.value,
         "quantization": {"schemes": [scheme.value for scheme in profile.schemes]},
         "runtime": {
@@ -273,11 +299,14 @@ def _read_hardware(fields: Fields) -> Hardware:
     return hardware
 
 
-def _read_limits(fields: Fields) -> Limits:
+def read_limits(fields: Fields) -> Limits:
+    """Read the `limits` of a profile or a file of their own, noting faults in `fields`."""
     limits = Limits(
         bundle_mib=fields.optional_number("bundle_mib", minimum=0.001),
         peak_memory_mib=fields.optional_number("peak_memory_mib", minimum=0.001),
         p95_ms=fields.optional_number("p95_ms", minimum=0.001),
+        accuracy_drop=fields.optional_number("accuracy_drop", minimum=0),
+        slowdown=fields.optional_number("slowdown", minimum=0),
     )
     fields.close(_NOT_A_KIND)
     return limits

@@ -39,7 +39,7 @@ def test_exceeded_limits_are_named_and_exit_with_4(
     ):
         (line,) = [line for line in ran.err.splitlines() if name in line]
         assert line.startswith(f"warning: on this machine, {name} ")
-        assert line.endswith(f"exceeds the target's limit of {limit}")
+        assert line.endswith(f"exceeds the limit of {limit}")
 
 
 def test_met_limits_are_no_matter(run: RunCommand, tmp_path: Path, device_root: Path) -> None:

@@ -152,20 +152,22 @@ def _to_json(measured: "Sequence[Measurement]") -> dict[str, object]:
 
 
 def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
-    """Warn of each of the target's limits that a measurement exceeds; tell whether any was."""
+    """Warn of each of the target's limits that is not shown to be met; tell whether one is not."""
+    from dataclasses import replace
+
     from edgepack.bundle.archive import Bundle
+    from edgepack.measure.gate import Verdict, check_limits
     from edgepack.report.labels import device_name
-    from edgepack.workflow.limits import exceeded_limits
 
     content = subject.content
     if not isinstance(content, Bundle):
         return False
-    exceeded = exceeded_limits(
-        content.manifest.target.limits, measurement, bundle_bytes=content.num_bytes
-    )
-    for text in exceeded:
-        warn(f"on {device_name(measurement.device_name)}, {text}")
-    return bool(exceeded)
+    limits = replace(content.manifest.target.limits, slowdown=None)  # there is no baseline here
+    checks = check_limits(limits, measurement, bundle=content)
+    for check in checks:
+        if check.verdict is not Verdict.PASSED:
+            warn(f"on {device_name(measurement.device_name)}, {check.text}")
+    return any(check.verdict is Verdict.FAILED for check in checks)
 
 
 def open_subject(path: Path) -> Subject:

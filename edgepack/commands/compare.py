@@ -61,10 +61,11 @@ def _load(path: Path) -> "Measurement":
 def describe_contrast(first: "Measurement", second: "Measurement", found: "Contrast") -> str:
     """Say how the first model's latency stands to the second's, and what would tell more."""
     from edgepack.measure.contrast import TOLD_APART, Difference
-    from edgepack.report.labels import device_name
+    from edgepack.report.labels import device_name, model_name
 
     how = "in turns" if found.is_paired else "one after the other"
-    title = f"{_label(first)} against {_label(second)} on {device_name(first.device_name)}"
+    ours, theirs = (model_name(each.model.name, each.model.recipe) for each in (first, second))
+    title = f"{ours} against {theirs} on {device_name(first.device_name)}"
     lines = [f"{title}: {found.text}, {found.num_launches} launches of each, {how}"]
     if found.difference is Difference.NONE:
         if found.num_more is None:
@@ -78,13 +79,8 @@ def describe_contrast(first: "Measurement", second: "Measurement", found: "Contr
                 "launches of each."
             )
     lines += [
-        f"  {_label(each)} was {each.validity.verdict.value}: {'; '.join(each.validity.reasons)}"
-        for each in (first, second)
+        f"  {name} was {each.validity.verdict.value}: {'; '.join(each.validity.reasons)}"
+        for name, each in ((ours, first), (theirs, second))
         if each.validity.reasons
     ]
     return "\n".join(lines)
-
-
-def _label(measurement: "Measurement") -> str:
-    model = measurement.model
-    return f"{model.name} ({model.recipe})" if model.recipe else model.name

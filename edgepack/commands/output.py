@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _JSON_START: Final = (b"{", b"[")
 _HTML_START: Final = (b"<!doctype html",)
+_XML_START: Final = (b"<?xml",)
 _RECIPE_START: Final = (b"# edgepack recipe",)
 _IDENTIFIER_OFFSET: Final = 4  # a flatbuffer begins with the offset of its root
 _WRITE_REMEDY: Final = "Give a path in a folder you may write to, on a disk with room."
@@ -83,6 +84,7 @@ def check_outputs(
     results: Path | None = None,
     report: Path | None = None,
     recipe: Path | None = None,
+    junit: Path | None = None,
 ) -> None:
     """Refuse output paths that cannot work, before any work is done.
 
@@ -96,7 +98,7 @@ def check_outputs(
     folder = bundle if bundle is not None and bundle.is_dir() else None
     files = [
         path
-        for path in (bundle, model, results, report, recipe)
+        for path in (bundle, model, results, report, recipe, junit)
         if path is not None and path != folder
     ]
     resolved = [path.resolve() for path in files]
@@ -118,6 +120,7 @@ def check_outputs(
         (results, _JSON_START, 0),
         (report, _HTML_START, 0),
         (recipe, _RECIPE_START, 0),
+        (junit, _XML_START, 0),
     ):
         if output is not None:
             _check_replaceable(output, starts, offset=offset)

@@ -116,6 +116,19 @@ class Measurement:
     profile: OpProfile = NOT_ASKED
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredResults:
+    """What a result file holds.
+
+    Attributes:
+        measured: at least one measurement.
+        failed: devices that could not be measured.
+    """
+
+    measured: tuple[Measurement, ...]
+    failed: tuple[str, ...]
+
+
 def make_measurement(
     *,
     device_name: str,
@@ -207,6 +220,15 @@ def load_measurements(path: Path) -> tuple[Measurement, ...]:
     """Read a result file: one measurement, or a list in which failed devices are passed over.
 
     Raises:
+        MeasureError: as `load_results`.
+    """
+    return load_results(path).measured
+
+
+def load_results(path: Path) -> StoredResults:
+    """Read a result file, with the devices of which there is no measurement.
+
+    Raises:
         MeasureError: unreadable, too large, not JSON, without a measurement, or faulty.
     """
     try:
@@ -227,14 +249,18 @@ def load_measurements(path: Path) -> tuple[Measurement, ...]:
         ) from error
     items = value if isinstance(value, list) else [value]
     tables = [item for item in items if isinstance(item, dict)]
-    measured = [table for table in tables if set(table) != {"device", "error"}]
+    failed = [table for table in tables if set(table) == {"device", "error"}]
+    measured = [table for table in tables if table not in failed]
     if len(tables) < len(items) or not measured:
         raise MeasureError(
             f"{path}: expected a result or a list of results, but there is none in it",
             remedy=_GIVE_RESULT,
         )
     try:
-        return tuple(parse_measurement(table) for table in measured)
+        return StoredResults(
+            measured=tuple(parse_measurement(table) for table in measured),
+            failed=tuple(str(table["device"]) for table in failed),
+        )
     except MeasureError as error:
         raise MeasureError(f"{path}: {error.message}", remedy=error.remedy) from error
 

@@ -42,3 +42,8 @@ def shorten(text: str, longest: int) -> str:
 def device_name(device: str) -> str:
     """Give what people call a device: its plain name, and `this machine` for `local:`."""
     return "this machine" if device == "local:" else plain(device, longest=80)
+
+
+def model_name(name: str, recipe: str | None) -> str:
+    """Give what people call a model: its name, and what it was made by."""
+    return plain(f"{name} ({recipe})" if recipe else name)
