@@ -99,3 +99,25 @@ def test_two_models_are_measured_in_turns(
     shown = run(*command, *QUICK)
     assert " against digits.tflite on this machine: " in shown.out
     assert "launches of each, in turns\n" in shown.out
+
+
+def test_a_precision_adds_launches_and_is_told(
+    run: RunCommand, tmp_path: Path, device_root: Path
+) -> None:
+    stored = tmp_path / "r.json"
+    command = ("bench", FLOAT_MODEL, "local:", "--root", device_root, "--launches", "6")
+    limits = ("--runs", "5", "--precision", "0.0001", "--max-seconds", "3")
+    ran = run(*command, *limits, "-o", stored)
+    assert ran.code == 0, ran.err
+    (found,) = load_measurements(stored)
+    assert found.plan.precision == 0.0001
+    assert found.fitted_plan.num_launches == len(found.launches) >= 6
+    assert "of the median; ±0.01% was asked for\n" in ran.out
+    assert f" after {len(found.launches)} launches, not to the ±0.01%" in " ".join(
+        found.validity.reasons
+    )
+    shown = run(*command, "--against", FLOAT_MODEL, "--runs", "5", "--precision", "100%")
+    assert "  The speed-up is known to ±" in shown.out
+    assert ", and ±100.00% was asked for.\n" in shown.out
+    refused = run(*command, "--precision", "0")
+    assert refused.code == 2

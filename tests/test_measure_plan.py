@@ -89,7 +89,7 @@ def test_an_impossible_plan_is_refused_with_all_its_faults() -> None:
 
 
 def test_a_plan_survives_json() -> None:
-    plan = BenchmarkPlan(num_launches=7, min_seconds=0.25, num_threads=2)
+    plan = BenchmarkPlan(num_launches=7, min_seconds=0.25, num_threads=2, precision=0.02)
     fields = Fields(to_json(plan))
     assert read_plan(fields) == plan
     assert not fields.faults

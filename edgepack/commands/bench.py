@@ -120,7 +120,7 @@ def bench(
     if as_json:
         print_json(body)
     else:
-        _show(results)
+        _show(results, given["precision"])
         for path in (output, report_path):
             if path is not None:
                 note(f"wrote {path}")
@@ -263,7 +263,7 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
     )
 
 
-def _show(results: "Sequence[Sequence[Measurement]]") -> None:
+def _show(results: "Sequence[Sequence[Measurement]]", precision: float | None) -> None:
     from edgepack.report.intake import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
@@ -271,4 +271,9 @@ def _show(results: "Sequence[Sequence[Measurement]]") -> None:
         for measurement in measured:
             print_table(render_benchmark(summarize_measurement(measurement)))
         if len(measured) > 1:
-            click.echo(describe_contrast(measured[0], measured[1], _contrast(measured)))
+            found = _contrast(measured)
+            click.echo(describe_contrast(measured[0], measured[1], found))
+            if precision is not None:
+                more = "" if found.reach <= precision else "; give more time with --max-seconds"
+                known = f"known to ±{found.reach:.2%}, and ±{precision:.2%} was asked for"
+                click.echo(f"  The speed-up is {known}{more}.")

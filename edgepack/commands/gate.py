@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgepack.commands.console import print_json
-from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE, F, NumberRange, json_option
+from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE, F, NumberRange, Share, json_option
 from edgepack.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -20,21 +20,8 @@ if TYPE_CHECKING:
     from edgepack.report.verdicts import Gated
 
 
-class _Share(click.ParamType[float]):
-    """A share as `0.05` or `5%`."""
-
-    name = "share"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        text = str(value)
-        number = NumberRange(min=0).convert(text.removesuffix("%"), param, ctx)
-        return number / 100 if text.endswith("%") else number
-
-
 def _limit(name: str, metavar: str, text: str) -> Callable[[F], F]:
-    kind = _Share() if metavar == "SHARE" else NumberRange(min=0)
+    kind = Share(minimum=0) if metavar == "SHARE" else NumberRange(min=0)
     return click.option(name, type=kind, metavar=metavar, help=text)
 
 

@@ -68,6 +68,23 @@ class NumberRange(click.FloatRange):
         return number
 
 
+class Share(click.ParamType[float]):
+    """A share within limits, as `0.05` or `5%`."""
+
+    name = "share"
+
+    def __init__(self, *, minimum: float, maximum: float | None = None) -> None:
+        self._range = NumberRange(min=minimum, max=maximum)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the share."""
+        text = str(value)
+        number = float(NumberRange().convert(text.removesuffix("%"), param, ctx))
+        return self._range.convert(number / 100 if text.endswith("%") else number, param, ctx)
+
+
 def device_options(function: F) -> F:
     """Add the options that say how a device is reached."""
     return apply_options(
@@ -232,6 +249,13 @@ def plan_options(function: F) -> F:
             help="Threads to infer with [default: the target's, else 1].",
         ),
         click.option(
+            "--precision",
+            type=Share(minimum=0.0001, maximum=1),
+            metavar="SHARE",
+            help="Add launches until the median, or with --against the speed-up, is known to this "
+            "share to either side, such as 2%, or --max-seconds end.",
+        ),
+        click.option(
             "--max-seconds",
             type=NumberRange(min=1, max=86400),
             help="Limit for measuring on one device [default: the target's, else 60].",
@@ -252,6 +276,8 @@ def plan_from(
         plan = replace(plan, num_launches=given["launches"])
     if given["runs"]:  # that many and no more: no least time beside them
         plan = replace(plan, min_runs=given["runs"], min_seconds=0.0)
+    if given["precision"] is not None:
+        plan = replace(plan, precision=given["precision"])
     if given["max_seconds"]:
         plan = replace(plan, max_seconds=given["max_seconds"])
     return plan

@@ -71,6 +71,12 @@ class Contrast:
     num_more: int | None
 
     @property
+    def reach(self) -> float:
+        """How far the interval reaches to its further side, as a share of the speed-up."""
+        low, high = self.speedup_ci95
+        return max(high - self.speedup, self.speedup - low) / self.speedup
+
+    @property
     def text(self) -> str:
         """Say it: `1.34x faster (95%: 1.30 to 1.38)`, or that no difference is shown."""
         low, high = self.speedup_ci95
@@ -87,6 +93,7 @@ def to_json(found: Contrast) -> dict[str, object]:
     return {
         "speedup": found.speedup,
         "speedup_ci95": list(found.speedup_ci95),
+        "reach": found.reach,
         "margin": found.margin,
         "difference": found.difference.value,
         "num_launches": found.num_launches,

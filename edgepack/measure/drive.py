@@ -24,6 +24,7 @@ from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
 from edgepack.measure.profile import PYTHON_TELLS_NONE, OpProfile, num_profile_runs
 from edgepack.measure.record import Measurement, ModelIdentity, make_measurement
+from edgepack.measure.rounds import RoundPlan, take_rounds
 from edgepack.model import Model
 from edgepack.scratch import open_scratch
 
@@ -210,17 +211,23 @@ def _measure(
         fit_plan(share, run_ns=min(times[1:] or times), spent_ns=sum(times))
         for _, times, _ in checked
     ]
-    num_launches = min(each.num_launches for each in fitted)
-    fitted = [replace(each, num_launches=num_launches) for each in fitted]
-    launches: list[list[LatencyLaunch]] = [[] for _ in benches]
-    for index in range(num_launches):
-        on_progress(f"launch {index + 1} of {num_launches} on {device.name}")
-        # A B B A: neither always comes after the other's heat.
-        places = range(len(benches))
-        for place in places if index % 2 == 0 else reversed(places):
-            _, times, engine = checked[place]
-            launch = _launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
-            launches[place].append(launch)
+
+    def take(place: int) -> LatencyLaunch:
+        _, times, engine = checked[place]
+        return _launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
+
+    launches = take_rounds(
+        take,
+        RoundPlan(
+            num_rounds=min(each.num_launches for each in fitted),
+            precision=plan.precision,
+            max_seconds=plan.max_seconds,
+        ),
+        num_models=len(benches),
+        on_round=lambda number, wanted: on_progress(
+            f"launch {number} of {wanted} on {device.name}"
+        ),
+    )
     after = read_state(device)
     return tuple(
         make_measurement(
@@ -228,9 +235,9 @@ def _measure(
             device=facts,
             model=bench.model.identity,
             engine=engine,
-            plan=plan,
-            fitted_plan=fit,
-            launches=tuple(taken),
+            plan=_own_plan(plan, len(benches)),
+            fitted_plan=replace(_own_plan(fit, len(benches)), num_launches=len(taken)),
+            launches=taken,
             golden=verdict,
             before=before,
             after=after,
@@ -240,6 +247,11 @@ def _measure(
             benches, fitted, launches, checked, strict=True
         )
     )
+
+
+def _own_plan(plan: BenchmarkPlan, num_models: int) -> BenchmarkPlan:
+    """Give the plan of one model's result: in turns the precision is that of the speed-up."""
+    return plan if num_models == 1 else replace(plan, precision=None)
 
 
 def _check_answers(

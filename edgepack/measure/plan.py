@@ -26,6 +26,8 @@ class BenchmarkPlan:
         max_seconds: all inferences of the benchmark together; beats the minimums.
         num_threads: threads inference runs with; 0 is as many as the device has cores.
         max_samples: kept of a launch; a quicker model has only every n-th run timed.
+        precision: how far the median's 95% interval may reach to either side, as a share: launches
+            are added while there is time; None adds none.
     """
 
     num_launches: int = 10
@@ -36,6 +38,7 @@ class BenchmarkPlan:
     max_seconds: float = 60.0
     num_threads: int = 1
     max_samples: int = 20_000
+    precision: float | None = None
 
     @property
     def launch_seconds(self) -> float:
@@ -60,7 +63,7 @@ def check_plan(plan: BenchmarkPlan) -> None:
     Raises:
         MeasureError: a count or a time out of its range; all faults are listed.
     """
-    fields = Fields(asdict(plan))
+    fields = Fields(to_json(plan))
     read_plan(fields)
     if fields.faults:
         raise MeasureError(
@@ -112,7 +115,7 @@ def _with(
 
 def to_json(plan: BenchmarkPlan) -> dict[str, object]:
     """Give a plan as JSON values; `read_plan` is its inverse."""
-    return asdict(plan)
+    return {key: value for key, value in asdict(plan).items() if value is not None}
 
 
 def read_plan(fields: Fields) -> BenchmarkPlan:
@@ -126,6 +129,7 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         max_seconds=fields.number("max_seconds", minimum=0.01, maximum=_MAXIMUM_SECONDS),
         num_threads=fields.integer("num_threads", minimum=0, maximum=1024),
         max_samples=fields.integer("max_samples", minimum=1, maximum=_MAXIMUM_SAMPLES),
+        precision=fields.optional_number("precision", minimum=0.0001, maximum=1),
     )
     fields.close()
     return plan

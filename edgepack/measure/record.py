@@ -163,6 +163,7 @@ def make_measurement(
             after=after,
             num_threads=engine.num_threads,
             num_cores=device.num_cores,
+            precision=plan.precision,
         ),
         provenance=provenance or _provenance(),
         profile=profile,

@@ -3,7 +3,8 @@
 A launch is marked when its coefficient of variation reaches 10% (pyperf's bound), when its
 second half is more than 3% slower or quicker than its first, when its clock fell by more than
 5% between launches or within one, or when it got less than 90% of a core's time. Fewer launches
-than an interval needs count as noisy too. The verdict is the gravest of `throttled`, `contended`,
+than an interval needs count as noisy too, and so does a median that is known less precisely than
+was asked for. The verdict is the gravest of `throttled`, `contended`,
 `noisy` and `valid`.
 """
 
@@ -17,6 +18,7 @@ from edgepack._fields import Fields
 from edgepack.device.state import DeviceState, new_throttling
 from edgepack.measure import stats
 from edgepack.measure.launch import LatencyLaunch
+from edgepack.measure.rounds import reach
 
 MAXIMUM_VARIATION: Final = 0.10
 MAXIMUM_DRIFT: Final = 0.03
@@ -58,6 +60,7 @@ def judge(
     after: DeviceState,
     num_threads: int,
     num_cores: int | None,
+    precision: float | None = None,
 ) -> Validity:
     """Judge a measurement by its launches and the device's state before and after.
 
@@ -67,11 +70,13 @@ def judge(
         after: state after the last.
         num_threads: threads inference ran with.
         num_cores: the device's cores; None when unknown.
+        precision: how far the median's interval was to reach at most, as a share.
     """
     findings: list[tuple[VerdictName, str]] = []
     findings += _throttling(launches, before, after)
     findings += _contention(launches, before, num_threads, num_cores)
     findings += _noise(launches)
+    findings += _imprecision(launches, precision)
     marks = tuple(_marks(launch, _top_clock(launches)) for launch in launches)
     order = list(VerdictName)
     verdict = max((name for name, _ in findings), key=order.index, default=VerdictName.VALID)
@@ -153,6 +158,19 @@ def _noise(launches: Sequence[LatencyLaunch]) -> list[tuple[VerdictName, str]]:
             f"{MAXIMUM_SPREAD:.0%}: measure with more launches on a device left alone"
         )
     return [(VerdictName.NOISY, text) for text in found]
+
+
+def _imprecision(
+    launches: Sequence[LatencyLaunch], precision: float | None
+) -> list[tuple[VerdictName, str]]:
+    reached = None if precision is None else reach([[each.samples_ns for each in launches]])
+    if precision is None or reached is None or reached <= precision:
+        return []
+    text = (
+        f"the median is known to ±{reached:.2%} after {len(launches)} launches, not to the "
+        f"±{precision:.2%} asked for: give more time (--max-seconds), or leave the device alone"
+    )
+    return [(VerdictName.NOISY, text)]
 
 
 def _throttling(

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
+from edgepack.measure.rounds import reach
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.recipe import describe_recipe
 from edgepack.optimize.recipe_file import recipe_to_toml
@@ -74,7 +75,14 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         facts=device_facts(measurement.device),
         conditions=conditions(measurement.before, measurement.after),
         provenance=_provenance(measurement),
+        precision=_precision(measurement),
     )
+
+
+def _precision(measurement: "Measurement") -> tuple[float, float] | None:
+    asked = measurement.plan.precision
+    reached = reach([[launch.samples_ns for launch in measurement.launches]])
+    return None if asked is None or reached is None else (reached, asked)
 
 
 def _engine_label(engine: "EngineFacts") -> str:

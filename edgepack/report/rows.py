@@ -126,6 +126,9 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     if benchmark.launches:
         launches = count(len(benchmark.launches), "launch", "launches")
         rows.append(("runs", f"{benchmark.num_runs:,}", f"in {launches}"))
+    if benchmark.precision is not None:
+        reached, asked = benchmark.precision
+        rows.append(("precision", f"±{reached:.2%}", f"of the median; ±{asked:.2%} was asked for"))
     rows.append(("golden check", *golden_text(benchmark)))
     threads = count(benchmark.num_threads, "thread") if benchmark.num_threads else ABSENT
     rows.append(("engine", threads, plain(benchmark.engine, longest=120)))

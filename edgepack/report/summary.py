@@ -239,6 +239,8 @@ class BenchmarkSummary:
             that of its like.
         verdict: `valid`, `noisy`, `throttled` or `contended`.
         golden: None when there was nothing to compare with.
+        precision: how far the median's interval reaches, and how far it was to reach at most, as
+            shares; None where none was asked for.
         error: why there is no measurement; the figures are then absent.
     """
 
@@ -258,6 +260,7 @@ class BenchmarkSummary:
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
     provenance: tuple[Fact, ...] = ()
+    precision: tuple[float, float] | None = None
     error: str | None = None
 
     @property

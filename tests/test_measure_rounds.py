@@ -1,0 +1,89 @@
+"""Launches until there are enough of them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgepack.measure.launch import LatencyLaunch
+from edgepack.measure.rounds import MOST_LAUNCHES, RoundPlan, reach, take_rounds
+from tests.fixtures.measure import make_launch
+
+
+def steady(_: int) -> LatencyLaunch:
+    return make_launch([1_000_000] * 20)
+
+
+def wild(seed: int, deviation: float) -> Callable[[int], LatencyLaunch]:
+    generator = np.random.default_rng(seed)
+
+    def take(_: int) -> LatencyLaunch:
+        middle = int(1_000_000 * (1 + deviation * generator.standard_normal()))
+        return make_launch([middle] * 20)
+
+    return take
+
+
+def count(take: Callable[[int], LatencyLaunch], plan: RoundPlan, *, num_models: int = 1) -> int:
+    seconds = 0.0
+
+    def each(place: int) -> LatencyLaunch:
+        nonlocal seconds
+        seconds += 1
+        return take(place)
+
+    taken = take_rounds(
+        each, plan, num_models=num_models, on_round=lambda *_: None, clock=lambda: seconds
+    )
+    assert len({len(each) for each in taken}) == 1
+    return len(taken[0])
+
+
+def test_without_a_precision_the_plan_is_carried_out() -> None:
+    assert count(wild(1, 0.1), RoundPlan(num_rounds=3, precision=None, max_seconds=1)) == 3
+
+
+def test_a_steady_device_needs_no_more_than_an_interval_takes() -> None:
+    assert count(steady, RoundPlan(num_rounds=3, precision=0.01, max_seconds=10**6)) == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_launches_are_added_until_the_median_is_known(seed: int) -> None:
+    kept: list[LatencyLaunch] = []
+    take = wild(seed, 0.1)
+
+    def keep(place: int) -> LatencyLaunch:
+        kept.append(take(place))
+        return kept[-1]
+
+    plan = RoundPlan(num_rounds=10, precision=0.02, max_seconds=10**6)
+    assert count(keep, plan) > 10
+    reached = reach([[launch.samples_ns for launch in kept]])
+    assert reached is not None
+    assert reached <= 0.02
+
+
+def test_the_time_ends_it() -> None:
+    plan = RoundPlan(num_rounds=10, precision=0.0001, max_seconds=40)
+    assert count(wild(2, 0.1), plan) == 40
+
+
+def test_there_is_an_end_even_so() -> None:
+    plan = RoundPlan(num_rounds=900, precision=0.0001, max_seconds=10**6)
+    assert count(wild(3, 0.5), plan) == MOST_LAUNCHES
+
+
+def test_two_models_take_turns_until_their_ratio_is_known() -> None:
+    order: list[int] = []
+    common = np.random.default_rng(4)
+    drifts: list[float] = []
+
+    def take(place: int) -> LatencyLaunch:
+        if len(order) % 2 == 0:  # what changes slowly changes for both of a round
+            drifts.append(1 + 0.2 * common.standard_normal())
+        order.append(place)
+        return make_launch([int(1_000_000 * (1 + place / 4) * abs(drifts[-1]) + 1)] * 20)
+
+    plan = RoundPlan(num_rounds=8, precision=0.02, max_seconds=10**6)
+    assert count(take, plan, num_models=2) == 8
+    assert order[:8] == [0, 1, 1, 0, 0, 1, 1, 0]
