@@ -25,6 +25,10 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "edgepack.commands.compare:compare",
         "Say which of two stored results is faster.",
     ),
+    "history": (
+        "edgepack.commands.history:history",
+        "List earlier results, their trend, and export them.",
+    ),
     "gate": (
         "edgepack.commands.gate:gate",
         "Hold stored results to limits, for continuous integration.",

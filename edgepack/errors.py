@@ -188,6 +188,12 @@ class GoldenError(MeasureError):
     kind = "golden"
 
 
+class HistoryError(EdgePackError):
+    """The history of results cannot be read or added to."""
+
+    kind = "history"
+
+
 class LimitError(EdgePackError):
     """A limit or gate the user set is not met."""
 

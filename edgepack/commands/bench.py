@@ -11,6 +11,7 @@ import click
 from edgepack.commands.compare import describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import ReadyDevice, fleet_json, ready_device, run_each
+from edgepack.commands.history import remember
 from edgepack.commands.options import (
     EXISTING_FILE,
     OUTPUT_FILE,
@@ -111,6 +112,7 @@ def bench(
     reached = run_each(devices, bench_one)
     results = [each.result for each in reached if each.result is not None]
     measured = [each for result in results for each in result]
+    remember(measured)
     body = fleet_json(reached, _to_json)
     stored = body if other is None else [to_json(each) for each in measured]
     if output is not None:

@@ -13,6 +13,7 @@ from edgepack.commands.bench import Subject, bench_on, bench_report, warn_of_lim
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
+from edgepack.commands.history import remember
 from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.named_shapes import naming_shape, path_for
 from edgepack.commands.options import (
@@ -160,6 +161,7 @@ def _deploy_one(
             return _deploy_on(ready, packed, given)
 
     reached += [run_one(each, deploy_to, is_only=False) for each in devices[1:]]
+    remember([each.result.measurement for each in reached if each.result is not None])
     report = _make_report(request, packed, reached)
     write_report(page, report)
     body = _deploy_json(request, packed, reached, page)
