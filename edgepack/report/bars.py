@@ -68,7 +68,7 @@ def plot_bars(bars: Sequence[Bar], *, caption: str, description: str) -> Plot | 
         drawn = [
             text((left - _GAP, middle), name, anchor="end"),
             rectangle((left, upper), (end, lower), color=FAINT),
-            rectangle((left, upper), (strong_end, lower), color=ACCENT),
+            *([rectangle((left, upper), (strong_end, lower), color=ACCENT)] if bar.strong else ()),
             text((end + _GAP, middle), bar.value, color=MUTED),
         ]
         parts.append(titled(drawn, bar.title))

@@ -32,6 +32,7 @@ from edgepack.report.markup import (
     table,
     text_of,
 )
+from edgepack.report.ops import ops_part
 from edgepack.report.rows import (
     figure_rows,
     launch_rows,
@@ -188,7 +189,7 @@ def _benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool) -> str:
     device = facts_table(f"What {device_name(benchmark.device)} is", benchmark.facts)
     states = _conditions(benchmark)
     parts.append(f'<div class="columns"><div>{figures}</div><div>{device}{states}</div></div>')
-    parts.append(_launches(benchmark))
+    parts += (_launches(benchmark), ops_part(benchmark.ops))
     parts.append(facts_table("Identity of this measurement", benchmark.provenance))
     return section(title, *parts)
 

@@ -9,6 +9,7 @@ from edgepack.optimize.recipe import describe_recipe
 from edgepack.optimize.recipe_file import recipe_to_toml
 from edgepack.optimize.sparse_facts import describe_sparse
 from edgepack.report.contract import attempt_facts, contract_facts
+from edgepack.report.ops import rank_ops
 from edgepack.report.summary import (
     BenchmarkSummary,
     Condition,
@@ -75,6 +76,7 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         facts=device_facts(measurement.device),
         conditions=conditions(measurement.before, measurement.after),
         provenance=_provenance(measurement),
+        ops=rank_ops(measurement.profile),
         precision=_precision(measurement),
     )
 

@@ -226,6 +226,25 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OpRow:
+    """An op as the runtime ran it.
+
+    Attributes:
+        place: in the order of running, from 1.
+        name: as the runtime, or XNNPACK, calls it.
+        is_delegated: whether XNNPACK ran it.
+        run_ns: a run, on average.
+        share: of the time of all ops.
+    """
+
+    place: int
+    name: str
+    is_delegated: bool
+    run_ns: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkSummary:
     """One model measured on one device, or why it was not.
 
@@ -239,6 +258,7 @@ class BenchmarkSummary:
             that of its like.
         verdict: `valid`, `noisy`, `throttled` or `contended`.
         golden: None when there was nothing to compare with.
+        ops: what each op takes, the slowest first; empty where the runner tells none.
         precision: how far the median's interval reaches, and how far it was to reach at most, as
             shares; None where none was asked for.
         error: why there is no measurement; the figures are then absent.
@@ -260,6 +280,7 @@ class BenchmarkSummary:
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
     provenance: tuple[Fact, ...] = ()
+    ops: tuple[OpRow, ...] = ()
     precision: tuple[float, float] | None = None
     error: str | None = None
 

@@ -20,6 +20,7 @@ from edgepack.report.headline import (
     write_headline,
 )
 from edgepack.report.labels import device_name, plain
+from edgepack.report.ops import describe_delegation
 from edgepack.report.rows import (
     Standing,
     figure_rows,
@@ -60,6 +61,7 @@ _STANDING_STYLES: Final = {
     Standing.SKIPPED: "dim",
 }
 _NUM_MEDIANS: Final = 20
+_NUM_OPS: Final = 3
 _MANY_VARIANTS: Final = 8
 
 PIPED_WIDTH: Final = 100
@@ -261,6 +263,12 @@ def render_benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool = True) 
         more = len(medians) - _NUM_MEDIANS
         shown += f" and {more} more" if more > 0 else ""
         parts.append(_indented(f"launch medians: {shown}"))
+    if benchmark.ops:
+        slowest = ", ".join(
+            f"{row.place}. {row.name} {share(row.share)}" for row in benchmark.ops[:_NUM_OPS]
+        )
+        parts.append(_indented(f"slowest ops: {slowest}"))
+        parts.append(_indented(describe_delegation(benchmark.ops)))
     return Group(*parts)
 
 
