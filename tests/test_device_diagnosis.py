@@ -77,6 +77,28 @@ def test_musl_gets_a_clear_verdict() -> None:
     assert error.fix == "Run a system with glibc there, such as Debian or Raspberry Pi OS."
 
 
+@pytest.mark.parametrize("runner", list(RunnerChoice))
+def test_without_a_c_library_nothing_is_served(runner: RunnerChoice) -> None:
+    facts = replace(golden("raspberry-pi-4-bookworm"), libc=None, libc_version=None)
+    (error,) = diagnose(facts, READY, runner=runner)
+    assert (error.severity, error.topic) == (Severity.ERROR, Topic.RUNTIME)
+    assert error.message == (
+        "every runtime needs glibc, but Debian GNU/Linux 12 (bookworm) has no C library: there is "
+        "no /lib/ld-linux*.so.*, so nothing but static programs is started"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "found"), [(None, "the device has one"), ("<2.33", "one older than 2.33")]
+)
+def test_a_c_library_of_unknown_version_is_a_warning(version: str | None, found: str) -> None:
+    facts = replace(golden("debian-11-bullseye"), libc_version=version)
+    (warning,) = diagnose(facts, READY)
+    assert (warning.severity, warning.topic) == (Severity.WARNING, Topic.RUNTIME)
+    assert warning.expected == "glibc 2.27 or newer, which tflite-runtime 2.14.0 needs"
+    assert found in warning.found
+
+
 def test_a_32_bit_userland_on_a_64_bit_kernel_is_noted() -> None:
     facts = golden("raspberry-pi-4-32bit-userland")
     assert facts.python is not None

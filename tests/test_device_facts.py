@@ -295,9 +295,13 @@ def test_home_is_the_devices() -> None:
             ),
             ("glibc", "2.36"),
         ),
+        (("/lib/ld-linux-armhf.so.3", "sh: /lib/ld-linux-armhf.so.3: not found"), ("glibc", None)),
         (
-            ("/lib/ld-linux-armhf.so.3", "/lib/ld-linux-armhf.so.3: --version: cannot"),
-            ("glibc", None),
+            (
+                "/lib/ld-linux-armhf.so.3",
+                "ld.so: --version: cannot open shared object file",
+            ),
+            ("glibc", "<2.33"),
         ),
         (("/lib/ld-musl-x86_64.so.1", "musl libc (x86_64)", "Version 1.2.3"), ("musl", "1.2.3")),
     ],
@@ -307,3 +311,46 @@ def test_a_c_library_without_getconf_and_ldd_is_named_by_its_loader(
 ) -> None:
     facts = read_answer(answer(loaders="\n".join(loaders)), root="/x")
     assert (facts.libc, facts.libc_version) == libc
+
+
+@pytest.mark.parametrize(
+    ("sections", "libc"),
+    [
+        ({"libc": "/lib/aarch64-linux-gnu/libc.so.6 libc-2.31.so"}, ("glibc", "2.31")),
+        ({"libc": "/lib64/libc.so.6 libc-2.17.so"}, ("glibc", "2.17")),
+        ({"libc": "/lib/x86_64-linux-gnu/libc.so.6 libc-2.31.so"}, ("glibc", None)),
+        ({"libc": "/lib/libc.so.6 elsewhere"}, ("glibc", None)),
+        ({"python": '{"path": "/usr/bin/python3", "libc": "glibc 2.36"}'}, ("glibc", "2.36")),
+    ],
+)
+def test_a_loader_that_tells_no_version(
+    sections: dict[str, str], libc: tuple[str, str | None]
+) -> None:
+    loader = "/lib/ld-linux-aarch64.so.1"
+    facts = read_answer(answer(loaders=loader, **sections), root="/x")
+    assert (facts.libc, facts.libc_version) == libc
+
+
+def test_what_python_says_of_its_c_library_counts_where_nothing_else_does() -> None:
+    python = '{"path": "/nix/python3", "libc": "glibc 2.38"}'
+    assert read_answer(answer(python=python), root="/x").libc_version == "2.38"
+    assert read_answer(answer(), root="/x").libc is None
+    told = read_answer(answer(python=python, glibc="glibc 2.36"), root="/x")
+    assert told.libc_version == "2.36"
+
+
+@pytest.mark.parametrize(
+    ("lines", "newest"),
+    [
+        ((), None),
+        (("/usr/lib/libstdc++.so.6",), "3.4"),
+        (("/usr/lib/libstdc++.so.6 /usr/lib/libstdc++.so.6",), "3.4"),
+        (("/usr/lib/libstdc++.so.6 /usr/lib/libstdc++.so.6.0.33",), "3.4.33"),
+        (("/usr/lib/i386-linux-gnu/libstdc++.so.6 /usr/lib/libstdc++.so.6.0.33",), None),
+    ],
+)
+def test_a_cpp_library_that_does_not_tell_its_version_is_there(
+    lines: tuple[str, ...], newest: str | None
+) -> None:
+    facts = read_answer(answer(libstdcxx="\n".join(lines)), root="/x")
+    assert facts.libstdcxx == newest

@@ -15,7 +15,8 @@ from edgepack.cache import Cache, cache_directory
 from edgepack.crossbuild import PROGRAM, build_runner, runner_key
 from edgepack.device.facts import DeviceFacts, read_answer, read_facts
 from edgepack.device.local import LocalDevice
-from edgepack.device.native import NativeRuntime, choose_native
+from edgepack.device.native import NativeRuntime, choose_native, install_program
+from edgepack.device.payload import describe_file
 from edgepack.device.provision import (
     Engine,
     RunnerChoice,
@@ -153,6 +154,13 @@ def test_an_old_system_is_refused_before_anything_is_sent(tmp_path: Path) -> Non
     assert device.num_operations == 0
 
 
+def test_a_system_without_the_cpp_library_is_told_how_to_get_it() -> None:
+    facts = replace(golden_facts("laptop-ubuntu-22.04"), libstdcxx=None)
+    with pytest.raises(ProvisionError, match=r"needs libstdc.* has none") as caught:
+        choose_native(facts)
+    assert caught.value.remedy.startswith("Install the C++ library, libstdc++.so.6, on the device ")
+
+
 @pytest.mark.toolchain
 def test_once_a_version(tmp_path: Path) -> None:
     device = FaultyDevice(device=LocalDevice())
@@ -221,6 +229,30 @@ def test_a_root_that_nothing_may_be_started_from(tmp_path: Path) -> None:
         "Give a --root on a file system that programs may be started from (not noexec); nothing "
         "of the runtime is in use."
     )
+
+
+def test_a_program_whose_loader_is_not_there(tmp_path: Path) -> None:
+    """As a static BusyBox says it of a program that asks for glibc's loader."""
+    with pytest.raises(ProvisionError) as caught:
+        install_program(
+            LocalDevice(),
+            root=str(tmp_path / "root"),
+            folder_name="runtime",
+            library_name="library.so",
+            label="the runtime",
+            version=None,
+            load_files=lambda: (describe_file(PROGRAM, b"#!/nowhere/ld-linux.so.3\n"),),
+            on_progress=lambda _: None,
+            on_transfer=None,
+        )
+    assert caught.value.message.startswith(
+        "local:: the runtime was sent, but it does not start there: "
+    )
+    assert caught.value.remedy == (
+        "The loader that the program names is not there; run a system with its C library; nothing "
+        "of the runtime is in use."
+    )
+    assert list((tmp_path / "root" / "runtimes").iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,60 @@ def test_musl_is_told_before_anything_is_sent(run: RunCommand, bundle: Bundle) -
             assert not (userland.home / ".edgepack").exists()
 
 
+OLD_LOADER = """#!/bin/sh
+echo "$1: error while loading shared libraries: $1: cannot open shared object file" >&2
+exit 127
+"""  # what loaders before glibc 2.33 say when they are asked for their version
+
+
+def add_old_glibc(root: Path) -> None:
+    """BusyBox beside a C library that is too old for the native runner."""
+    userlands.add_busybox(root)
+    loader = root / "lib/ld-linux-x86-64.so.2"
+    loader.write_text(OLD_LOADER)
+    loader.chmod(0o755)
+
+
+def add_named_glibc(root: Path) -> None:
+    """The same, with the version in the library's name."""
+    add_old_glibc(root)
+    (root / "lib/libc.so.6").symlink_to("libc-2.31.so")
+
+
+@pytest.mark.parametrize(
+    ("fill", "libc", "message"),
+    [
+        (
+            userlands.add_busybox,
+            (None, None),
+            "every runtime needs glibc, but Linux has no C libra",
+        ),
+        (add_old_glibc, ("glibc", "<2.33"), "needs glibc 2.34, but Linux has one older than 2.33"),
+        (add_named_glibc, ("glibc", "2.31"), "needs glibc 2.34, but Linux has 2.31"),
+        (userlands.add_base, ("glibc", "2.36"), "needs libstdc++ with GLIBCXX_3.4.30, but Linux "),
+    ],
+)
+def test_what_no_library_loads_on_is_told_before_anything_is_sent(
+    run: RunCommand,
+    bundle: Bundle,
+    fill: Callable[[Path], None],
+    libc: tuple[str | None, str | None],
+    message: str,
+) -> None:
+    require("busybox")
+    with make_root() as root:
+        fill(root)
+        with serve(root) as userland:
+            with open_device(userland.address, options=userland.options) as device:
+                facts = read_facts(device, ROOT)
+            assert (facts.libc, facts.libc_version, facts.libstdcxx) == (*libc, None)
+            there = (userland.address, "--ssh-config", userland.ssh_config)
+            assert_told(run("push", bundle.path, *there), code=1, message=message)
+            ran = run("bench", bundle.path, *there, "--runner", "native")
+            assert_told(ran, code=1, message=message)
+            assert not (userland.home / ".edgepack").exists()
+
+
 WELCOME = "Welcome to the lab. Your password expires in 3 days!"
 LOGINS = {
     "bash": ("/usr/bin/bash", {".bashrc": "echo {}", ".profile": "echo {}"}),

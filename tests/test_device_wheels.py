@@ -167,6 +167,42 @@ def test_judging_symbol_versions(needs: SymbolNeeds, unmet: str) -> None:
     assert judge_needs(needs, facts) == unmet
 
 
+@pytest.mark.parametrize(
+    ("changes", "unmet"),
+    [
+        ({"libc_version": None}, ""),
+        ({"libc_version": "<2.33"}, "needs glibc 2.34, but Pi has one older than 2.33"),
+        ({"libstdcxx": "3.4"}, ""),
+        ({"libstdcxx": None}, "needs libstdc++ with GLIBCXX_3.4.30, but Pi has none"),
+    ],
+)
+def test_what_a_device_does_not_tell_and_what_it_lacks(
+    changes: dict[str, str | None], unmet: str
+) -> None:
+    facts = replace(golden("raspberry-pi-4-bookworm"), os_name="Pi", **changes)  # type: ignore[arg-type]  # any field
+    assert judge_needs(SymbolNeeds(glibc=(2, 34), glibcxx=(3, 4, 30)), facts) == unmet
+
+
+def test_an_old_glibc_of_unknown_version_still_gets_the_older_runtime() -> None:
+    runtime = choose_runtime(replace(golden("debian-11-bullseye"), libc_version="<2.33"))
+    assert (runtime.engine.project, runtime.engine.needs.glibc) == ("tflite-runtime", (2, 27))
+
+
+def test_a_device_without_the_cpp_library() -> None:
+    with pytest.raises(ProvisionError) as caught:
+        choose_runtime(replace(golden("laptop-ubuntu-22.04"), libstdcxx=None, os_name="Lap"))
+    assert "ai-edge-litert 2.3.0 needs libstdc++ with GLIBCXX_3.4.24, but Lap has none" in (
+        caught.value.message
+    )
+    assert caught.value.remedy == (
+        "Install the C++ library, libstdc++.so.6, on the device (`sudo apt install libstdc++6` on "
+        "Debian), then repeat."
+    )
+    # On 64-bit Arm the older runtime has one of its own.
+    older = choose_runtime(replace(golden("raspberry-pi-4-bookworm"), libstdcxx=None))
+    assert (older.engine.project, older.engine.version) == ("tflite-runtime", "2.14.0")
+
+
 def test_pins_are_whole() -> None:
     pins = load_wheels()
     assert len({wheel.file for wheel in pins}) == len(pins) == 51

@@ -55,8 +55,9 @@ class DeviceFacts:
         os_version: such as `12`.
         os_name: in full, for people.
         libc: `glibc`, `musl`, `bionic` or `libsystem`.
-        libc_version: such as `2.36`.
-        libstdcxx: newest GLIBCXX version its libstdc++ has, such as `3.4.30`.
+        libc_version: such as `2.36`; `<2.33` where no more can be told.
+        libstdcxx: newest GLIBCXX version its libstdc++ has, such as `3.4.30`; `3.4` where that
+            does not tell, None where there is no libstdc++.
         cpu: name of the core.
         cpu_features: in the kernel's spelling, sorted.
         num_cores: cores online.
@@ -131,7 +132,7 @@ def read_answer(text: str, *, root: str) -> DeviceFacts:
     system, kernel, machine = (clean_text(word) for word in uname[:3])
     arch = probe.parse_arch(sections.get("shell", ()), machine)
     os_id, os_version, os_name = probe.parse_os(sections)
-    libc, libc_version = probe.parse_libc(sections, system)
+    libc, libc_version = probe.parse_libc(sections, system, arch)
     sysctl = probe.parse_pairs(sections.get("sysctl", ()))
     memory = parse_count(sysctl.get("hw.memsize", ""), maximum=_MAX_BYTES)
     cpu, features = probe.parse_cpu(sections, sysctl)

@@ -21,6 +21,7 @@ from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import CommandResult, Device
 from edgepack.device.wheels import (
     ARMV7_FEATURES,
+    LIBSTDCXX_REMEDY,
     Wheel,
     check_libc,
     fetch_wheel,
@@ -41,8 +42,10 @@ _CHECK_SECONDS: Final = 60.0
 _CHECK: Final = json.dumps({"mode": "check"})
 # Files are sent without the right to run them, which the program alone gets.
 _CHECK_SENT: Final = 'chmod 0555 -- "$1" && exec "$@"'
-# What a shell exits with when a program could not be started (POSIX, 2.8.2).
-_NOT_STARTED: Final = (126, 127)
+# What a shell exits with when a program could not be started, and when there is none (POSIX,
+# 2.8.2); "none" is also said of a program whose loader, which it names, is not there.
+_NOT_STARTED: Final = 126
+_NOT_FOUND: Final = 127
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +116,9 @@ def choose_native(facts: DeviceFacts) -> NativeRuntime:
     if unmet:
         raise ProvisionError(
             f"the native runner's library, {ENGINE} {VERSION}, {unmet}",
-            remedy="Upgrade the device's system to one with glibc 2.36, such as Debian 12 or "
+            remedy=LIBSTDCXX_REMEDY
+            if facts.libstdcxx is None and "libstdc++" in unmet
+            else "Upgrade the device's system to one with glibc 2.36, such as Debian 12 or "
             "Raspberry Pi OS bookworm, or give it Python 3.9, for which there is an older runtime.",
         )
     if facts.arch == "armv7l" and facts.cpu_features:
@@ -275,10 +280,12 @@ def _prove(
     errors = [event for event in events if event.get("event") == "error"]
     said = str(errors[0].get("message")) if errors else _last_words(result)
     remedy = "Install what is named there on the device, then repeat"
-    if result.exit_code in _NOT_STARTED:
+    if result.exit_code == _NOT_STARTED:
         remedy = "Give a --root on a file system that programs may be started from (not noexec)"
+    elif result.exit_code == _NOT_FOUND and "shared librar" not in said:
+        remedy = "The loader that the program names is not there; run a system with its C library"
     elif "libstdc++" in said:
-        remedy = "Run `sudo apt install libstdc++6` on the device, then repeat"
+        remedy = LIBSTDCXX_REMEDY.removesuffix(".")
     raise ProvisionError(
         f"{device.name}: {label} was sent, but it does not start there: "
         f"{clean_text(said, limit=400)}",

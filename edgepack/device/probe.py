@@ -26,10 +26,13 @@ for folder in sys.path:
         if numpy is None and name.startswith("numpy-") and name.endswith("-info"):
             numpy = name[6:].rsplit(".", 1)[0].split("-")[0]
 bits = 64 if sys.maxsize > 2**32 else 32
+name = "CS_GNU_LIBC_VERSION"
+libc = os.confstr(name) if name in getattr(os, "confstr_names", ()) else None
 print(json.dumps({
     "path": sys.executable, "version": list(sys.version_info[:3]), "bits": bits,
     "implementation": sys.implementation.name, "abiflags": getattr(sys, "abiflags", ""),
     "platform": sys.platform + "-" + os.uname().machine, "numpy": numpy,
+    "libc": libc,
 }))
 newest = (3, 14) if bits == 64 else (3, 11)
 sys.exit(not (3, 9) <= sys.version_info[:2] <= newest)
@@ -68,8 +71,15 @@ section loaders
     printf '%s\n' "$loader"
     "$loader" --version 2>&1 </dev/null | head -n 2
   done | head -n 16
+section libc
+[ -n "$glibc" ] ||
+  for file in /lib/*/libc.so.6 /lib*/libc.so.6; do
+    [ -L "$file" ] && printf '%s %s\n' "$file" "$(readlink "$file" 2>/dev/null)"
+  done
 section libstdcxx
-for folder in /usr/lib/* /lib/* /usr/lib /usr/lib64 /lib64; do
+python=$(readlink -f "$(command -v python3)" 2>/dev/null)
+for folder in /usr/lib/* /lib/* /usr/lib /usr/lib64 /lib64 /usr/local/lib /usr/local/lib64 \
+  "${python%/bin/*}/lib" $(IFS=:; printf '%s ' $LD_LIBRARY_PATH); do
   file=$folder/libstdc++.so.6
   [ -e "$file" ] && printf '%s %s\n' "$file" "$(readlink -f "$file" 2>/dev/null)"
 done
@@ -154,9 +164,9 @@ def parse_os(sections: Mapping[str, tuple[str, ...]]) -> tuple[str | None, str |
 
 
 def parse_libc(
-    sections: Mapping[str, tuple[str, ...]], system: str
+    sections: Mapping[str, tuple[str, ...]], system: str, arch: str
 ) -> tuple[str | None, str | None]:
-    """Give the C library's kind and version."""
+    """Give the C library's kind and version; `<2.33` where no more can be told."""
     if system == "Darwin":
         return "libsystem", None
     ldd = " ".join(sections.get("ldd", ()))
@@ -169,14 +179,28 @@ def parse_libc(
         # The loaders tell it themselves: musl's always, glibc's from 2.33 on.
         ("musl", re.search(rf"musl libc.*?Version {number}", loaders)),
         ("glibc", re.search(rf"ld\.so \(.*?\) stable release version {number}", loaders)),
+        ("glibc", re.search(rf'"libc": "glibc {number}"', " ".join(sections.get("python", ())))),
     ):
         if match:
             return kind, match[1]
     if "ld-musl" in loaders:
         return "musl", None
     if "ld-linux" in loaders:  # a Debian in Termux sees Android's own files too
-        return "glibc", None
+        return "glibc", _parse_old_glibc(sections.get("libc", ()), loaders, arch)
     return ("bionic" if sections.get("bionic") or sections.get("android") else None), None
+
+
+def _parse_old_glibc(files: tuple[str, ...], loaders: str, arch: str) -> str | None:
+    """Give the version of a glibc whose loader does not tell it.
+
+    Up to 2.33 `libc.so.6` is a link to a file with the version in its name. Loaders before 2.33
+    take `--version` for the program that they are to start.
+    """
+    for line in files:
+        match = re.fullmatch(r"(\S+) \S*\blibc-(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?)\.so", line)
+        if match and not _is_foreign(match[1], arch):
+            return match[2]
+    return "<2.33" if "--version: cannot open shared object file" in loaders else None
 
 
 _TRIPLETS: Final = {
@@ -187,18 +211,29 @@ _TRIPLETS: Final = {
 }
 
 
+def _is_foreign(path: str, arch: str) -> bool:
+    """Tell whether a library lies in another architecture's folder."""
+    own = _TRIPLETS.get(arch, "")
+    return any(f"/{triplet}/" in path for triplet in _TRIPLETS.values() if triplet != own)
+
+
 def parse_libstdcxx(lines: tuple[str, ...], arch: str) -> str | None:
-    """Give the GLIBCXX version: libstdc++.so.6.0.N holds all up to GLIBCXX_3.4.N."""
+    """Give the GLIBCXX version: libstdc++.so.6.0.N holds all up to GLIBCXX_3.4.N.
+
+    A library whose file does not tell it is `3.4`.
+    """
     own = _TRIPLETS.get(arch, "")
     found: list[tuple[bool, int]] = []
     for line in lines:
-        match = re.fullmatch(r"(\S+) \S*libstdc\+\+\.so\.6\.0\.(\d{1,3})", line)
-        foreign = match and any(
-            f"/{triplet}/" in match[1] for triplet in _TRIPLETS.values() if triplet != own
-        )
-        if match and not foreign:
-            found.append((f"/{own}/" in match[1], int(match[2])))
-    return f"3.4.{max(found)[1]}" if found else None
+        match = re.fullmatch(r"(\S+/libstdc\+\+\.so\.6)(?: (\S*))?", line)
+        if match is None or _is_foreign(match[1], arch):
+            continue
+        number = re.search(r"/libstdc\+\+\.so\.6\.0\.(\d{1,3})$", match[2] or "")
+        found.append((f"/{own}/" in match[1], int(number[1]) if number else -1))
+    if not found:
+        return None
+    newest = max(found)[1]
+    return "3.4" if newest < 0 else f"3.4.{newest}"
 
 
 # Arm's part numbers (`CPU part`, Arm's Main ID Register documentation); the kernel gives no names.

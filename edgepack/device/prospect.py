@@ -87,6 +87,7 @@ def judge_runtime(facts: DeviceFacts, runner: RunnerChoice) -> Iterator[Finding]
         return
     if runtime.is_native and runner is RunnerChoice.AUTO:
         yield from _judge_python(facts, runtime)
+    yield from _judge_libraries(facts, runtime)
     missing = missing_features(ARMV7_FEATURES, facts.cpu_features)
     if facts.arch == "armv7l" and facts.cpu_features and missing and not runtime.is_native:
         yield Finding(
@@ -113,6 +114,23 @@ def judge_runtime(facts: DeviceFacts, runner: RunnerChoice) -> Iterator[Finding]
             found=f"{runtime.label} for {facts.arch} has none",
             fix="Latencies are those of the plain kernels; compare them with their like only.",
         )
+
+
+def _judge_libraries(facts: DeviceFacts, runtime: Prospect) -> Iterator[Finding]:
+    """Warn where a library's version is not known: the runtime may not load after it was sent."""
+    needs = [version for wheel in runtime.wheels if (version := wheel.needs.glibc) is not None]
+    version = facts.libc_version or "<"
+    if facts.libc != "glibc" or not needs or not version.startswith("<"):
+        return
+    oldest = ".".join(map(str, max(needs)))
+    told = f"one older than {version[1:]}" if version[1:] else "one"
+    yield Finding(
+        severity=Severity.WARNING,
+        topic=Topic.RUNTIME,
+        expected=f"glibc {oldest} or newer, which {runtime.label} needs",
+        found=f"the device has {told} and tells no more",
+        fix="Whether it loads shows once it was sent; what is not right is not in use then.",
+    )
 
 
 def refused_runtime(error: ProvisionError) -> Finding:

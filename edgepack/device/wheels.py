@@ -137,6 +137,12 @@ class Runtime:
         return f"{engine.project}-{engine.version}-{engine.tag}-{self.digest[:12]}"
 
 
+LIBSTDCXX_REMEDY: Final = (
+    "Install the C++ library, libstdc++.so.6, on the device (`sudo apt install libstdc++6` on "
+    "Debian), then repeat."
+)
+"""What helps a device without a C++ library."""
+
 ARMV7_FEATURES: Final = ("neon", "vfpv4")
 """What the wheels for 32-bit Arm were compiled for: -march=armv7-a -mfpu=neon-vfpv4."""
 
@@ -234,8 +240,8 @@ def _no_runtime(facts: DeviceFacts, python: PythonFacts, faults: list[str]) -> P
     )
     if "no wheel; the device has" in text:
         remedy = "Run `sudo apt install python3-numpy` on the device, then repeat."
-    elif "libstdc++" in text:
-        remedy = "Run `sudo apt install libstdc++6` on the device, then repeat."
+    elif facts.libstdcxx is None and "libstdc++" in text:
+        remedy = LIBSTDCXX_REMEDY
     return ProvisionError(
         f"no runtime fits {facts.os_name or facts.system} with Python "
         f"{'.'.join(map(str, python.version))} on {facts.arch}: {text}",
@@ -247,9 +253,15 @@ def check_libc(facts: DeviceFacts) -> None:
     """Refuse systems whose C library no runtime is made for.
 
     Raises:
-        ProvisionError: another C library than glibc; says what works there.
+        ProvisionError: another C library than glibc, or none; says what works there.
     """
     where = facts.os_name or facts.system
+    if facts.libc is None:  # a static BusyBox: where Python has a glibc of its own, it says so
+        raise ProvisionError(
+            f"every runtime needs glibc, but {where} has no C library: there is no "
+            "/lib/ld-linux*.so.*, so nothing but static programs is started",
+            remedy="Run a system with glibc there, such as Debian or Raspberry Pi OS.",
+        )
     if facts.libc in {"musl", "bionic"}:
         wayout = (
             "Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md."
@@ -299,24 +311,26 @@ def find_wheel(
 
 
 def judge_needs(needs: SymbolNeeds, facts: DeviceFacts) -> str:
-    """Say which library of the device is too old, or nothing; what is unknown passes.
+    """Say which library of the device is missing or too old, or nothing.
 
-    The import check on the device has the last word.
+    A version that the device does not tell passes; the import check there has the last word.
     """
     where = facts.os_name or facts.system
-    glibc = _parse_version(facts.libc_version)
-    if needs.glibc and facts.libc == "glibc" and glibc and glibc < needs.glibc:
-        return f"needs glibc {_join(needs.glibc)}, but {where} has {facts.libc_version}"
+    if needs.glibc and facts.libc == "glibc":
+        text = facts.libc_version or ""
+        limit = _parse_version(text.removeprefix("<"))
+        if limit and (limit <= needs.glibc if text.startswith("<") else limit < needs.glibc):
+            has = f"one older than {text[1:]}" if text.startswith("<") else text
+            return f"needs glibc {_join(needs.glibc)}, but {where} has {has}"
     if facts.system != "Linux" or not needs.glibcxx:
         return ""
-    if facts.libstdcxx is None:
-        return ""
-    has = _parse_version(facts.libstdcxx)
+    has_version = _parse_version(facts.libstdcxx)
     wanted = needs.glibcxx
     if needs.cxxabi and len(needs.cxxabi) > 2:  # noqa: PLR2004 - 1.3.N
         wanted = max(wanted, (3, 4, _CXXABI_SINCE.get(needs.cxxabi[2], 0)))
-    if has and has < wanted:
-        return f"needs libstdc++ with GLIBCXX_{_join(wanted)}, but {where} has {facts.libstdcxx}"
+    if facts.libstdcxx is None or (len(has_version) > 2 and has_version < wanted):  # noqa: PLR2004
+        has = facts.libstdcxx or "none"
+        return f"needs libstdc++ with GLIBCXX_{_join(wanted)}, but {where} has {has}"
     return ""
 
 
