@@ -1,6 +1,7 @@
 """`push`, `bench`, `deploy` and `report`: on this machine and over a real SSH server."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -152,6 +153,33 @@ def test_outputs_that_would_lose_a_file_are_refused(run: RunCommand) -> None:
     assert ran.code == 2
     assert Path("notes.txt").read_text() == "mine"
     assert listing(Path.cwd()) == ["notes.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; CI is root")
+def test_deploy_looks_at_the_first_device_again_once_the_bundle_is_known(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    """A device with room for the runtime, and none for what is packed."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "none", small], check=True)
+    try:
+        Path("large.bin").write_bytes(os.urandom(64 * 2**20))
+        ran = run(
+            *("deploy", FLOAT_MODEL, "local:", "--target", "laptop-x86-64", *QUICK),
+            *("--root", small / "root", "--recipe", "float32", "--file", "large.bin"),
+            *("-o", "d.edgepack", "--report", "r.html"),
+        )
+        assert ran.code == 1
+        message, remedy = ran.err.splitlines()[-2:]
+        assert message.startswith(
+            f"edgepack: disk: expected 68.2 MiB of room at {small}/root for digits, but "
+        )
+        assert remedy == "  Free some room on the device, or give another `--root`."
+        assert listing(Path.cwd()) == ["d.edgepack", "large.bin"]  # it is packed all the same
+        assert not (small / "root/bundles").exists()
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 @pytest.mark.sshd

@@ -1,6 +1,7 @@
 """`doctor`, `targets probe` and `targets check`; and what `push` refuses before it sends a byte."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,19 @@ def noexec(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=4m", "none", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def copy_python(folder: Path, *, without: str) -> Path:
+    """Give a folder with this interpreter and its library but for one extension and package."""
+    library = Path(os.__file__).parent
+    name = f"lib/{library.name}"
+    (folder / name / "lib-dynload").mkdir(parents=True)
+    (folder / "bin").mkdir()
+    shutil.copy2(Path(sys.executable).resolve(), folder / "bin/python3")
+    for source in (*library.iterdir(), *(library / "lib-dynload").iterdir()):
+        if source.name != "lib-dynload" and not source.name.strip("_").startswith(without):
+            (folder / name / source.relative_to(library)).symlink_to(source)
+    return folder / "bin"
 
 
 class TestThisMachine:
@@ -107,6 +121,30 @@ class TestThisMachine:
             expected = f"{error['topic']}: expected {error['expected']}, but {error['found']}"
             assert line.strip() == f"- {expected}"
         assert listing(noexec) == []
+
+    def test_a_python_without_all_of_its_library(
+        self,
+        run: RunCommand,
+        bundle: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As Debian's python3-minimal and OpenWrt's python3-light are."""
+        folder = copy_python(tmp_path / "minimal", without="ctypes")
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        options = ("--root", tmp_path / "root")
+        ran = run("doctor", "local:", *options, "--json")
+        (error,) = [each for each in ran.json()["findings"] if each["severity"] == "error"]
+        assert error["topic"] == "python"
+        assert error["found"] == f"{folder}/python3 does not have _ctypes, ctypes"
+        for verb in ("push", "bench"):
+            ran = run(verb, bundle, "local:", *options)
+            assert ran.code == 1
+            assert ran.err.splitlines()[-2:] == [
+                f"edgepack: python: expected {error['expected']}, but {error['found']}",
+                f"  {error['fix']}",
+            ]
+        assert not (tmp_path / "root").exists()
 
     def test_a_model_that_the_native_runner_does_not_load(
         self, run: RunCommand, tmp_path: Path

@@ -132,6 +132,7 @@ def _deploy_one(
     """Pack, push, measure and report one shape; give its JSON and its exit code."""
     from edgepack.workflow.packing import pack_model
     from edgepack.workflow.preflight import weigh_cargo
+    from edgepack.workflow.rig import check_cargo
 
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
@@ -147,7 +148,13 @@ def _deploy_one(
         )
         note(f"wrote {packed.bundle.path}")
         write_records(request, packed, recipe=recipe, page=None)
-        reached = [run_one(devices[0], lambda _: _deploy_on(first, packed, given), is_only=is_only)]
+        cargo = weigh_cargo(packed.bundle)
+
+        def deploy_first(_address: str) -> Deployed:
+            check_cargo(first.rig, cargo)
+            return _deploy_on(first, packed, given)
+
+        reached = [run_one(devices[0], deploy_first, is_only=is_only)]
 
     def deploy_to(address: str) -> Deployed:
         with ready_device(
@@ -156,7 +163,7 @@ def _deploy_one(
             given=given,
             profile=request.profile,
             cache=cache,
-            cargo=weigh_cargo(packed.bundle),
+            cargo=cargo,
         ) as ready:
             return _deploy_on(ready, packed, given)
 

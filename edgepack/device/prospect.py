@@ -119,11 +119,11 @@ def judge_runtime(facts: DeviceFacts, runner: RunnerChoice) -> Iterator[Finding]
 def _judge_libraries(facts: DeviceFacts, runtime: Prospect) -> Iterator[Finding]:
     """Warn where a library's version is not known: the runtime may not load after it was sent."""
     needs = [version for wheel in runtime.wheels if (version := wheel.needs.glibc) is not None]
-    version = facts.libc_version or "<"
-    if facts.libc != "glibc" or not needs or not version.startswith("<"):
+    told_version = facts.libc_version or "<"
+    if facts.libc != "glibc" or not needs or not told_version.startswith("<"):
         return
     oldest = ".".join(map(str, max(needs)))
-    told = f"one older than {version[1:]}" if version[1:] else "one"
+    told = f"one older than {told_version[1:]}" if told_version[1:] else "one"
     yield Finding(
         severity=Severity.WARNING,
         topic=Topic.RUNTIME,

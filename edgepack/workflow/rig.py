@@ -7,14 +7,16 @@ from typing import Final
 
 from edgepack.cache import Cache
 from edgepack.device.android import AndroidRuntime, check_android
+from edgepack.device.conditions import find_missing_modules, judge_modules
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.diagnosis import Cargo, diagnose
 from edgepack.device.facts import DeviceFacts
-from edgepack.device.finding import Severity, raise_errors
+from edgepack.device.finding import Finding, Severity, raise_errors
 from edgepack.device.layout import resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.premises import survey
+from edgepack.device.premises import Premises, survey
+from edgepack.device.prospect import find_prospect
 from edgepack.device.provision import Engine, RunnerChoice, provision
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
@@ -35,6 +37,8 @@ class Rig:
         engine: the runtime that measures there.
         warnings: how the device falls short of the target without being refused.
         fence: the right to change what is current, since the device is held.
+        choice: whose runner was asked for.
+        has_runtime: whether the user brought the runtime.
     """
 
     device: Device
@@ -43,6 +47,8 @@ class Rig:
     engine: Engine
     warnings: tuple[str, ...] = ()
     fence: Fence = NO_FENCE
+    choice: RunnerChoice = RunnerChoice.AUTO
+    has_runtime: bool = False
 
     def num_threads(self, profile: TargetProfile | None) -> int:
         """Give the target's threads, where 0 means as many as the device has cores."""
@@ -86,14 +92,17 @@ def open_rig(
         facts, premises = survey(device, folder)
         if android is not None:
             check_android(facts, android)
-        found = diagnose(
-            facts,
-            premises,
-            profile=profile,
-            cargo=cargo,
-            runner=runner,
-            has_runtime=android is not None,
-        )
+        found = [
+            *diagnose(
+                facts,
+                premises,
+                profile=profile,
+                cargo=cargo,
+                runner=runner,
+                has_runtime=android is not None,
+            ),
+            *(_judge_python(device, facts, premises, runner) if android is None else ()),
+        ]
         raise_errors(found, device=device.name)  # nothing is written on a device that will not do
         with hold_device(device, root=folder, options=lock) as held:
             on_step(f"checking the runtime on {device.name}")
@@ -114,4 +123,31 @@ def open_rig(
                 engine=engine,
                 warnings=tuple(each.message for each in found if each.severity is Severity.WARNING),
                 fence=held.fence,
+                choice=runner,
+                has_runtime=android is not None,
             )
+
+
+def _judge_python(
+    device: Device, facts: DeviceFacts, premises: Premises, runner: RunnerChoice
+) -> Iterator[Finding]:
+    """Ask a Python for its standard library before a runtime is sent to it.
+
+    One that is installed was imported there, and shows at once whether it still is.
+    """
+    runtime = find_prospect(facts, runner=runner)
+    if runtime is None or runtime.is_native or facts.python is None:
+        return
+    if runtime.folder_name not in premises.runtimes:
+        yield from judge_modules(facts.python, find_missing_modules(device, facts.python))
+
+
+def check_cargo(rig: Rig, cargo: Cargo) -> None:
+    """Look at a device again for what is known only now that it was made ready.
+
+    Raises:
+        DeviceError: as `raise_errors`.
+    """
+    facts, premises = survey(rig.device, rig.root)
+    found = diagnose(facts, premises, cargo=cargo, runner=rig.choice, has_runtime=rig.has_runtime)
+    raise_errors(found, device=rig.device.name)
