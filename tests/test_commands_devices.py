@@ -157,14 +157,17 @@ def test_outputs_that_would_lose_a_file_are_refused(run: RunCommand) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; CI is root")
 def test_deploy_looks_at_the_first_device_again_once_the_bundle_is_known(
-    run: RunCommand, tmp_path: Path
+    run: RunCommand, bundle: Path, device_root: Path, tmp_path: Path
 ) -> None:
     """A device with room for the runtime, and none for what is packed."""
+    assert run("push", bundle, "local:", "--root", device_root).code == 0
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "none", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", small], check=True)
     try:
-        Path("large.bin").write_bytes(os.urandom(64 * 2**20))
+        (small / "root").mkdir()
+        (small / "root/runtimes").symlink_to(device_root / "runtimes")
+        Path("large.bin").write_bytes(bytes(16 * 2**20))
         ran = run(
             *("deploy", FLOAT_MODEL, "local:", "--target", "laptop-x86-64", *QUICK),
             *("--root", small / "root", "--recipe", "float32", "--file", "large.bin"),
@@ -173,7 +176,7 @@ def test_deploy_looks_at_the_first_device_again_once_the_bundle_is_known(
         assert ran.code == 1
         message, remedy = ran.err.splitlines()[-2:]
         assert message.startswith(
-            f"edgepack: disk: expected 68.2 MiB of room at {small}/root for digits, but "
+            f"edgepack: disk: expected 20.2 MiB of room at {small}/root for digits, but "
         )
         assert remedy == "  Free some room on the device, or give another `--root`."
         assert listing(Path.cwd()) == ["d.edgepack", "large.bin"]  # it is packed all the same

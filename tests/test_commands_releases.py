@@ -148,7 +148,10 @@ def test_a_push_and_a_bench_do_not_cross(run: RunCommand, bundle: Path, root: Pa
 
 def test_going_back_says_what_it_cannot_do(run: RunCommand, bundle: Path, root: Path) -> None:
     ran = run("rollback", "local:", "--root", root)
-    assert_told(ran, code=1, message="there is not exactly one in ", remedy="edgepack rollback")
+    assert ran.err.splitlines()[-2:] == [
+        f"edgepack: local: there are no releases in {root}",
+        "  Push a bundle first; `--root` or `--target` says where others were pushed to.",
+    ]
     assert run("push", bundle, "local:", "--root", root).code == 0
     release = open_bundle(bundle).release
     ran = run("rollback", "local:", "--root", root)
@@ -157,6 +160,30 @@ def test_going_back_says_what_it_cannot_do(run: RunCommand, bundle: Path, root: 
     assert_told(ran, code=1, message="expected 12 hex digits, not 'latest'")
     ran = run("rollback", "local:", "other", "--root", root)
     assert_told(ran, code=1, message="there: none")
+    (root / "bundles/other/releases" / release).mkdir(parents=True)
+    ran = run("rollback", "local:", "--root", root)
+    assert_told(
+        ran,
+        code=1,
+        message=f"local: expected the name of a bundle, since there are 2 in {root}: digits, other",
+        remedy="edgepack rollback DEVICE NAME",
+    )
+
+
+def test_the_targets_deploy_root_is_meant(run: RunCommand, bundle: Path, root: Path) -> None:
+    """`push` goes where the bundle's target says, which only that target knows."""
+    text = run("targets", "probe", "local:", "--id", "mine").out
+    Path("mine.toml").write_text(text.replace("~/.edgepack", str(root)))
+    assert run("push", bundle, "local:", "--root", root).code == 0
+    for verb in ("releases", "rollback"):
+        assert "--runner" not in run(verb, "--help").out
+    assert "--runner" not in run("targets", "probe", "--help").out
+    (listed,) = run("releases", "local:", "--target", "mine.toml", "--json").json()["releases"]
+    assert (listed["name"], listed["current"]) == ("digits", True)
+    ran = run("rollback", "local:", "--target", "mine.toml")
+    there = f"before the current one on the device; there: {listed['release']}"
+    assert_told(ran, code=1, message=there)
+    assert_told(run("releases", "local:", "--target", "mime"), code=2, message="unknown target")
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from edgepack.commands.options import (
     lock_option,
     plan_from,
     plan_options,
+    root_option,
     runtime_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
@@ -60,6 +61,7 @@ class Subject:
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @plan_options
 @device_options
+@root_option
 @runtime_options
 @lock_option
 @click.option(

@@ -22,6 +22,7 @@ from edgepack.commands.options import (
     json_option,
     lock_option,
     plan_options,
+    root_option,
     runtime_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
@@ -54,6 +55,7 @@ class Deployed:
 @contract_options
 @import_options
 @device_options
+@root_option
 @runtime_options
 @lock_option
 @health_option

@@ -1,5 +1,7 @@
 """`edgepack doctor`: what stands in the way of a deployment, all of it at once."""
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +10,12 @@ import click
 from edgepack.commands.bench import open_subject
 from edgepack.commands.console import print_json, print_table, show_work
 from edgepack.commands.options import (
-    EXISTING_FILE,
     android_runtime_from,
     connect_options_from,
     device_options,
+    find_target,
     json_option,
+    root_option,
     runtime_options,
 )
 from edgepack.errors import ExitCode
@@ -24,11 +27,37 @@ if TYPE_CHECKING:
     from edgepack.workflow.preflight import Preflight
 
 
+class SubjectFile(click.Path):
+    """A bundle or model; a second device in its place is told as that."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        """Give the path of a file that exists."""
+        text = os.fspath(value)
+        if not Path(text).exists() and re.search(r"[:@]", text):
+            self.fail(
+                f"{text!r} is no file; doctor takes one device, and after it a bundle or a model.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("device", metavar="DEVICE")
-@click.argument("subject", type=EXISTING_FILE, metavar="[BUNDLE|TFLITE]", required=False)
+@click.argument(
+    "subject",
+    type=SubjectFile(exists=True, dir_okay=False, path_type=Path),
+    metavar="[BUNDLE|TFLITE]",
+    required=False,
+)
 @click.option("--target", metavar="NAME", help="Target to compare with [default: the bundle's].")
 @device_options
+@root_option
 @runtime_options
 @json_option
 def doctor(
@@ -44,7 +73,7 @@ def doctor(
     from edgepack.workflow.rig import default_root
 
     opened = open_subject(subject) if subject is not None else None
-    profile = _find_target(target) or (opened.profile if opened is not None else None)
+    profile = find_target(target) or (opened.profile if opened is not None else None)
     with show_work() as work:
         preflight = examine(
             device,
@@ -61,14 +90,6 @@ def doctor(
     else:
         _show(preflight)
     return ExitCode.FAILURE if _count(preflight, "error") else ExitCode.DONE
-
-
-def _find_target(name: str | None) -> "TargetProfile | None":
-    from edgepack.catalog import find_profile, user_profile_directory
-
-    if name is None:
-        return None
-    return find_profile(name, user_directory=user_profile_directory())[0]
 
 
 def _count(preflight: "Preflight", severity: str) -> int:

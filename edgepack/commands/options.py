@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgepack.device.connect import ConnectOptions
     from edgepack.device.lock import LockOptions
     from edgepack.measure.plan import BenchmarkPlan
-    from edgepack.profile import BenchmarkDefaults
+    from edgepack.profile import BenchmarkDefaults, TargetProfile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,24 +104,46 @@ def device_options(function: F) -> F:
             metavar="SECONDS",
             help="Limit for reaching a device [default: the SSH configuration's, else 15].",
         ),
-        click.option(
-            "--root",
-            metavar="PATH",
-            help="Folder on the device for releases and runtimes "
-            "[default: the target's, else ~/.edgepack].",
-        ),
-        click.option(
-            "--runner",
-            type=click.Choice(["auto", "python", "native"]),
-            help="What runs models on the device: its Python, or a program that needs none "
-            "[default: auto, Python where one suits].",
-        ),
     )(function)
 
 
+def root_option(function: F) -> F:
+    """Add the option that says where things lie on a device."""
+    return click.option(
+        "--root",
+        metavar="PATH",
+        help="Folder on the device for releases and runtimes "
+        "[default: the target's, else ~/.edgepack].",
+    )(function)
+
+
+def runner_option(function: F) -> F:
+    """Add the option that says whose runner runs models."""
+    return click.option(
+        "--runner",
+        type=click.Choice(["auto", "python", "native"]),
+        help="What runs models on the device: its Python, or a program that needs none "
+        "[default: auto, Python where one suits].",
+    )(function)
+
+
+def find_target(name: str | None) -> "TargetProfile | None":
+    """Find the profile that `--target` names; None where it names none.
+
+    Raises:
+        ProfileError: there is no such target, or it is not valid.
+    """
+    from edgepack.catalog import find_profile, user_profile_directory
+
+    if name is None:
+        return None
+    return find_profile(name, user_directory=user_profile_directory())[0]
+
+
 def runtime_options(function: F) -> F:
-    """Add the options that bring a runtime of the user's own."""
+    """Add the options that say whose runner runs models, or bring a runtime of the user's own."""
     return apply_options(
+        runner_option,
         click.option(
             "--runtime",
             type=EXISTING_FILE,

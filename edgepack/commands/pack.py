@@ -16,6 +16,8 @@ from edgepack.commands.options import (
     json_option,
     lock_option,
     refuse_device_options,
+    root_option,
+    runner_option,
 )
 from edgepack.commands.output import check_outputs, write_recipe, write_report
 from edgepack.commands.pack_options import make_requests, pack_options
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 @import_options
 @click.option("--device", metavar="DEVICE", help="Choose by what this device measures.")
 @device_options
+@root_option
+@runner_option
 @lock_option
 @click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option(

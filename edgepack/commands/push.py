@@ -23,6 +23,7 @@ from edgepack.commands.options import (
     device_options,
     json_option,
     lock_option,
+    root_option,
     runtime_options,
 )
 from edgepack.commands.retention import Retention, note_removed, prune, retention_options
@@ -87,6 +88,7 @@ class Pushed:
 @health_option
 @retention_options
 @device_options
+@root_option
 @runtime_options
 @lock_option
 @json_option

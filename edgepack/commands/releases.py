@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,9 +12,11 @@ from edgepack.commands.fleet import Reached, fleet_json, run_each, subject
 from edgepack.commands.options import (
     connect_options_from,
     device_options,
+    find_target,
     json_option,
     lock_option,
     lock_options_from,
+    root_option,
 )
 from edgepack.commands.retention import Retention, note_removed, prune, retention_options
 from edgepack.errors import DeployError, ExitCode, UsageError
@@ -55,12 +57,19 @@ def _release_json(facts: "ReleaseFacts") -> dict[str, object]:
     }
 
 
+target_option: Final = click.option(
+    "--target", metavar="NAME", help="Target that was packed for, whose deploy root is meant."
+)
+
+
 @click.command()
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @click.option("--name", metavar="NAME", help="Of this bundle only.")
 @click.option("--prune", "is_pruning", is_flag=True, help="Remove old releases first.")
 @retention_options
+@target_option
 @device_options
+@root_option
 @lock_option
 @json_option
 def releases(
@@ -110,7 +119,9 @@ def releases(
 @click.option(
     "--to", "release", metavar="RELEASE", help="Which one [default: the one current before]."
 )
+@target_option
 @device_options
+@root_option
 @lock_option
 @json_option
 def rollback(
@@ -146,14 +157,16 @@ def rollback(
 
 @contextmanager
 def _open_site(address: str, given: Mapping[str, Any], *, purpose: str | None) -> "Iterator[Site]":
+    from edgepack.workflow.rig import default_root
     from edgepack.workflow.site import open_site
 
+    profile = find_target(given["target"])
     with (
         show_work() as work,
         open_site(
             address,
             connect=connect_options_from(given, work),
-            root=given["root"],
+            root=given["root"] or default_root(profile),
             lock=None if purpose is None else lock_options_from(purpose, given, work),
             on_step=work.step,
         ) as site,
@@ -167,11 +180,16 @@ def _only_name(site: "Site") -> str:
     names = sorted({facts.name for facts in list_releases(site.device, root=site.layout.root)})
     if len(names) == 1:
         return names[0]
-    there = ", ".join(names) or "none"
+    subject_, root = subject(site.device.name), site.layout.root
+    if not names:
+        raise DeployError(
+            f"{subject_} there are no releases in {root}",
+            remedy="Push a bundle first; `--root` or `--target` says where others were pushed to.",
+        )
     raise DeployError(
-        f"{site.device.name}: expected the name of a bundle, since there is not exactly one in "
-        f"{site.layout.root}; there: {there}",
-        remedy="Name it: `edgepack rollback DEVICE NAME`; `--root` says where it was pushed to.",
+        f"{subject_} expected the name of a bundle, since there are {len(names)} in {root}: "
+        f"{', '.join(names)}",
+        remedy="Name it: `edgepack rollback DEVICE NAME`.",
     )
 
 

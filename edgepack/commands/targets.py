@@ -157,7 +157,7 @@ def probe_command(
     with show_work() as work:
         work.step(f"connecting to {device}")
         with open_device(device, options=connect_options_from(given, work)) as opened:
-            facts = read_facts(opened, given["root"] or DEFAULT_ROOT)
+            facts = read_facts(opened, DEFAULT_ROOT)
     name = profile_id or (output.stem if is_file and output is not None else suggest_id(facts))
     profile, text = draft_profile(facts, profile_id=name)
     path = output if is_file or output is None else output / f"{name}.toml"

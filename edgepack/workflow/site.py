@@ -10,7 +10,6 @@ from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.transport import Device
 from edgepack.workflow.request import StepCallback
-from edgepack.workflow.rig import DEFAULT_ROOT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +32,7 @@ def open_site(
     address: str,
     *,
     connect: ConnectOptions,
-    root: str | None,
+    root: str,
     lock: LockOptions | None,
     on_step: StepCallback,
 ) -> Iterator[Site]:
@@ -42,7 +41,7 @@ def open_site(
     Args:
         address: as the user wrote it.
         connect: how to connect.
-        root: the deploy root; None is the default one.
+        root: the deploy root; may begin with `~`.
         lock: for what the device is held; None only looks.
         on_step: called with what is being done.
 
@@ -51,7 +50,7 @@ def open_site(
     """
     on_step(f"connecting to {address}")
     with open_device(address, options=connect) as device:
-        layout = Layout(root=resolve_root(device, root or DEFAULT_ROOT))
+        layout = Layout(root=resolve_root(device, root))
         if lock is None:
             yield Site(device=device, layout=layout)
             return
