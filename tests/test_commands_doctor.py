@@ -1,6 +1,7 @@
 """`doctor`, `targets probe` and `targets check`; and what `push` refuses before it sends a byte."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgepack.device.connect import ConnectOptions, open_device
+from edgepack.device.local import LocalDevice
+from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.premises import survey
 from edgepack.device.ssh import SshDevice
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
@@ -179,6 +182,30 @@ class TestThisMachine:
         assert error["topic"] == "runtime"
         assert " is for stock Android, but " in error["found"]
 
+    def test_who_holds_the_device(self, run: RunCommand, tmp_path: Path) -> None:
+        root = tmp_path / "root"
+        options = ("--root", root, "--json")
+        assert "lock" in run("doctor", "local:", *options).json()["fine"]
+        assert not root.exists()
+        lock = LockOptions(purpose="bench", wait_seconds=0)
+        with hold_device(LocalDevice(), root=str(root), options=lock):
+            ran = run("doctor", "local:", *options)
+            assert ran.code == 0
+            (warning,) = [each for each in ran.json()["findings"] if each["topic"] == "lock"]
+            assert warning["severity"] == "warning"
+            assert re.fullmatch(
+                r"it is held by \S+@\S+ \(bench since [\d: -]+ UTC\)", warning["found"]
+            )
+        assert "lock" in run("doctor", "local:", *options).json()["fine"]
+
+    def test_a_second_device_is_told_as_that(self, run: RunCommand) -> None:
+        ran = run("doctor", "local:", "adb:")
+        assert ran.code == 2
+        assert (
+            "'adb:' is no file; doctor takes one device, and after it a bundle or a model."
+        ) in " ".join(ran.err.split())
+        assert "File 'none.tflite' does not exist" in run("doctor", "local:", "none.tflite").err
+
     def test_unknown_targets_and_damaged_bundles_are_usual_mistakes(self, run: RunCommand) -> None:
         ran = run("doctor", "local:", "--target", "raspberry-pi-44")
         assert ran.code == 2
@@ -309,6 +336,8 @@ class TestProfiles:
 
 
 @pytest.mark.emulated
+@pytest.mark.xdist_group("boards")
+@pytest.mark.timeout(900)
 def test_an_emulated_raspberry_pi_4(run: RunCommand, pi4_board: EmulatedBoard) -> None:
     options = ("--ssh-config", pi4_board.ssh_config, "--json")
     ran = run("doctor", pi4_board.address, FLOAT_MODEL, "--target", "raspberry-pi-4", *options)
@@ -316,7 +345,7 @@ def test_an_emulated_raspberry_pi_4(run: RunCommand, pi4_board: EmulatedBoard) -
     body = ran.json()
     assert body["facts"]["board"] == "Raspberry Pi 4 Model B Rev 1.5"
     assert body["runtime"]["name"] == "ai-edge-litert"
-    # It has two cores, and the target four.
+    # It has one core, and the target four.
     assert [each["found"] for each in body["findings"] if each["topic"] == "target"] == [
         "it has 1 online"
     ]

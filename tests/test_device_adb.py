@@ -217,10 +217,12 @@ class TestAndroid:
         before = listing(phone.root)
         ran = run("bench", FLOAT_MODEL, phone.address, *QUICK)
         assert ran.code == 1
-        assert ran.err.splitlines()[-2:] == [
-            "edgepack: every runtime needs glibc, but Android 14 has bionic",
-            "  Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md.",
-        ]
+        message, remedy = ran.err.splitlines()[-2:]
+        assert message == "edgepack: every runtime needs glibc, but Android 14 has bionic"
+        assert remedy == (
+            "  Install a Debian with an SSH server in Termux, or bring --runtime and "
+            "--runtime-program: docs/devices.md (Android)."
+        )
         assert listing(phone.root) == before
 
     def test_doctor_says_it_too(self, run: RunCommand, phone: Adbd) -> None:

@@ -95,11 +95,16 @@ def test_among_several_none_is_guessed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attached", "serial", "message"),
+    ("attached", "serial", "message", "remedy"),
     [
-        ([], "", "adb: no device is attached."),
-        ([], "X1", "adb:X1: no such device is attached; there is none."),
-        ([ONE], "X1", "adb:X1: no such device is attached; there is R58M123ABC (Pixel 7)."),
+        ([], "", "adb: no device is attached.", "Switch on USB debugging"),
+        ([], "X1", "adb:X1: no device is attached.", "Switch on USB debugging"),
+        (
+            [ONE],
+            "X1",
+            "adb:X1: no such device is attached; there is R58M123ABC (Pixel 7).",
+            "Name that one, or ",
+        ),
         (
             [ONE, OTHER],
             "X1",
@@ -107,15 +112,17 @@ def test_among_several_none_is_guessed() -> None:
                 "adb:X1: no such device is attached; there are R58M123ABC (Pixel 7), "
                 "emulator-5554 (offline)."
             ),
+            "Name one of them, or ",
         ),
     ],
 )
 def test_a_device_that_is_not_there(
-    attached: list[AttachedDevice], serial: str, message: str
+    attached: list[AttachedDevice], serial: str, message: str, remedy: str
 ) -> None:
     with pytest.raises(ConnectError) as caught:
         choose_device(attached, serial)
     assert caught.value.message == message
+    assert caught.value.remedy.startswith(remedy)
     assert "adb:HOST:5555" in caught.value.remedy
 
 

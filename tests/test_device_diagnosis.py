@@ -238,7 +238,14 @@ def test_room_is_judged_by_what_is_surely_sent() -> None:
         f"{both / _MIB:.1f} MiB of room at /home/pi/.edgepack for ai-edge-litert 2.3.0 and digits"
     )
     assert error.found == f"{(both - 1) / _MIB:.1f} MiB are free (/dev/mmcblk0p2 at /, ext4)"
+    assert error.fix == "Free some room on the device, or give another `--root`."
     assert diagnose(tight, installed, cargo=CARGO) == ()
+    other = replace(READY, releases=(("other", "0123456789ab"), ("other", "ba9876543210")))
+    error = only(diagnose(tight, other, cargo=CARGO), Topic.DISK)
+    assert error.fix == (
+        "Remove old releases with `edgepack releases DEVICE --prune` (`--keep 1` leaves the "
+        "current ones only), free some room on the device otherwise, or give another `--root`."
+    )
     assert diagnose(replace(facts, free_bytes=None), READY, cargo=CARGO) == ()
 
 

@@ -78,7 +78,10 @@ def test_old_glibc_falls_back_to_the_older_runtime() -> None:
         (
             "android-termux",
             "every runtime needs glibc, but Android 14 has bionic",
-            "Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md.",
+            (
+                "Install a Debian with an SSH server in Termux, or bring --runtime and "
+                "--runtime-program: docs/devices.md (Android)."
+            ),
         ),
     ],
 )

@@ -191,15 +191,16 @@ def choose_device(attached: Sequence[AttachedDevice], serial: str) -> AttachedDe
         for device in attached:
             if device.serial == serial:
                 return device
-        raise ConnectError(
-            f"adb:{serial}: no such device is attached; there "
-            + (f"is {shown}." if len(attached) == 1 else f"are {shown}." if shown else "is none."),
-            remedy="Name one of them, or connect it; a device on the network is "
-            "written adb:HOST:5555.",
-        )
+        if attached:
+            there = f"there {'is' if len(attached) == 1 else 'are'} {shown}"
+            raise ConnectError(
+                f"adb:{serial}: no such device is attached; {there}.",
+                remedy=f"Name {'that one' if len(attached) == 1 else 'one of them'}, or connect "
+                "it; a device on the network is written adb:HOST:5555.",
+            )
     if not attached:
         raise ConnectError(
-            "adb: no device is attached.",
+            f"adb:{serial}: no device is attached." if serial else "adb: no device is attached.",
             remedy="Switch on USB debugging in its developer options and plug it in, or write "
             "adb:HOST:5555 for a device on the network.",
         )

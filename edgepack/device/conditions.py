@@ -9,6 +9,7 @@ from typing import Final
 
 from edgepack.device.facts import DeviceFacts, PythonFacts
 from edgepack.device.finding import Finding, Severity, Topic
+from edgepack.device.lease import Holder
 from edgepack.device.premises import Place
 from edgepack.device.sections import parse_count
 from edgepack.device.state import DeviceState, active_throttling
@@ -103,6 +104,18 @@ def judge_modules(python: PythonFacts, missing: tuple[str, ...]) -> Iterator[Fin
             found=f"{python.path} does not have {', '.join(missing)}",
             fix="Install the whole of it: `sudo apt install python3` on Debian, `opkg install "
             "python3` on OpenWrt.",
+        )
+
+
+def judge_holder(holder: Holder | None) -> Iterator[Finding]:
+    """Warn of somebody else's work on a device, which a deployment waits for."""
+    if holder is not None:
+        yield Finding(
+            severity=Severity.WARNING,
+            topic=Topic.LOCK,
+            expected="a device that nobody uses",
+            found=f"it is held by {holder}",
+            fix="What needs the device waits for it, for `--lock-wait` seconds at most.",
         )
 
 

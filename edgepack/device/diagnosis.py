@@ -158,7 +158,7 @@ def _judge_room(
             topic=Topic.DISK,
             expected=f"{needed / 2**20:.1f} MiB of room at {facts.root} for {' and '.join(parts)}",
             found=f"{free / 2**20:.1f} MiB are free{_where(premises.root)}",
-            fix="Free some room on the device, or give another `--root`.",
+            fix=_room_fix(premises),
         )
     files = premises.root.free_files
     if needed and files is not None and files < _FEW_FILES:
@@ -169,6 +169,16 @@ def _judge_room(
             found=f"the file system takes {files} more{_where(premises.root)}",
             fix="Remove small files on the device, or give another `--root`.",
         )
+
+
+def _room_fix(premises: Premises) -> str:
+    names = [name for name, _ in premises.releases]
+    if len(names) == len(set(names)):  # none that could go
+        return "Free some room on the device, or give another `--root`."
+    return (
+        "Remove old releases with `edgepack releases DEVICE --prune` (`--keep 1` leaves the "
+        "current ones only), free some room on the device otherwise, or give another `--root`."
+    )
 
 
 def _judge_tools(premises: Premises) -> Iterator[Finding]:

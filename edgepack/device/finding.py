@@ -33,6 +33,7 @@ class Topic(StrEnum):
     TEMPORARY = "temporary files"
     TOOLS = "tools"
     MEMORY = "memory"
+    LOCK = "lock"
     CLOCK = "clock"
     SFTP = "sftp"
     MEASURING = "measuring"

@@ -52,6 +52,27 @@ look() {
 ends() { if [ "$now" = - ]; then echo -; else echo $((now + $1)); fi; }
 """
 
+# After `look`: whether nobody holds the device, or only who `$1` says, or whose time is over.
+_FREE_FUNCTION: Final = """
+is_free() {
+  [ "$top" = 0 ] || [ "$holder" = free ] || [ "$holder" = "$1" ] && return 0
+  set -f; set -- $holder; set +f
+  [ "$#" -ge 3 ] || return 1
+  [ "$boot" != - ] && [ "$2" != - ] && [ "$boot" != "$2" ] && return 0
+  case $3 in '' | *[!0-9]*) return 1 ;; esac
+  [ "$now" != - ] && [ "$now" -gt "$3" ]
+}
+"""
+
+# `$1` the folder of locks; prints who holds the device.
+SHOW: Final = f"""
+dir=$1
+{_LOOK_FUNCTION}
+{_FREE_FUNCTION}
+look
+is_free free || printf '%s\n' "$holder"
+"""
+
 # `$1` the folder of locks, `$2` our token, `$3` seconds of lease, `$4` the rest of our text,
 # `$5` the text of a holder known to be gone, `$6` turns to wait.
 ACQUIRE: Final = f"""
@@ -59,14 +80,7 @@ umask 022
 dir=$1 turn=0
 mkdir -p -- "$dir" || exit 1
 {_LOOK_FUNCTION}
-is_free() {{
-  [ "$top" = 0 ] || [ "$holder" = free ] || [ "$holder" = "$1" ] && return 0
-  set -f; set -- $holder; set +f
-  [ "$#" -ge 3 ] || return 1
-  [ "$boot" != - ] && [ "$2" != - ] && [ "$boot" != "$2" ] && return 0
-  case $3 in '' | *[!0-9]*) return 1 ;; esac
-  [ "$now" != - ] && [ "$now" -gt "$3" ]
-}}
+{_FREE_FUNCTION}
 while :; do
   look
   if is_free "$5"; then

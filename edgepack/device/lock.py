@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from edgepack.device.layout import STEP_SECONDS, Layout, run_step
-from edgepack.device.lease import ACQUIRE, RENEW, Fence, held_lock, held_tokens, read_holder
+from edgepack.device.lease import (
+    ACQUIRE,
+    RENEW,
+    SHOW,
+    Fence,
+    Holder,
+    held_lock,
+    held_tokens,
+    read_holder,
+)
 from edgepack.device.ownership import host_id, user_and_host
 from edgepack.device.transport import CommandResult, Device, ProgressCallback
 from edgepack.errors import DeviceError, LockedError
@@ -214,3 +223,19 @@ def hold_device(device: Device, *, root: str, options: LockOptions) -> Iterator[
         with suppress(DeviceError):
             held.release()
         held.forget()
+
+
+def find_holder(device: Device, *, root: str) -> Holder | None:
+    """Tell who holds a device now; None where nobody does, or a lock does not say who.
+
+    Args:
+        device: a connected device.
+        root: the deploy root, absolute.
+
+    Raises:
+        DeviceError: its locks cannot be looked at.
+    """
+    folder = Layout(root=root).lock
+    result = run_step(device, SHOW, folder, action=f"look at {folder}", error=DeviceError)
+    holder = read_holder(result.text.strip())
+    return None if holder is None or holder.is_gone else holder

@@ -264,7 +264,8 @@ def check_libc(facts: DeviceFacts) -> None:
         )
     if facts.libc in {"musl", "bionic"}:
         wayout = (
-            "Install a Debian with an SSH server in Termux, or bring --runtime: docs/devices.md."
+            "Install a Debian with an SSH server in Termux, or bring --runtime and "
+            "--runtime-program: docs/devices.md (Android)."
             if facts.libc == "bionic"
             else "Run a system with glibc there, such as Debian or Raspberry Pi OS."
         )

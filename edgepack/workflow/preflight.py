@@ -10,6 +10,7 @@ from edgepack.device.android import AndroidRuntime, check_android
 from edgepack.device.conditions import (
     find_missing_modules,
     judge_clock,
+    judge_holder,
     judge_measuring,
     judge_modules,
     judge_sftp,
@@ -20,6 +21,7 @@ from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.diagnosis import Cargo, diagnose, judge_available_memory
 from edgepack.device.facts import DeviceFacts
 from edgepack.device.finding import Finding, Severity, Topic
+from edgepack.device.lock import find_holder
 from edgepack.device.premises import Premises, survey
 from edgepack.device.prospect import Prospect, find_prospect, refused_runtime
 from edgepack.device.provision import RunnerChoice
@@ -184,6 +186,7 @@ def _examine(
             has_runtime=android is not None,
         ),
         *(_judge_android(facts, android) if android is not None else ()),
+        *judge_holder(find_holder(device, root=facts.root)),
         *judge_clock(clock),
         *(judge_temporary(premises.temporary) if premises.temporary is not None else ()),
         *judge_measuring(facts, state),
