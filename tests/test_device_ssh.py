@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from edgepack.device import link
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.remote_shell import wrap_command
+from edgepack.device.ssh import SshDevice
 from edgepack.device.transport import Device
 from edgepack.errors import (
     AuthError,
@@ -512,3 +513,16 @@ def test_a_server_that_dies(ssh_servers: SshServers) -> None:
     assert caught.value.message == (
         f"{server.address} closed the connection while sh -c 'echo $PPID; exec sleep 5' ran."
     )
+
+
+@pytest.mark.parametrize("stdin", [b"", b"x" * 3_000_000])
+def test_a_link_that_is_lost_as_the_input_ends(ssh_server: SshServer, stdin: bytes) -> None:
+    """paramiko then raises EOFError from what only says that there is no more."""
+    with open_device(ssh_server.address, options=options(ssh_server)) as device:
+        assert isinstance(device, SshDevice)
+        with device.start(["cat"], 20) as command:
+            device._transport.packetizer.close()
+            command.feed(stdin)
+            command.close_stdin(num_bytes=0)
+            with pytest.raises(ConnectError, match="closed the connection while cat ran"):
+                list(iter(command.read, b""))

@@ -64,7 +64,7 @@ class SshCommand:
             text = self._command.text.encode("utf-8", errors="surrogateescape")
             request_command(transport, self._channel, text)
         except (paramiko.SSHException, OSError, EOFError):
-            self._channel.close()
+            self._close()
             raise self._lost("refused to run a command") from None
         spare.prepare()
         # Unread stderr would fill the channel's window and stop the command.
@@ -102,7 +102,7 @@ class SshCommand:
     def __exit__(self, *_: object) -> None:
         if not self._channel.exit_status_ready() or not self._channel.eof_received:
             self._stop()
-        self._channel.close()
+        self._close()
         self._drain.join(timeout=1)
         if self._writer is not None:
             self._writer.join(timeout=1)
@@ -138,7 +138,7 @@ class SshCommand:
     def feed(self, data: bytes) -> None:
         """Send standard input, beside the reading of output, and close it."""
         if not data:
-            self._channel.shutdown_write()
+            self._end_input()
             return
         self._writer = start_thread(self._write, data)
 
@@ -148,6 +148,18 @@ class SshCommand:
             self._channel.shutdown_write()
         except (OSError, EOFError, paramiko.SSHException):
             return  # the command did not want it; how it ended says the rest
+
+    def _end_input(self) -> None:
+        try:
+            self._channel.shutdown_write()
+        except (OSError, EOFError, paramiko.SSHException):
+            return  # a link that was just lost (paramiko 5.1: EOFError); reading tells it
+
+    def _close(self) -> None:
+        try:
+            self._channel.close()
+        except (OSError, EOFError, paramiko.SSHException):
+            return  # likewise; there is nothing left to close
 
     def send(self, data: memoryview) -> None:
         """Send a part of standard input; the timeout is for each step forward.
@@ -176,7 +188,7 @@ class SshCommand:
 
     def close_stdin(self, *, num_bytes: int) -> None:
         """Close standard input; what was sent may be read once more before the answer comes."""
-        self._channel.shutdown_write()
+        self._end_input()
         self._deadline += num_bytes / SLOWEST_READ_BYTES_PER_SECOND
 
     def _receive(self) -> bytes:
@@ -254,7 +266,7 @@ class SshCommand:
         """End the process on the device; without a link there is no way to."""
         if self._process is None or not self._transport.is_active() or self._wire.is_dead:
             return
-        self._channel.close()
+        self._close()
         try:
             channel = self._transport.open_session(timeout=_STOP_SECONDS)
             with channel:
