@@ -1,7 +1,6 @@
 """Devices that cannot be reached or served: what the user is told, and what stays behind."""
 
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.bundle.archive import Bundle, open_bundle
 from edgepack.device import link
+from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import Ran, RunCommand
 from tests.fixtures.sshd import SshServer, SshServers, make_key
 from tests.test_commands_bad_input import assert_told
@@ -32,6 +33,17 @@ def push(run: RunCommand, bundle: Path, tmp_path: Path) -> Push:
         )
 
     return push
+
+
+def contents_of(bundle: Bundle) -> dict[str, bytes]:
+    return {record.path: bundle.read(record.path) for record in bundle.files()}
+
+
+def read_current(root: Path) -> dict[str, bytes]:
+    """The files of the release that is current."""
+    folder = (root / "bundles/digits/current").resolve()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def assert_untouched(tmp_path: Path) -> None:
@@ -149,16 +161,27 @@ def test_old_python(push: Push, ssh_servers: SshServers, programs: Path, tmp_pat
     assert_untouched(tmp_path)
 
 
+@pytest.fixture
+def root(run: RunCommand, bundle: Path, device_root: Path, tmp_path: Path) -> Path:
+    """A deploy root of this test's own, with the runtime that all share."""
+    assert run("push", bundle, "local:", "--root", device_root).code == 0  # installs it once
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "runtimes").symlink_to(device_root / "runtimes")
+    return folder
+
+
 def test_no_sftp_is_needed(
-    run: RunCommand, bundle: Path, device_root: Path, ssh_servers: SshServers
+    run: RunCommand, bundle: Path, root: Path, ssh_servers: SshServers
 ) -> None:
     server = ssh_servers.start("Subsystem nothing /bin/false")
-    shutil.rmtree(device_root / "releases", ignore_errors=True)
     ran = run(
-        *("push", bundle, server.address, "--root", device_root, "--json"),
+        *("push", bundle, server.address, "--root", root, "--json"),
         *("--ssh-config", server.ssh_config),
     )
     assert ran.code == 0, ran.err
+    assert ran.json()["sent_bytes"] > 0
+    assert read_current(root) == contents_of(open_bundle(bundle))
 
 
 class Cable:
@@ -206,18 +229,29 @@ def cable(ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 
 def test_a_host_that_vanishes_during_a_transfer(
-    run: RunCommand, bundle: Path, ssh_server: SshServer, cable: Cable, tmp_path: Path
+    run: RunCommand, bundle: Path, root: Path, ssh_server: SshServer, cable: Cable
 ) -> None:
-    root = tmp_path / "root"
+    files = {"classes.txt": b"zero\n", "more.bin": os.urandom(6_000_000)}
+    target = built_in_profile("laptop-x86-64")
+    large = write_digits_bundle(
+        root.parent / "large.edgepack", version="2.0", target=target, extra_files=files
+    )
+    there = ("--root", root, "--ssh-config", ssh_server.ssh_config)
+    assert run("push", bundle, ssh_server.address, *there).code == 0
     config = ssh_server.write_config("vanishing", "HostKeyAlias vanishing")
     ran = run(
-        *("push", bundle, f"{ssh_server.user}@127.0.0.1:{cable.port}", "--root", root),
+        *("push", large.path, f"{ssh_server.user}@127.0.0.1:{cable.port}", "--root", root),
         *("--ssh-config", config, "--host-key", ssh_server.fingerprint()),
     )
     assert_told(ran, code=1, message="has been silent for 20 s while ")
-    assert not list(root.rglob("current"))
-    assert not list(root.glob("releases/*/*"))
-    # What is there is in the staging folder, which the next push sweeps.
-    kept = [each.relative_to(root).parts[0] for each in root.rglob("*") if each.is_file()]
-    assert set(kept) <= {"staging"}
-    assert os.access(root, os.W_OK)
+    assert read_current(root) == contents_of(open_bundle(bundle))
+    assert len(list(root.glob("bundles/*/releases/*"))) == 1
+    # What came is in the staging folder, and the next push goes on from there.
+    staged = sum(path.stat().st_size for path in (root / "staging").rglob("*.part"))
+    assert staged > 2**20
+    ran = run("push", large.path, ssh_server.address, *there, "--json")
+    assert ran.code == 0, ran.err
+    total_bytes = sum(len(content) for content in contents_of(large).values())
+    assert ran.json()["sent_bytes"] <= total_bytes - staged
+    assert read_current(root) == contents_of(large)
+    assert list((root / "staging").iterdir()) == []

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from edgepack.device.connect import ConnectOptions, open_device
+from edgepack.device.deploy import push_bundle
 from edgepack.device.facts import read_facts
+from edgepack.device.layout import Layout
+from edgepack.device.releases import list_releases
+from edgepack.device.rollback import check_release, roll_back
 from edgepack.errors import (
     AuthError,
     ConnectError,
@@ -23,6 +27,7 @@ from edgepack.errors import (
     UsageError,
 )
 from tests.fixtures.adbd import Adbd, AdbServer, start_adbd
+from tests.fixtures.bundle import write_digits_bundle
 from tests.fixtures.commands import FLOAT_MODEL, QUICK, RunCommand, listing
 
 pytestmark = [pytest.mark.adb, pytest.mark.usefixtures("adb_environment")]
@@ -168,6 +173,38 @@ def test_unplugged_in_the_middle_of_an_upload_leaves_a_part(board: Adbd, tmp_pat
     (part,) = tmp_path.iterdir()
     assert re.fullmatch(r"model\.[0-9a-f]{8}\.part", part.name)
     assert 0 < part.stat().st_size < 50_000_000
+
+
+def test_unplugged_in_the_middle_of_a_push(board: Adbd, tmp_path: Path) -> None:
+    root = str(tmp_path / "root")
+    first = write_digits_bundle(tmp_path / "first.edgepack")
+    files = {"classes.txt": b"zero\n", "more.bin": os.urandom(8_000_000)}
+    second = write_digits_bundle(tmp_path / "second.edgepack", version="2.0", extra_files=files)
+    staging = tmp_path / "root/staging"
+
+    def unplug(_sent: int, _total: int) -> None:
+        if any(part.stat().st_size > 2**20 for part in staging.rglob("*.part")):
+            board.unplug()
+
+    def current() -> str:
+        with open_device(board.address) as device:
+            (only,) = [each for each in list_releases(device, root=root) if each.is_current]
+            check_release(device, Layout(root=root), only.name, only.release)
+        return only.release
+
+    with open_device(board.address) as device:
+        push_bundle(device, first, root=root)
+        with pytest.raises(ConnectError, match="the connection was lost while "):
+            push_bundle(device, second, root=root, on_progress=unplug)
+    assert current() == first.release
+    with open_device(board.address) as device:  # plugged in again
+        total_bytes = sum(record.num_bytes for record in second.files())
+        assert push_bundle(device, second, root=root).sent_bytes <= total_bytes - 2**20
+    assert current() == second.release
+    with open_device(board.address) as device:
+        roll_back(device, "digits", release=None, root=root)
+    assert current() == first.release
+    assert list(staging.iterdir()) == []
 
 
 def test_the_exit_code_that_stands_for_the_end_is_a_code_like_any_other(board: Adbd) -> None:

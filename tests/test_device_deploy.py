@@ -24,7 +24,7 @@ from edgepack.device.switching import switch_release
 from edgepack.errors import ConnectError, DeployError
 from tests.fixtures.bundle import write_digits_bundle
 from tests.fixtures.faulty_device import FaultyDevice, Moment
-from tests.fixtures.sshd import SshServer
+from tests.fixtures.sshd import SshServer, SshServers
 
 Contents = Mapping[str, bytes]
 
@@ -210,6 +210,34 @@ def test_wherever_the_link_dies_current_leads_to_a_whole_release(
         push_bundle(LocalDevice(), newer, root=str(root))
         assert complete_release(root, known) == newer.release
         assert_tidy(root)
+
+
+@pytest.mark.sshd
+def test_wherever_the_real_connection_is_killed_the_next_push_succeeds(
+    tmp_path: Path, bundle: Bundle, newer: Bundle, ssh_servers: SshServers
+) -> None:
+    server = ssh_servers.start()
+    options = ConnectOptions(ssh_config=server.ssh_config)
+    known = {each.release: contents_of(each) for each in (bundle, newer)}
+    push_bundle(LocalDevice(), bundle, root=str(tmp_path / "counted"))
+    with open_device(server.address, options=options) as device:
+        counting = FaultyDevice(device=device)
+        push_bundle(counting, newer, root=str(tmp_path / "counted"))
+    assert counting.num_operations > 5
+    for number in range(counting.num_operations):
+        root = tmp_path / f"{number}"
+        push_bundle(LocalDevice(), bundle, root=str(root))
+        with open_device(server.address, options=options) as device:
+            dying = FaultyDevice(device=device, fails_at=number, cut=server.kill_sessions)
+            with pytest.raises(ConnectError):
+                push_bundle(dying, newer, root=str(root))
+        assert complete_release(root, known) in {bundle.release, newer.release}
+        with open_device(server.address, options=options) as device:
+            push_bundle(device, newer, root=str(root))
+            assert complete_release(root, known) == newer.release
+            assert_tidy(root)
+            roll_back(device, "digits", release=None, root=str(root))
+        assert complete_release(root, known) == bundle.release
 
 
 class suppress_lost_link:  # noqa: N801 - reads as contextlib.suppress
