@@ -17,20 +17,19 @@ from hypothesis import strategies as st
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.transport import Device
 from edgepack.errors import DeviceError, DeviceTimeoutError
-from tests.fixtures.adbd import AdbServer, start_adbd
-from tests.fixtures.sshd import SshServer
+from tests.fixtures.adbd import AdbServer, start_adbd, without_rights
+from tests.fixtures.sshd import SshServer, SshServers
 
 IS_ROOT = os.geteuid() == 0
+NOBODY = 65534
+WIRES = [
+    "local",
+    pytest.param("adb", marks=pytest.mark.adb),
+    pytest.param("ssh", marks=pytest.mark.sshd),
+]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "local",
-        pytest.param("adb", marks=pytest.mark.adb),
-        pytest.param("ssh", marks=pytest.mark.sshd),
-    ],
-)
+@pytest.fixture(scope="module", params=WIRES)
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     if request.param == "local":
         with open_device("local:") as opened:
@@ -46,6 +45,45 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     assert isinstance(server, SshServer)
     options = ConnectOptions(ssh_config=server.ssh_config)
     with open_device(server.address, options=options) as opened:
+        yield opened
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """A folder of this user's alone, made before its rights are given up."""
+    tmp_path.chmod(0o700)
+    return tmp_path
+
+
+@pytest.fixture(params=WIRES)
+def powerless(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """A device whose login has no rights of root's, so that the system refuses it something."""
+    if not IS_ROOT:
+        pytest.skip("giving up rights needs some; CI is root")
+    if request.param == "local":
+        os.seteuid(NOBODY)
+        try:
+            with open_device("local:") as opened:
+                yield opened
+        finally:
+            os.seteuid(0)
+        return
+    if request.param == "adb":
+        server = request.getfixturevalue("adb_server")
+        assert isinstance(server, AdbServer)
+        with (
+            server.in_use(),
+            start_adbd(user_id=NOBODY) as phone,
+            open_device(phone.address) as opened,
+        ):
+            yield opened
+        return
+    servers = request.getfixturevalue("ssh_servers")
+    assert isinstance(servers, SshServers)
+    words = " ".join(without_rights(NOBODY))
+    login = servers.start(f'ForceCommand exec {words} sh -c "$SSH_ORIGINAL_COMMAND"')
+    options = ConnectOptions(ssh_config=login.ssh_config)
+    with open_device(login.address, options=options) as opened:
         yield opened
 
 
@@ -302,21 +340,15 @@ def test_upload_without_a_folder(device: Device, tmp_path: Path) -> None:
     assert caught.value.remedy == "Make the folder on the device first."
 
 
-def test_upload_without_permission(device: Device, tmp_path: Path) -> None:
-    if IS_ROOT:
-        folder = Path("/proc/self")  # the one kind of folder in which root may not write either
-        expected = {
-            "Make the folder on the device first.",
-            "Choose a --root the user may write to, or log in as another user.",
-        }
-    else:
-        folder = tmp_path
-        folder.chmod(0o500)
-        expected = {"Choose a --root the user may write to, or log in as another user."}
+def test_upload_without_permission(private: Path, powerless: Device) -> None:
+    target = f"{private}/target"
     with pytest.raises(DeviceError) as caught:
-        device.upload(b"x", str(folder / "target"), timeout_seconds=10)
-    assert caught.value.remedy in expected
-    folder.chmod(0o700) if not IS_ROOT else None
+        powerless.upload(b"x", target, timeout_seconds=10)
+    assert caught.value.message.startswith(f"{subject(powerless)} {target} could not be stored: ")
+    assert caught.value.message.endswith("Permission denied")
+    assert caught.value.remedy == (
+        "Choose a --root the user may write to, or log in as another user."
+    )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -219,14 +220,14 @@ def test_wherever_the_real_connection_is_killed_the_next_push_succeeds(
     server = ssh_servers.start()
     options = ConnectOptions(ssh_config=server.ssh_config)
     known = {each.release: contents_of(each) for each in (bundle, newer)}
-    push_bundle(LocalDevice(), bundle, root=str(tmp_path / "counted"))
+    push_bundle(LocalDevice(), bundle, root=str(tmp_path / "prepared"))
+    counted = shutil.copytree(tmp_path / "prepared", tmp_path / "counted", symlinks=True)
     with open_device(server.address, options=options) as device:
         counting = FaultyDevice(device=device)
-        push_bundle(counting, newer, root=str(tmp_path / "counted"))
+        push_bundle(counting, newer, root=str(counted))
     assert counting.num_operations > 5
     for number in range(counting.num_operations):
-        root = tmp_path / f"{number}"
-        push_bundle(LocalDevice(), bundle, root=str(root))
+        root = shutil.copytree(tmp_path / "prepared", tmp_path / f"{number}", symlinks=True)
         with open_device(server.address, options=options) as device:
             dying = FaultyDevice(device=device, fails_at=number, cut=server.kill_sessions)
             with pytest.raises(ConnectError):
