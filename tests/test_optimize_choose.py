@@ -125,6 +125,30 @@ def test_without_measurement_the_target_s_order_decides_and_says_so() -> None:
     )
 
 
+def test_without_measurement_a_scheme_with_fewer_layers_in_float_is_quicker() -> None:
+    many = replace(_candidate("int8+float8", 30.0), num_exceptions=8)
+    few = replace(_candidate("int8+float5", 25.0), num_exceptions=5)
+    choice = choose([many, few], objective=Objective.LATENCY, schemes=(Scheme.INT8,))
+    assert choice.index == 1
+    assert choice.reason == (
+        "int8+float5 is the first of the target's schemes inside the floors with the fewest layers "
+        "of another; not measured on the target"
+    )
+
+
+def test_without_measurement_fewer_channels_are_quicker_and_then_fidelity_decides() -> None:
+    stock, refined = _candidate("int8", 16.0), _candidate("int8+refined", 26.0, num_bytes=101)
+    narrow = replace(_candidate("int8+structured0.3", 20.0), channel_share=0.3)
+    for candidates, name in (((stock, refined), "int8+refined"), ((refined, narrow), narrow.name)):
+        choice = choose(candidates, objective=Objective.LATENCY, schemes=(Scheme.INT8,))
+        assert choice.index is not None
+        assert candidates[choice.index].name == name
+        assert choice.reason == (
+            f"{name} is the first of the target's schemes inside the floors; not measured on the "
+            "target"
+        )
+
+
 def test_what_could_not_be_measured_there_is_passed_over() -> None:
     choice = choose(
         [_candidate("broken", 90.0), _candidate("works", 30.0, median_ns=10.0)],

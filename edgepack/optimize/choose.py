@@ -3,7 +3,9 @@
 - Latency counts only where it was measured on the device the model is for. The float model is the
   bound: only a variant whose 95% interval lies wholly below the float model's is shown to be
   quicker, and only such a one is chosen over it. Among these, all whose intervals overlap that of
-  the quickest are tied. Without a measurement the target's order of schemes decides.
+  the quickest are tied. Without a measurement the target's order of schemes decides, and within a
+  scheme what its recipe says of speed: the fewest layers of another scheme, then the most
+  channels gone.
 - Memory is that of an inference where it was measured, if need be on this machine; it varies
   between launches, and ranges that overlap the least one's are tied.
 - Size is exact: bytes of the flatbuffer.
@@ -38,6 +40,8 @@ class Candidate:
         scheme: its representation, for the target's order of preference.
         num_bytes: size of the flatbuffer.
         fidelity: against the float model.
+        num_exceptions: layers that have not that representation.
+        channel_share: of the multiplications that went with whole channels.
         outside: why it is outside the floors; empty inside.
         median_ns: latency where it will run; None when it was not measured there.
         median_ci95_ns: its interval over launches; None when there were too few.
@@ -52,6 +56,8 @@ class Candidate:
     scheme: Scheme
     num_bytes: int
     fidelity: Fidelity
+    num_exceptions: int = 0
+    channel_share: float = 0.0
     outside: tuple[str, ...] = ()
     median_ns: float | None = None
     median_ci95_ns: tuple[float, float] | None = None
@@ -110,8 +116,8 @@ def choose(
 
     By latency: the rules of the module. A candidate that was not measured while others were could
     not run there, and is passed over. When none was measured where it will run, `schemes` decides,
-    best first. By size: the smallest, then the highest fidelity. By memory: the least, where
-    ranges that overlap are tied; without any measurement, size decides.
+    best first, and then the recipes. By size: the smallest, then the highest fidelity. By memory:
+    the least, where ranges that overlap are tied; without any measurement, size decides.
 
     Args:
         candidates: at least one.
@@ -205,14 +211,25 @@ def _choose_by_preference(
 ) -> Choice:
     order = {scheme: position for position, scheme in enumerate(schemes)}
 
+    def place(i: int) -> int:
+        return order.get(candidates[i].scheme, len(order))
+
     def preference(i: int) -> tuple[object, ...]:
-        return (order.get(candidates[i].scheme, len(order)), *_rank(candidates[i]))
+        each = candidates[i]
+        return (place(i), each.num_exceptions, -each.channel_share, *_rank(each))
 
     index = min(inside, key=preference)
+    chosen = candidates[index]
+    others = [candidates[i] for i in inside if place(i) == place(index) and i != index]
+    fewer = (
+        " with the fewest layers of another"
+        if any(each.num_exceptions > chosen.num_exceptions for each in others)
+        else ""
+    )
     return Choice(
         index=index,
-        reason=f"{candidates[index].name} is the first of the target's schemes inside the "
-        "floors; not measured on the target",
+        reason=f"{chosen.name} is the first of the target's schemes inside the floors{fewer}; "
+        "not measured on the target",
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from edgepack.errors import LimitError, MeasureError
 from edgepack.optimize.choose import Candidate, Choice, Objective, choose
+from edgepack.optimize.recipe import PruneKind
 from edgepack.optimize.variant import Variant
 from edgepack.workflow.request import Outcome, PackRequest
 from edgepack.workflow.turns import Turns
@@ -108,9 +109,13 @@ def _candidate(outcome: Outcome, *, measured_on: str | None) -> Candidate:
     latency = outcome.host if measured_on == HOST else outcome.device
     interval = latency.median_ci95_ns if latency is not None else None
     memory = outcome.device or outcome.host
+    recipe = outcome.recipe
+    is_narrowed = recipe.pruning.kind is PruneKind.STRUCTURED
     return Candidate(
-        name=outcome.recipe.name,
-        scheme=outcome.recipe.scheme,
+        name=recipe.name,
+        scheme=recipe.scheme,
+        num_exceptions=sum(each.scheme is not recipe.scheme for each in recipe.layers),
+        channel_share=recipe.pruning.share if is_narrowed else 0.0,
         num_bytes=outcome.variant.model.num_bytes,
         fidelity=outcome.variant.fidelity,
         outside=outcome.outside,
