@@ -42,9 +42,30 @@ def test_a_metric_of_one_s_own(run: RunCommand, one_hot: Path) -> None:
     # A second run finds the variant kept, and asks the metric anew.
     Path("score.py").write_text(_SCORE.replace("np.mean(", "2 * np.mean("))
     again = run(
-        *(*_PACK, "--data", one_hot, "--metric", "score.py:accuracy", "--recipe", "int8", "--json"),
+        *(*_PACK, "--data", one_hot, "--metric", "score.py:accuracy", "--max-drop", "0.02"),
+        *("--recipe", "int8", "--json"),
     ).json()["variants"]
     assert again[0]["fidelity"]["metric"]["reference"] == pytest.approx(2 * metric["reference"])
+
+
+def test_labels_make_accuracy_the_floor(run: RunCommand, tmp_path: Path) -> None:
+    with np.load(DIGITS) as arrays:
+        np.save(tmp_path / "pixels.npy", arrays["pixels"])
+    pack = (*_PACK, "--recipe", "float32", "--prune", "30%", "--strict", "--json")
+    labeled = run(*pack, "--data", DIGITS)
+    assert labeled.code == 0, labeled.err
+    unlabeled = run(*pack, "--data", tmp_path / "pixels.npy")
+    assert unlabeled.code == 4
+    # What is asked for is judged.
+    asked = run(*pack, "--data", DIGITS, "--min-sqnr", "20")
+    assert asked.code == 4
+    for ran in (unlabeled, asked):
+        ((reason,),) = (each["outside"] for each in ran.json()["variants"])
+        assert reason.startswith("output 'output_0': SQNR ")
+    worse = run(*_PACK, "--data", DIGITS, "--recipe", "float32", "--prune", "50%", "--json")
+    ((reason,),) = (each["outside"] for each in worse.json()["variants"])
+    assert reason.startswith("accuracy ")
+    assert reason.endswith(", above 1")
 
 
 def test_confident_asks_for_more_than_the_figure(run: RunCommand, tmp_path: Path) -> None:
@@ -89,7 +110,18 @@ def test_calibration_unlike_evaluation_is_warned_of(run: RunCommand, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--metric", "score.py"), "--metric: expected module:function or FILE.py:function"),
+        (
+            ("--metric", "score.py", "--max-drop", "1"),
+            "--metric: expected module:function or FILE.py:function",
+        ),
+        (
+            ("--metric", "score.py:f1"),
+            (
+                "edgepack: --metric score.py:f1: expected --max-drop with it, as a metric's scale "
+                "is not known\n  Say how much of it may be lost in its own points: --max-drop 0.01 "
+                "lets 0.92 become 0.91.\n"
+            ),
+        ),
         (
             ("--metric", "score.py:f1", "--max-drop", "1%"),
             "--max-drop: expected a number in the metric's own points such as 0.01, not '1%'",
@@ -103,10 +135,10 @@ def test_slips_in_the_options(run: RunCommand, arguments: tuple[str, ...], messa
 
 
 def test_a_metric_that_is_not_there_or_has_nothing_to_judge(run: RunCommand) -> None:
-    ran = run(*_PACK, "--data", DIGITS, "--metric", "absent.py:f1")
+    ran = run(*_PACK, "--data", DIGITS, "--metric", "absent.py:f1", "--max-drop", "1")
     assert ran.code == 1
     assert "absent.py:f1: calling it failed: FileNotFoundError" in ran.err
     Path("score.py").write_text(_SCORE)
-    ran = run(*_PACK, "--metric", "score.py:accuracy")
+    ran = run(*_PACK, "--metric", "score.py:accuracy", "--max-drop", "0.02")
     assert ran.code == 1
     assert "--metric score.py:accuracy: there are no samples to take it of" in ran.err

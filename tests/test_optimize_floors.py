@@ -7,7 +7,7 @@ import pytest
 from edgepack.errors import UsageError
 from edgepack.fidelity import Fidelity, MetricFidelity, OutputFidelity
 from edgepack.optimize.findings import Finding, FindingKind, Severity
-from edgepack.optimize.floors import Floors, judge
+from edgepack.optimize.floors import Floors, judge, settle_floors
 
 OUTPUT = OutputFidelity(
     output="y",
@@ -94,3 +94,11 @@ def test_faults_put_a_variant_outside_and_warnings_do_not() -> None:
     # NaN is told with its count already.
     nan = replace(fault, kind=FindingKind.NON_FINITE)
     assert judge(FIDELITY, Floors(), findings=(nan,)) == ()
+
+
+def test_labels_make_accuracy_the_floor_where_nothing_was_asked() -> None:
+    plain = Floors(is_default=True)
+    assert settle_floors(plain, has_labels=True).max_drop == 1.0
+    assert settle_floors(plain, has_labels=False).max_drop is None
+    asked = Floors(min_sqnr_db=30.0)
+    assert settle_floors(asked, has_labels=True) == asked

@@ -26,23 +26,19 @@ def floor_options(function: F) -> F:
         click.option(
             "--min-sqnr",
             type=NumberRange(0, 300),
-            default=20.0,
-            show_default=True,
             metavar="DB",
-            help="Floor for every output's SQNR against float.",
+            help="Floor for every output's SQNR against float [default: 20 without labels].",
         ),
         click.option(
             "--min-agreement",
             metavar="SHARE",
-            default="90%",
-            show_default=True,
-            help="Floor for the top-1 agreement with float.",
+            help="Floor for the top-1 agreement with float [default: 90% without labels].",
         ),
         click.option(
             "--max-drop",
             metavar="POINTS",
-            help="With labels: percentage points of accuracy that may be lost. With --metric: how "
-            "much of it may be lost.",
+            help="With labels: percentage points of accuracy that may be lost [default: 1%, unless "
+            "--min-sqnr or --min-agreement is given]. With --metric: how much of it may be lost.",
         ),
         click.option(
             "--metric",
@@ -65,18 +61,29 @@ def make_floors(given: Mapping[str, Any]) -> "Floors":
     """Make the floors from `floor_options`.
 
     Raises:
-        UsageError: an option is not right.
+        UsageError: an option is not right, or a metric without what may be lost of it.
     """
     from edgepack.optimize.floors import Floors
 
-    drop = given["max_drop"]
+    drop, metric = given["max_drop"], given["metric"]
+    if metric is not None and drop is None:
+        raise UsageError(
+            f"--metric {metric}: expected --max-drop with it, as a metric's scale is not known",
+            remedy="Say how much of it may be lost in its own points: --max-drop 0.01 lets 0.92 "
+            "become 0.91.",
+        )
+    sqnr_db, agreement = given["min_sqnr"], given["min_agreement"]
+    plain = Floors()
     return Floors(
-        min_sqnr_db=given["min_sqnr"],
-        min_agreement=parse_share("--min-agreement", given["min_agreement"]),
+        min_sqnr_db=plain.min_sqnr_db if sqnr_db is None else sqnr_db,
+        min_agreement=plain.min_agreement
+        if agreement is None
+        else parse_share("--min-agreement", agreement),
         max_drop=parse_points("--max-drop", drop)
-        if given["metric"] is None
+        if metric is None
         else parse_loss("--max-drop", drop),
         is_confident=given["confident"],
+        is_default=sqnr_db is None and agreement is None and drop is None,
     )
 
 

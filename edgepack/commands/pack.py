@@ -164,7 +164,7 @@ def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
         result.bundle.manifest,
         variants=tuple(_row(outcome, on_device=on_device) for outcome in result.outcomes),
         choice=result.choice,
-        floors=request.floors,
+        floors=result.floors,
         objective=request.objective.value,
         bundle=result.bundle.path.name,
         bundle_bytes=result.bundle.num_bytes,

@@ -1,11 +1,15 @@
 """Floors: what a variant must keep of the float model, and what it misses; pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from edgepack.errors import UsageError
 from edgepack.fidelity import Fidelity, MetricFidelity, OutputFidelity
 from edgepack.optimize.findings import Finding, FindingKind, Severity
+
+DEFAULT_DROP: Final = 1.0
+"""Percentage points of accuracy that may be lost where there are labels and nothing was asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +24,21 @@ class Floors:
             no such limit.
         is_confident: whether the unfavorable end of each figure's 95% interval is judged, and not
             the figure itself.
+        is_default: whether none of the three was asked for, so that labels make accuracy the floor.
     """
 
     min_sqnr_db: float = 20.0
     min_agreement: float = 0.9
     max_drop: float | None = None
     is_confident: bool = False
+    is_default: bool = False
+
+
+def settle_floors(floors: Floors, *, has_labels: bool) -> Floors:
+    """Give the floors for samples with or without labels: what was asked for stays."""
+    if floors.is_default and has_labels:
+        return replace(floors, max_drop=DEFAULT_DROP)
+    return floors
 
 
 def judge(

@@ -29,7 +29,7 @@ from edgepack.errors import (
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.optimize.choose import Choice
 from edgepack.optimize.eligibility import find_refusal
-from edgepack.optimize.floors import judge
+from edgepack.optimize.floors import judge, settle_floors
 from edgepack.optimize.fusion import count_fusible
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.recipe import Recipe
@@ -83,6 +83,8 @@ def pack_model(
         check_identity(request.name or "model", request.version or "0")
     extra_files = _read_extra_files(request)
     material = prepare_material(request, cache=cache, on_step=on_step)
+    has_labels = material.evaluation_set.labels is not None
+    request = replace(request, floors=settle_floors(request.floors, has_labels=has_labels))
     measured_on = rig.device.name if rig else HOST if host_is(request.profile) else None
 
     def build(recipe: Recipe) -> Outcome:
@@ -124,6 +126,7 @@ def pack_model(
         chosen=chosen,
         outcomes=outcomes,
         choice=choice,
+        floors=request.floors,
         measured_on=measured_on,
         parity=material.parity,
         source=material.imported.source,

@@ -178,6 +178,7 @@ class PackResult:
         chosen: the packed outcome.
         outcomes: one for each recipe, in the order asked.
         choice: which and why.
+        floors: what a variant had to keep.
         measured_on: what the choice rests on: a device's name, `host`, or None.
         parity: the import's check; None when the source is TFLite itself.
         source: the source model.
@@ -191,6 +192,7 @@ class PackResult:
     chosen: Outcome
     outcomes: tuple[Outcome, ...]
     choice: Choice
+    floors: Floors
     measured_on: str | None
     parity: Parity | None
     source: SourceInfo
