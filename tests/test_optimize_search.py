@@ -7,10 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.optimize.choose import Objective
-from edgepack.optimize.recipe import InterfaceType, PruneKind, Pruning, Recipe, Rounding
+from edgepack.optimize.recipe import (
+    NO_PRUNING,
+    InterfaceType,
+    PruneKind,
+    Pruning,
+    Recipe,
+    Rounding,
+)
 from edgepack.optimize.search import SearchSpace, Trial, search
 from edgepack.profile import Scheme
 
+INTEGER_NARROWED = "int8+refined+structured0.1"
 LAYERS = tuple(f"layer{number}" for number in range(50))
 Rule = Callable[[Recipe], Trial]
 
@@ -150,6 +158,21 @@ def test_channels_are_taken_out_of_the_quickest_until_it_is_outside() -> None:
 @pytest.mark.parametrize("objective", [Objective.SIZE, Objective.LATENCY])
 def test_what_the_user_asks_holds_for_every_variant(objective: Objective) -> None:
     wish = Pruning(share=0.5)
-    found = run(space(objective=objective, pruning=wish, interface=InterfaceType.INTEGER), fine)
+    first, *found = run(space(objective=objective, pruning=wish), fine)
+    assert (first.name, first.pruning) == ("float32", NO_PRUNING)  # the reference of latency
+    assert [each.name for each in found[:2]] == ["float32+prune0.5", "float16+prune0.5"]
     assert {each.pruning for each in found} == {wish}
-    assert {each.interface for each in found if each.is_static} == {InterfaceType.INTEGER}
+
+
+def test_where_integers_are_asked_for_nothing_else_is_tried_beside_float() -> None:
+    found = run(space(interface=InterfaceType.INTEGER, can_fuse=True), fine)
+    assert [each.name for each in found[:3]] == ["float32", "int8+refined", INTEGER_NARROWED]
+    assert {each.interface for each in found[1:]} == {InterfaceType.INTEGER}
+
+
+def test_no_channels_are_taken_out_of_float_where_integers_are_asked_for() -> None:
+    def rule(recipe: Recipe) -> Trial:
+        return Trial(is_inside=recipe.scheme is Scheme.FLOAT32, num_bytes=1, median_ns=1.0)
+
+    found = run(space(interface=InterfaceType.INTEGER, num_layers=1), rule)
+    assert [each.name for each in found] == ["float32", "int8+refined"]

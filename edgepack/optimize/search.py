@@ -3,8 +3,9 @@
 Pure: whoever holds the conversation builds, judges and measures. The way is from what costs
 little to what costs much:
 
-1. the float model, the reference of latency; the same with fewer ops, where there are ops to
-   fuse, which all that follows is made from then; and float16;
+1. the float model as it came, the reference of latency; the same with what the user wants taken
+   away from every variant; the same with fewer ops, where there are ops to fuse, which all that
+   follows is made from then; and float16;
 2. each scheme with integer weights, refined (GPTQ, bias correction) where there are samples to
    see each layer's inputs, stock where there are none;
 3. a static scheme outside the floors with its worst layers left in float: as many more each time
@@ -41,6 +42,7 @@ _INTEGER_WEIGHTS: Final = (
     Scheme.WEIGHT_ONLY_INT8,
     Scheme.INT16X8,
 )
+_STATIC: Final = (Scheme.INT8, Scheme.INT16X8)
 # The most of the multiplications that is taken out, in tenths.
 _MOST_TENTHS: Final = 8
 # More layers in float than this part of all are another scheme by the name of this one.
@@ -60,8 +62,8 @@ class SearchSpace:
         can_fuse: whether there are ops that fusion would spare.
         can_prune: whether whole channels may be taken out.
         num_layers: with weights.
-        pruning: what the user asks of every variant.
-        interface: of the static schemes.
+        pruning: what the user asks of every variant; the float model is tried without it, too.
+        interface: of the static schemes; with integers no others are tried beside the float model.
     """
 
     base: Scheme
@@ -73,6 +75,11 @@ class SearchSpace:
     num_layers: int
     pruning: Pruning = NO_PRUNING
     interface: InterfaceType = InterfaceType.FLOAT
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether inputs and outputs are to be integers, which only static schemes have."""
+        return self.interface is InterfaceType.INTEGER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,16 +111,18 @@ def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
         space: what may be tried.
         rank_layers: asked at most once a scheme, when a scheme is outside the floors.
     """
+    inside = [(yield from _propose(stock_recipe(space.base)))]
     base = stock_recipe(space.base, pruning=space.pruning)
-    inside = [(yield from _propose(base))]
-    if space.can_fuse:
+    if space.pruning.share and not space.is_integer:
+        yield from _propose(base)
+    if space.can_fuse and not space.is_integer:
         fused = yield from _propose(_fused(base, space))
         inside += [fused] if fused[1].is_inside else []
-    if Scheme.FLOAT16 in space.schemes:
+    if Scheme.FLOAT16 in space.schemes and not space.is_integer:
         float16 = stock_recipe(Scheme.FLOAT16, pruning=space.pruning)
         yield from _propose(_fused(float16, space))
     for scheme in space.schemes:
-        if scheme not in _INTEGER_WEIGHTS:
+        if scheme not in (_STATIC if space.is_integer else _INTEGER_WEIGHTS):
             continue
         found = yield from _propose(_first_recipe(scheme, space))
         if not found[1].is_inside and found[1].num_bytes is not None and space.can_refine:
@@ -121,7 +130,10 @@ def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
         if found[1].is_inside:
             inside.append(found)
     if space.can_prune and not space.pruning.share and space.objective is not Objective.MEMORY:
-        yield from _take_channels_out(inside, space)
+        # Of float inputs and outputs nothing is made where integers are asked for.
+        inside = inside[1:] if space.is_integer else inside
+        if inside:
+            yield from _take_channels_out(inside, space)
 
 
 def _propose(recipe: Recipe) -> Generator[Recipe, Trial, tuple[Recipe, Trial]]:

@@ -12,7 +12,7 @@ from edgepack.optimize.activity import check_calibration
 from edgepack.optimize.choose import Choice
 from edgepack.optimize.eligibility import describe
 from edgepack.optimize.findings import Severity
-from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.recipe import InterfaceType, Recipe
 from edgepack.profile import Scheme
 from edgepack.workflow.material import Material
 from edgepack.workflow.request import DEFAULT_PARITY_DB, Outcome, PackRequest, StepCallback
@@ -86,12 +86,26 @@ def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
     return warnings
 
 
+def _interface_warnings(request: PackRequest, chosen: Outcome) -> list[str]:
+    """Say that integer inputs and outputs were asked for, and float ones packed."""
+    is_wish = request.interface is InterfaceType.INTEGER
+    # A static recipe whose model has them in float for all that has a finding of its own.
+    if not is_wish or chosen.recipe.is_static or chosen.variant is None:
+        return []
+    signature = chosen.variant.model.signature
+    if not any(spec.dtype.startswith("float") for spec in (*signature.inputs, *signature.outputs)):
+        return []
+    said = f"--io integer: {chosen.recipe.name} has float inputs or outputs, as only int8 and "
+    return [f"{said}int16x8 can have integers. --recipe int8 packs them whatever they cost"]
+
+
 def pack_warnings(request: PackRequest, material: Material, chosen: Outcome) -> tuple[str, ...]:
     """Say what a user should know of the variant that was packed, and of what it rests on."""
     warnings = list(material.imported.source.notes)
     warnings += _source_warnings(material.model, chosen)
     if chosen.outside:
         warnings.append(f"{chosen.recipe.name} is outside the floors: {'; '.join(chosen.outside)}")
+    warnings += _interface_warnings(request, chosen)
     warnings += [
         f"{chosen.recipe.name}: {each.advice}"
         for each in (chosen.variant.findings if chosen.variant else ())
