@@ -89,7 +89,10 @@ def test_while_variants_are_timed(number: signal.Signals, cache_home: Path, tmp_
     # A share of its own makes a variant that no other test has timed.
     share = "0.11" if number is signal.SIGINT else "0.12"
     with running(
-        *arguments, "--prune", share, folder=tmp_path / "here", cache_home=cache_home
+        *arguments,
+        *("--recipe", "float32", "--prune", share),
+        folder=tmp_path / "here",
+        cache_home=cache_home,
     ) as process:
         assert_interrupted(process, interrupt_at(process, "timing ", number))
     assert listing(tmp_path / "here") == []
@@ -103,13 +106,13 @@ def test_a_search_that_has_found_something_keeps_its_best(cache_home: Path, tmp_
     ) as process:
         said = interrupt_at(process, "best so far: float32", signal.SIGINT)
         assert process.returncode == 130, said
-        assert "the search ends here, and the best so far is kept (float32+prune0.13" in said
+        assert "the search ends here, and the best so far is kept (float32" in said
         assert (
             "warning: the search was interrupted: this is the best of 1 candidates; the same "
             "command again goes on where it was\n"
         ) in said
     (written,) = listing(tmp_path / "here")
-    assert open_bundle(tmp_path / "here" / written).manifest.recipe.name == "float32+prune0.13"
+    assert open_bundle(tmp_path / "here" / written).manifest.recipe.name == "float32"
     assert listing(tmp_path / "tmp") == []
 
 

@@ -1,7 +1,7 @@
 """Choosing the outcome that is packed, and showing once more that it is quicker than float."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edgepack.errors import LimitError, MeasureError
@@ -17,49 +17,109 @@ TakeTurns = Callable[[Variant, Variant], Turns]
 """Times a variant in turns with another, where the choice is made for."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """What is packed.
+
+    Attributes:
+        outcome: the one that is.
+        choice: why.
+        outcomes: all, as they stand after timing in turns.
+        is_interrupted: whether the user ended that, so that the trials alone decide.
+    """
+
+    outcome: Outcome
+    choice: Choice
+    outcomes: tuple[Outcome, ...]
+    is_interrupted: bool = False
+
+
 def choose_outcome(
     request: PackRequest,
     outcomes: Sequence[Outcome],
     *,
     measured_on: str | None,
     take_turns: TakeTurns,
-) -> tuple[Outcome, Choice, tuple[Outcome, ...]]:
+    is_interrupted: bool = False,
+) -> Chosen:
     """Choose what is packed.
 
     What latency chose over the float model is timed in turns with it. If that does not show it
-    to be quicker, it is passed over, and the next is chosen.
+    to be quicker, it is passed over, and the next is chosen. Ctrl-C meanwhile keeps what the
+    trials chose.
 
-    Returns:
-        The outcome, why, and all outcomes as they stand after that.
+    Args:
+        request: what was asked for.
+        outcomes: at least one.
+        measured_on: the device whose latency decides; None when none does.
+        take_turns: times one variant with another.
+        is_interrupted: whether the user has ended the search already: now Ctrl-C ends everything.
 
     Raises:
         LimitError: none could be built, or none is inside the floors.
-        MeasureError: the float model cannot be timed again.
+        KeyboardInterrupt: the second one.
     """
     left = list(outcomes)
+    passed: list[Outcome] = []
     while True:
         chosen, choice = _choose(request, left, measured_on=measured_on)
-        reference = next((each for each in left if each.is_reference), None)
+        if passed:
+            choice = replace(choice, reason=_tell_passed(passed, chosen, choice))
+        reference = next((each for each in left if each.is_reference and _is_eligible(each)), None)
         if (
             request.is_forced
             or request.objective is not Objective.LATENCY
             or choice.measured_on is None
             or reference is None
-            or chosen is reference
+            or chosen.is_reference
             or chosen.variant is None
             or reference.variant is None
         ):
-            return chosen, choice, tuple(left)
+            return Chosen(outcome=chosen, choice=choice, outcomes=tuple(left))
+        name = reference.recipe.name
         try:
             turns = take_turns(chosen.variant, reference.variant)
-            said = f"in turns with {reference.recipe.name} it takes {turns.text}"
+            said = f"in turns with {name} it takes {turns.text}"
             is_quicker = turns.is_quicker
         except MeasureError as error:
             said, is_quicker = f"it could not be timed in turns: {error.message}", False
+        except KeyboardInterrupt:
+            if is_interrupted:
+                raise
+            said = f"timing it in turns with {name} was interrupted, so the trials alone decide"
+            kept = replace(choice, reason=f"{choice.reason}; {said}")
+            return Chosen(outcome=chosen, choice=kept, outcomes=tuple(left), is_interrupted=True)
         if is_quicker:
-            return chosen, replace(choice, reason=f"{choice.reason}; {said}"), tuple(left)
-        passed = replace(chosen, skipped_reason=f"not shown to be quicker: {said}")
-        left[left.index(chosen)] = passed
+            shown = replace(choice, reason=f"{choice.reason}; {said}")
+            return Chosen(outcome=chosen, choice=shown, outcomes=tuple(left))
+        passed.append(replace(chosen, skipped_reason=f"not shown to be quicker: {said}"))
+        left[left.index(chosen)] = passed[-1]
+
+
+def _tell_passed(passed: Sequence[Outcome], chosen: Outcome, choice: Choice) -> str:
+    """Say what was passed over, so that nobody takes it for outside the floors."""
+    told = "; ".join(
+        f"{each.recipe.name} is inside the floors but {each.skipped_reason}" for each in passed
+    )
+    if chosen.is_reference and choice.tied == (choice.index,):
+        return f"{told}; so {chosen.recipe.name} stays"
+    return f"{told}; of the others {choice.reason}"
+
+
+def needs_bound(
+    request: PackRequest, outcomes: Sequence[Outcome], *, measured_on: str | None
+) -> bool:
+    """Tell whether latency would choose among named recipes without the float model beside them.
+
+    Where none of them is inside the floors, none is chosen: the float model was not asked for.
+    """
+    return (
+        not request.is_forced
+        and request.objective is Objective.LATENCY
+        and measured_on is not None
+        and any(each.within_budget for each in outcomes)
+        and not any(each.is_reference for each in outcomes)
+    )
 
 
 def _choose(
@@ -67,9 +127,7 @@ def _choose(
 ) -> tuple[Outcome, Choice]:
     if request.is_forced:
         return outcomes[0], Choice(index=0, reason="the recipe that was asked for")
-    eligible = [
-        each for each in outcomes if each.variant is not None and each.skipped_reason is None
-    ]
+    eligible = [each for each in outcomes if _is_eligible(each)]
     if not eligible:
         reasons = "; ".join(f"{each.recipe.name}: {each.skipped_reason}" for each in outcomes)
         raise LimitError(
@@ -84,6 +142,10 @@ def _choose(
             "float16 or float32, or pack one recipe by its name.",
         )
     return eligible[choice.index], choice
+
+
+def _is_eligible(outcome: Outcome) -> bool:
+    return outcome.variant is not None and outcome.skipped_reason is None
 
 
 def choose_among(

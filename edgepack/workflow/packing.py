@@ -37,7 +37,7 @@ from edgepack.optimize.search import search
 from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
-from edgepack.workflow.choosing import HOST, choose_among, choose_outcome
+from edgepack.workflow.choosing import HOST, choose_among, choose_outcome, needs_bound
 from edgepack.workflow.doubts import calibration_doubts, latency_doubts, pack_warnings
 from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import (
@@ -47,7 +47,7 @@ from edgepack.workflow.request import (
     ProgressCallback,
     StepCallback,
 )
-from edgepack.workflow.searching import make_space, run_search
+from edgepack.workflow.searching import float_recipe, make_space, run_search
 from edgepack.workflow.target_ops import find_target_faults
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 from edgepack.workflow.turns import Turns, take_turns_here, take_turns_on_rig
@@ -63,6 +63,10 @@ _MAXIMUM_FAULT: Final = 2000
 _INTERRUPTED: Final = (
     "the search was interrupted: this is the best of {count} candidates; the same command again "
     "goes on where it was"
+)
+_UNPROVED: Final = (
+    "timing in turns was interrupted: that {name} is quicker than the float model rests on the "
+    "trials alone; the same command again goes on where it was"
 )
 
 
@@ -96,6 +100,8 @@ def pack_model(
     is_interrupted = False
     if request.recipes:
         outcomes = tuple(build(recipe) for recipe in request.recipes)
+        if needs_bound(request, outcomes, measured_on=measured_on):
+            outcomes = (*outcomes, build(float_recipe(material.model.traits, request.recipes)))
     else:
         outcomes, is_interrupted = _search(
             request,
@@ -106,14 +112,16 @@ def pack_model(
             on_step=on_step,
             on_progress=on_progress,
         )
-    chosen, choice, outcomes = choose_outcome(
+    found = choose_outcome(
         request,
         outcomes,
         measured_on=measured_on,
         take_turns=lambda first, second: _take_turns(
             first, second, request, material, rig=rig, cache=cache, on_step=on_step
         ),
+        is_interrupted=is_interrupted,
     )
+    chosen, choice = found.outcome, found.choice
     if chosen.variant is None:
         raise LimitError(
             f"recipe {chosen.recipe.name} could not be built: {chosen.skipped_reason}",
@@ -124,7 +132,7 @@ def pack_model(
     return PackResult(
         bundle=bundle,
         chosen=chosen,
-        outcomes=outcomes,
+        outcomes=found.outcomes,
         choice=choice,
         floors=request.floors,
         measured_on=measured_on,
@@ -134,10 +142,11 @@ def pack_model(
         warnings=(
             *pack_warnings(request, material, chosen),
             *calibration_doubts(material, chosen.recipe, cache=cache, on_step=on_step),
-            *latency_doubts(outcomes, choice, is_device=rig is not None),
+            *latency_doubts(found.outcomes, choice, is_device=rig is not None),
             *([_INTERRUPTED.format(count=len(outcomes))] if is_interrupted else []),
+            *([_UNPROVED.format(name=chosen.recipe.name)] if found.is_interrupted else []),
         ),
-        is_interrupted=is_interrupted,
+        is_interrupted=is_interrupted or found.is_interrupted,
     )
 
 

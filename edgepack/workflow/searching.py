@@ -1,6 +1,7 @@
 """Carrying out a search: each recipe it proposes is built, judged, measured and told back."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from edgepack.optimize.choose import Choice, Objective
 from edgepack.optimize.eligibility import refuse_float_pass
@@ -36,9 +37,7 @@ def make_space(
     Channels are taken out only where that shows: of a latency nobody measures, fewer channels
     would be chosen by nothing.
     """
-    base = stock_recipe(
-        Scheme.FLOAT32 if traits.numerics is Numerics.FLOAT32 else Scheme.AS_IS,
-    )
+    base = float_recipe(traits)
     schemes = [
         *request.profile.schemes,
         # The smallest that keeps float activations, whatever the target is quick at.
@@ -59,6 +58,16 @@ def make_space(
         pruning=request.pruning,
         interface=request.interface,
     )
+
+
+def float_recipe(traits: Traits, beside: Sequence[Recipe] = ()) -> Recipe:
+    """Give the recipe that leaves a model as it came, under a name that no other has."""
+    recipe = stock_recipe(
+        Scheme.FLOAT32 if traits.numerics is Numerics.FLOAT32 else Scheme.AS_IS,
+    )
+    if recipe.name in {each.name for each in beside}:
+        return replace(recipe, name=f"{recipe.name}+unchanged")
+    return recipe
 
 
 def run_search(

@@ -19,7 +19,6 @@ from edgepack.evaluate import Feeds
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
-from edgepack.measure.record import Measurement
 from edgepack.measure.stats import median, order_interval
 from edgepack.optimize.variant import Variant
 from edgepack.workflow.benching import bench_in_turns, place_model
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 # The interval of nine ratios leaves out the least and the greatest: one disturbed launch does
 # not decide.
-_NUM_PAIRS: Final = 9
+NUM_PAIRS: Final = 9
 _MILLIONTHS: Final = 1_000_000
 _FILE: Final = "turns.json"
 
@@ -93,7 +92,7 @@ def take_turns_here(
         "turns",
         model=variant.model.sha256,
         reference=reference.model.sha256,
-        plan=f"{_NUM_PAIRS} {plan!r}",
+        plan=f"{NUM_PAIRS} {plan!r}",
         machine=digest_machine(sys.modules[__name__]),
     )
     folder = None if remeasure else cache.load(key)
@@ -101,11 +100,12 @@ def take_turns_here(
         return _read(json.loads((folder / _FILE).read_bytes()))
     on_step(f"timing {variant.recipe.name} in turns with {reference.recipe.name}")
 
-    def measure(each: Variant) -> Measurement:
+    def time(each: Variant) -> int:
         inputs = interface_feeds(each.model, feeds[:1])
-        return measure_on_host(each.model, inputs, plan=plan, on_progress=lambda _: None)
+        measured = measure_on_host(each.model, inputs, plan=plan, on_progress=lambda _: None)
+        return measured.summary.median_ns
 
-    turns = _take_turns(measure, variant, reference)
+    turns = alternate(time, variant, reference)
     body = {"ratio": turns.ratio, "ratio_ci95": list(turns.ratio_ci95)}
     cache.store(key, {_FILE: json.dumps(body).encode()})
     return turns
@@ -135,26 +135,36 @@ def take_turns_on_rig(
         )
 
     one = turns_plan(num_threads)
-    plan = replace(one, num_launches=_NUM_PAIRS, max_seconds=2 * _NUM_PAIRS * one.max_seconds)
+    plan = replace(one, num_launches=NUM_PAIRS, max_seconds=2 * NUM_PAIRS * one.max_seconds)
     models = (place(variant), place(reference))
     measured = bench_in_turns(rig, models, plan=plan, on_step=lambda _: None)
     ours, theirs = ([median(each.samples_ns) for each in side.launches] for side in measured)
-    return _summarize(ours, theirs)
+    return summarize_turns(ours, theirs)
 
 
-def _take_turns(
-    measure: Callable[[Variant], Measurement], variant: Variant, reference: Variant
-) -> Turns:
-    times: dict[str, list[int]] = {variant.model.sha256: [], reference.model.sha256: []}
-    for index in range(_NUM_PAIRS):
+def alternate(time: Callable[[Variant], int], variant: Variant, reference: Variant) -> Turns:
+    """Time two variants one after the other, nine times each.
+
+    Args:
+        time: gives a variant's latency in one launch, in nanoseconds.
+        variant: what is to be shown to be quicker.
+        reference: what it is compared with.
+    """
+    ours: list[int] = []
+    theirs: list[int] = []
+    for index in range(NUM_PAIRS):
         # The order changes, so that neither always comes after the other's heat.
-        order = (variant, reference) if index % 2 == 0 else (reference, variant)
-        for each in order:
-            times[each.model.sha256].append(measure(each).summary.median_ns)
-    return _summarize(times[variant.model.sha256], times[reference.model.sha256])
+        if index % 2 == 0:
+            ours.append(time(variant))
+            theirs.append(time(reference))
+        else:
+            theirs.append(time(reference))
+            ours.append(time(variant))
+    return summarize_turns(ours, theirs)
 
 
-def _summarize(ours: Sequence[int], theirs: Sequence[int]) -> Turns:
+def summarize_turns(ours: Sequence[int], theirs: Sequence[int]) -> Turns:
+    """Give the ratio of two variants' latencies, which were taken in pairs."""
     pairs = zip(ours, theirs, strict=True)
     ratios = [round(_MILLIONTHS * mine / max(other, 1)) for mine, other in pairs]
     low, high = order_interval(ratios) or (min(ratios), max(ratios))
