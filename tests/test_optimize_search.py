@@ -155,6 +155,25 @@ def test_channels_are_taken_out_of_the_quickest_until_it_is_outside() -> None:
     assert pruned[0].name == "int8+refined+structured0.1"
 
 
+def test_channels_are_taken_out_of_what_takes_least_memory_when_that_is_the_objective() -> None:
+    def rule(recipe: Recipe) -> Trial:
+        memory = {Scheme.INT8: 30, Scheme.DYNAMIC_RANGE: 20}.get(recipe.scheme, 40)
+        return Trial(is_inside=True, num_bytes=9, median_ns=1.0, memory_bytes=memory)
+
+    found = run(space(objective=Objective.MEMORY), rule)
+    assert {each.scheme for each in found if each.pruning.share} == {Scheme.DYNAMIC_RANGE}
+
+
+def test_channels_are_taken_out_of_float16_when_it_is_the_smallest_inside() -> None:
+    def rule(recipe: Recipe) -> Trial:
+        sizes = {Scheme.FLOAT32: 40, Scheme.FLOAT16: 20}
+        return Trial(is_inside=recipe.scheme in sizes, num_bytes=sizes.get(recipe.scheme, 10))
+
+    found = run(space(objective=Objective.SIZE), rule)
+    assert {each.name for each in found if each.pruning.share} >= {"float16+structured0.1"}
+    assert {each.scheme for each in found if each.pruning.share} == {Scheme.FLOAT16}
+
+
 @pytest.mark.parametrize("objective", [Objective.SIZE, Objective.LATENCY])
 def test_what_the_user_asks_holds_for_every_variant(objective: Objective) -> None:
     wish = Pruning(share=0.5)

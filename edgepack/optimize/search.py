@@ -90,11 +90,13 @@ class Trial:
         is_inside: whether it was built and is inside the floors.
         num_bytes: of the flatbuffer; None when it was not built.
         median_ns: its latency where that decides; None when it was not measured there.
+        memory_bytes: most that an inference took; None when that is not known.
     """
 
     is_inside: bool
     num_bytes: int | None = None
     median_ns: float | None = None
+    memory_bytes: int | None = None
 
 
 RankLayers = Callable[[Scheme], Sequence[str]]
@@ -120,7 +122,8 @@ def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
         inside += [fused] if fused[1].is_inside else []
     if Scheme.FLOAT16 in space.schemes and not space.is_integer:
         float16 = stock_recipe(Scheme.FLOAT16, pruning=space.pruning)
-        yield from _propose(_fused(float16, space))
+        found = yield from _propose(_fused(float16, space))
+        inside += [found] if found[1].is_inside else []
     for scheme in space.schemes:
         if scheme not in (_STATIC if space.is_integer else _INTEGER_WEIGHTS):
             continue
@@ -129,7 +132,7 @@ def search(space: SearchSpace, rank_layers: RankLayers) -> Search:
             found = yield from _leave_in_float(found[0], space, rank_layers)
         if found[1].is_inside:
             inside.append(found)
-    if space.can_prune and not space.pruning.share and space.objective is not Objective.MEMORY:
+    if space.can_prune and not space.pruning.share:
         # Of float inputs and outputs nothing is made where integers are asked for.
         inside = inside[1:] if space.is_integer else inside
         if inside:
@@ -222,4 +225,6 @@ def _cost(trial: Trial, objective: Objective) -> tuple[float, float]:
     num_bytes = float("inf") if trial.num_bytes is None else float(trial.num_bytes)
     if objective is Objective.LATENCY and trial.median_ns is not None:
         return (trial.median_ns, num_bytes)
+    if objective is Objective.MEMORY and trial.memory_bytes is not None:
+        return (trial.memory_bytes, num_bytes)
     return (num_bytes, 0.0)

@@ -53,7 +53,8 @@ def make_space(
         objective=request.objective,
         can_refine=can_walk,
         can_fuse=can_fuse and base.scheme is Scheme.FLOAT32,
-        can_prune=can_walk and (is_measured or request.objective is Objective.SIZE),
+        # Memory is measured on this machine where there is no other.
+        can_prune=can_walk and (is_measured or request.objective is not Objective.LATENCY),
         num_layers=num_layers,
         pruning=request.pruning,
         interface=request.interface,
@@ -123,6 +124,7 @@ def to_trial(outcome: Outcome) -> Trial:
         is_inside=outcome.within_budget,
         num_bytes=None if variant is None else variant.model.num_bytes,
         median_ns=None if latency is None else latency.median_ns,
+        memory_bytes=None if latency is None else latency.memory_bytes,
     )
 
 
