@@ -107,6 +107,7 @@ fidelities = st.builds(
             max_abs_error=st.floats(0, 1e300),
             cosine=st.floats(-1, 1),
             worst_channel=st.none() | st.integers(0, 999),
+            worst_channel_axis=st.none() | st.integers(0, 4),
             worst_channel_sqnr_db=st.none() | decibels,
             top1_agreement=st.none() | shares,
         ),

@@ -18,6 +18,7 @@ from edgepack.fidelity import (
     to_json,
     wilson_interval,
 )
+from edgepack.fidelity.channels import find_channel_axes
 
 _arrays = hnp.arrays(
     np.float32, hnp.array_shapes(max_dims=3, max_side=5), elements=st.floats(-1e3, 1e3, width=32)
@@ -50,15 +51,63 @@ def test_a_nan_in_the_candidate_reads_minus_300_db_and_is_counted() -> None:
     json.dumps(to_json(fidelity), allow_nan=False)
 
 
-def test_the_worst_channel_is_of_the_last_axis_and_silent_channels_do_not_count() -> None:
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((5,), ()),
+        ((1, 10), (1,)),
+        ((1, 84, 8400), (1,)),
+        ((1, 8400, 84), (2,)),
+        ((1, 1, 1000), (2,)),
+        ((1, 100, 1), ()),
+        ((1, 60, 80), (1, 2)),
+        ((1, 2, 2, 3), (3,)),
+        ((1, 3, 320, 320), (1,)),
+        ((1, 1, 320, 320), ()),
+        ((1, 3, 80, 80, 85), (4,)),
+    ],
+)
+def test_channels_are_found_in_either_layout(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    assert find_channel_axes(shape) == axes
+
+
+def test_the_worst_channel_is_told_and_silent_channels_do_not_count() -> None:
     reference = np.zeros((1, 2, 2, 3))
     reference[..., 0], reference[..., 1] = 10.0, 10.0
     candidate = reference.copy()
     candidate[..., 1] += 1.0
     candidate[..., 2] += 0.1
     output = compare_outputs([[reference]], [[candidate]], names=("map",)).outputs[0]
-    assert output.worst_channel == 1
+    assert (output.worst_channel, output.worst_channel_axis) == (1, 3)
     assert output.worst_channel_sqnr_db == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_lost_scores_show_in_a_detector_of_either_layout(is_last: bool) -> None:  # noqa: FBT001 - pytest fills it
+    # Channels 0 to 3 are boxes of 0 to 640, the others scores: one step of 8 bits is 2.5.
+    rng = np.random.default_rng(3)
+    samples = []
+    for _ in range(2):
+        boxes, scores = rng.uniform(0, 640, (1, 4, 900)), rng.uniform(0.01, 1, (1, 6, 900))
+        array = np.concatenate([boxes, scores], axis=1)
+        samples.append(array.transpose(0, 2, 1) if is_last else array)
+    step = 640 / 255
+    candidate = [[np.round(each / step) * step] for each in samples]
+    output = compare_outputs([[each] for each in samples], candidate, names=("y",)).outputs[0]
+    assert output.sqnr_db > 40
+    assert output.worst_channel_axis == (2 if is_last else 1)
+    assert output.worst_channel is not None
+    assert output.worst_channel >= 4
+    assert output.worst_channel_sqnr_db == pytest.approx(0.0)
+
+
+def test_where_either_axis_may_hold_channels_the_worse_one_is_told() -> None:
+    reference = np.ones((1, 6, 8))
+    candidate = reference.copy()
+    candidate[0, 2] += 1.0
+    output = compare_outputs([[reference]], [[candidate]], names=("y",)).outputs[0]
+    assert (output.worst_channel, output.worst_channel_axis) == (2, 1)
+    assert output.worst_channel_sqnr_db == pytest.approx(0.0)
 
 
 def test_agreement_is_of_the_class_output_that_agrees_least() -> None:

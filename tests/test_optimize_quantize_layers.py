@@ -16,6 +16,7 @@ from tests.fixtures.mixtures import (
     image_feeds,
     lay_on_grid,
     row_of_layers,
+    scaled_detector,
     tensor_types,
 )
 from tests.fixtures.models import make_feeds, small_model
@@ -166,6 +167,14 @@ def test_scores_beside_boxes_survive_int8() -> None:
     types = tensor_types(done.model)
     # Only what joins them is float: each part has integers of its own.
     assert (types["boxes"], types["scores_share"], types["joined"]) == (INT8, INT8, FLOAT32)
+
+
+def test_scores_survive_where_channels_stand_before_anchors() -> None:
+    model = scaled_detector()
+    done = quantize(model, stock_recipe(Scheme.INT8), image_feeds())
+    assert done.float_layers == ("detections",)
+    whole, worst = _fidelity(model, done.model)
+    assert min(whole, worst) > 25.0
 
 
 def test_a_recipe_may_still_have_the_scores_in_integers() -> None:

@@ -7,8 +7,9 @@ the candidate, in float64:
   read 300; a candidate with a NaN or an infinity where the reference has another value reads
   -300, and `num_non_finite` says how many. Positions where both hold the same infinity, or
   both NaN (masks do), count as equal; an output of nothing else shows nothing, and reads -300.
-- Worst channel: the least SQNR of one slice along the last axis, among the slices whose
-  reference is not all zero (SQNR says nothing of those).
+- Worst channel: the least SQNR of one slice along the axis that holds channels (guessed from
+  the shape: `channels`; where two may, the worse of both), among the slices whose reference is
+  not all zero (SQNR says nothing of those).
 - Cosine = sum(r*c) / sqrt(sum(r**2) sum(c**2)); 1 when both are all zero, 0 when one is.
 - Top-1 agreement: share of rows whose largest class is the same, for float outputs of rank 2
   with two classes or more.

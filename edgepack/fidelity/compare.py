@@ -18,6 +18,7 @@ from edgepack.comparison import (
 )
 from edgepack.errors import ModelError
 from edgepack.fidelity.agreement import Picks, judge_labels, pick_classes
+from edgepack.fidelity.channels import find_channel_axes
 from edgepack.fidelity.values import Fidelity, OutputFidelity, Outputs
 
 
@@ -118,6 +119,7 @@ def _with_agreement(plain: OutputFidelity, picks: Picks) -> OutputFidelity:
         sqnr_db=ratio_db(float(num_ids), float(num_ids - picks.num_equal)),
         sqnr_ci95_db=None,
         worst_channel=None,
+        worst_channel_axis=None,
         worst_channel_sqnr_db=None,
         is_index=True,
     )
@@ -128,25 +130,17 @@ def _compare_output(
     reference: Sequence[NDArray[Any]],
     candidate: Sequence[NDArray[Any]],
 ) -> OutputFidelity:
-    shapes = {array.shape for array in reference}
-    last = {shape[-1] if len(shape) > 1 else 1 for shape in shapes}
-    # An output whose last dimension varies from sample to sample has no channels to speak of.
-    num_channels = last.pop() if len(last) == 1 else 1
-    sums = Sums(signal=np.zeros(num_channels), noise=np.zeros(num_channels))
-    signals, noises = np.zeros(len(reference)), np.zeros(len(reference))
-    for index, (ours, theirs) in enumerate(zip(reference, candidate, strict=True)):
-        sample = Sums(signal=np.zeros(num_channels), noise=np.zeros(num_channels))
-        add_arrays(sample, ours, theirs)
-        signals[index], noises[index] = sample.signal.sum(), sample.noise.sum()
-        sums.merge(sample)
+    axes = _channel_axes(reference)
+    found = [_add_samples(reference, candidate, axis) for axis in axes or (None,)]
+    sums, signals, noises = found[-1]
     is_ratio = not sums.num_non_finite and not sums.is_vacuous
     signal, noise = float(sums.signal.sum()), float(sums.noise.sum())
-    channel, channel_db = None, None
-    loud = np.flatnonzero(sums.signal > 0)
-    if num_channels > 1 and loud.size:
-        each = [ratio_db(float(sums.signal[i]), float(sums.noise[i])) for i in loud]
-        worst = int(np.argmin(each))
-        channel, channel_db = int(loud[worst]), each[worst]
+    channels = [
+        (ratio_db(float(each.signal[i]), float(each.noise[i])), int(i), axis)
+        for axis, (each, _, _) in zip(axes, found, strict=False)
+        for i in np.flatnonzero(each.signal > 0)
+    ]
+    channel_db, channel, channel_axis = min(channels, default=(None, None, None))
     return OutputFidelity(
         output=name,
         sqnr_db=ratio_db(signal, noise) if is_ratio else -LIMIT_DB,
@@ -154,6 +148,33 @@ def _compare_output(
         max_abs_error=sums.max_abs_error,
         cosine=cosine(sums.product, signal, sums.candidate),
         worst_channel=channel,
+        worst_channel_axis=channel_axis,
         worst_channel_sqnr_db=channel_db,
         num_non_finite=sums.num_non_finite,
     )
+
+
+def _channel_axes(arrays: Sequence[NDArray[Any]]) -> tuple[int, ...]:
+    shapes = {array.shape for array in arrays}
+    if len(shapes) == 1:
+        return find_channel_axes(shapes.pop())
+    # Of shapes that vary from sample to sample only an axis of one size can hold channels.
+    last = {shape[-1] if len(shape) > 1 else 1 for shape in shapes}
+    ranks = {len(shape) for shape in shapes}
+    return (ranks.pop() - 1,) if len(ranks) == len(last) == 1 and last.pop() > 1 else ()
+
+
+def _add_samples(
+    reference: Sequence[NDArray[Any]], candidate: Sequence[NDArray[Any]], axis: int | None
+) -> tuple[Sums, NDArray[np.float64], NDArray[np.float64]]:
+    """Give the sums of each channel over all samples, and signal and noise of each sample."""
+    num_channels = 1 if axis is None else reference[0].shape[axis]
+    sums = Sums(signal=np.zeros(num_channels), noise=np.zeros(num_channels))
+    signals, noises = np.zeros(len(reference)), np.zeros(len(reference))
+    for index, pair in enumerate(zip(reference, candidate, strict=True)):
+        ours, theirs = pair if axis is None else (np.moveaxis(each, axis, -1) for each in pair)
+        sample = Sums(signal=np.zeros(num_channels), noise=np.zeros(num_channels))
+        add_arrays(sample, ours, theirs)
+        signals[index], noises[index] = sample.signal.sum(), sample.noise.sum()
+        sums.merge(sample)
+    return sums, signals, noises

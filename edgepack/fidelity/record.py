@@ -72,6 +72,7 @@ def _read_output(fields: Fields) -> OutputFidelity:
         cosine=fields.number("cosine", minimum=-1.0, maximum=1.0),
         sqnr_ci95_db=_optional_interval(fields, "sqnr_ci95_db"),
         worst_channel=_optional_count(fields, "worst_channel"),
+        worst_channel_axis=_optional_count(fields, "worst_channel_axis"),
         worst_channel_sqnr_db=_optional(fields, "worst_channel_sqnr_db", -LIMIT_DB, LIMIT_DB),
         top1_agreement=_optional_share(fields, "top1_agreement"),
         top1_agreement_ci95=_optional_interval(fields, "top1_agreement_ci95"),

@@ -23,7 +23,8 @@ class OutputFidelity:
         cosine: similarity of the two as vectors, -1 to 1.
         sqnr_ci95_db: the SQNR's interval over samples; None for ids, and where there is none:
             of one sample, or of values that are not finite.
-        worst_channel: index on the last axis; None for an output of one channel.
+        worst_channel: its index; None for an output without channels.
+        worst_channel_axis: the axis that was taken for the channels'.
         worst_channel_sqnr_db: its SQNR.
         top1_agreement: share of rows with the same largest class; None for other outputs.
         top1_agreement_ci95: its interval.
@@ -37,6 +38,7 @@ class OutputFidelity:
     cosine: float
     sqnr_ci95_db: tuple[float, float] | None = None
     worst_channel: int | None = None
+    worst_channel_axis: int | None = None
     worst_channel_sqnr_db: float | None = None
     top1_agreement: float | None = None
     top1_agreement_ci95: tuple[float, float] | None = None

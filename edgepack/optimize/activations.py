@@ -39,8 +39,8 @@ class Seen:
         histogram: of its values.
         weighted: of its values, each counted by the weight of its channel; None without
             weights.
-        peaks: (num_channels,) largest magnitude of each index of its last axis; None unless
-            they were asked for.
+        peaks: (num_channels,) largest magnitude of each index of the axis they were asked for
+            along; None unless they were.
     """
 
     histogram: Histogram = EMPTY
@@ -83,7 +83,7 @@ def collect(
     feeds: Path,
     places: Sequence[Place],
     *,
-    peaks_of: frozenset[Place],
+    peaks_of: Mapping[Place, int],
     channel_weights: Mapping[Place, NDArray[np.int64]],
     is_stream: bool,
 ) -> dict[Place, Seen]:
@@ -93,7 +93,7 @@ def collect(
         data: the flatbuffer.
         feeds: file of the samples' arrays, one after another.
         places: the tensors; those that a run does not fill are passed over.
-        peaks_of: those of them whose channels' peaks are wanted.
+        peaks_of: those of them whose channels' peaks are wanted, with the channels' axis.
         channel_weights: those that are to be counted by (num_channels,) weights as well.
         is_stream: whether state lives on from sample to sample.
 
@@ -123,7 +123,7 @@ def collect(
                 continue
             _count(each, values, channel_weights.get(place))
             if place in peaks_of:
-                each.peaks = _raise_peaks(each.peaks, values)
+                each.peaks = _raise_peaks(each.peaks, values, axis=peaks_of[place])
     return {place: each for place, each in seen.items() if each.histogram.num_values}
 
 
@@ -159,11 +159,11 @@ def _count(seen: Seen, values: NDArray[Any], weights: NDArray[np.int64] | None) 
 
 
 def _raise_peaks(
-    peaks: NDArray[np.float64] | None, values: NDArray[Any]
+    peaks: NDArray[np.float64] | None, values: NDArray[Any], *, axis: int
 ) -> NDArray[np.float64] | None:
-    num_channels = values.shape[-1] if values.ndim > 1 else 1
+    num_channels = values.shape[axis] if values.ndim > 1 else 1
     if num_channels > _MOST_CHANNELS:
         return None
-    rows = np.abs(values.reshape(-1, num_channels).astype(np.float64))
-    now: NDArray[np.float64] = rows.max(axis=0)
+    rows = np.moveaxis(values, axis, -1) if values.ndim > 1 else values
+    now = np.abs(rows.reshape(-1, num_channels).astype(np.float64)).max(axis=0)
     return now if peaks is None or len(peaks) != num_channels else np.maximum(peaks, now)

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack.fidelity.channels import find_channel_axes
 from edgepack.optimize.findings import Finding, FindingKind, Severity
 
 _COLLAPSED: Final = 0.01
@@ -42,8 +43,6 @@ _SUM_TOLERANCE: Final = 1e-3
 _SUM_DOUBTFUL: Final = 0.1
 _SUM_BROKEN: Final = 0.5
 _CHANNELS_RANK: Final = 2
-_SEQUENCE_RANK: Final = 3
-_IMAGE_RANK: Final = 4
 _BROKEN_CHANNELS: Final = 0.1
 
 _OTHER_RECIPE: Final = (
@@ -186,23 +185,9 @@ def _constant(text: str, severity: Severity = Severity.FAULT) -> Finding:
 
 
 def _channel_axis(shape: tuple[int, ...]) -> int | None:
-    """Guess which axis holds channels, the last or the one behind the batch; None if neither.
-
-    Rows and columns of a picture are no channels: they may well be empty. So equal sizes side by
-    side are taken for a picture's, and else the shorter axis for the channels.
-    """
-    if len(shape) < _CHANNELS_RANK:
-        return None
-    last = len(shape) - 1
-    axis = last
-    if len(shape) == _SEQUENCE_RANK:
-        shorter, longer = sorted((1, last), key=lambda each: shape[each])
-        if 2 * shape[shorter] > shape[longer]:
-            return None
-        axis = shorter
-    elif len(shape) == _IMAGE_RANK and shape[1] != shape[2]:
-        axis = 1 if shape[2] == shape[3] or shape[1] < shape[3] else last
-    return axis if 1 < shape[axis] <= _MAXIMUM_CHANNELS else None
+    """Give the axis that holds channels; None where that is not clear, or they are too many."""
+    axes = find_channel_axes(shape)
+    return axes[0] if len(axes) == 1 and shape[axes[0]] <= _MAXIMUM_CHANNELS else None
 
 
 def _find_constant_channels(

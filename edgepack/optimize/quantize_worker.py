@@ -22,7 +22,7 @@ from edgepack.optimize.activations import Place, Seen, collect, weigh_channels
 from edgepack.optimize.assignment import assign_schemes
 from edgepack.optimize.ranges import find_best_range, find_range
 from edgepack.optimize.recipe import InterfaceType, RangeMethod
-from edgepack.optimize.tails import Extent, find_tail, find_unlike
+from edgepack.optimize.tails import Extent, find_channel_axis, find_tail, find_unlike
 from edgepack.profile import Scheme
 
 _STATIC: Final = (Scheme.INT8, Scheme.INT16X8)
@@ -211,7 +211,10 @@ def _measure(feeds: Path, data: bytes, tree: Any, request: dict[str, Any]) -> di
         data,
         feeds,
         places,
-        peaks_of=frozenset((0, int(graph.operators[at].outputs[0])) for at in tail),
+        peaks_of={
+            (0, int(graph.operators[at].outputs[0])): find_channel_axis(tree, graph.operators[at])
+            for at in tail
+        },
         channel_weights={(0, index): each for index, each in weights.items()},
         is_stream=request["stream"],
     )

@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepack.fidelity.channels import find_channel_axes
 from edgepack.flatbuffer import op_name
-from edgepack.graph import read_constant
+from edgepack.graph import read_constant, tensor_shape
 
 # A part of so few integers has at best 24 dB: 20 log10(16) for values spread evenly.
 _FEWEST_LEVELS: Final = 16
@@ -38,7 +39,8 @@ _PASSING: Final = (
 )
 _JOINING: Final = ("CONCATENATION", "PACK")
 _ELEMENTWISE: Final = ("ADD", "DIV", "MUL", "SUB")
-_LINEAR: Final = ("ADD", "CONV_2D", "FULLY_CONNECTED", "MUL", "SUB", "TRANSPOSE_CONV")
+_LAYERS: Final = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_LINEAR: Final = ("ADD", "MUL", "SUB", *_LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,8 +50,8 @@ class Extent:
     Attributes:
         low: least value seen.
         high: greatest value seen.
-        peaks: (num_channels,) largest magnitude of each index of the last axis; None when
-            they were not kept.
+        peaks: (num_channels,) largest magnitude of each index of the axis that
+            `find_channel_axis` gives; None when they were not kept.
     """
 
     low: float
@@ -90,6 +92,15 @@ def find_tail(tree: Any) -> tuple[int, ...]:  # noqa: ANN401 - the generated cla
         if _moves(tree, operator):
             waiting += [int(index) for index in operator.inputs if index >= 0]
     return tuple(sorted(found))
+
+
+def find_channel_axis(tree: Any, operator: Any) -> int:  # noqa: ANN401 - as above
+    """Give the axis along which an op of the tail gives channels: a layer's last one.
+
+    Other ops stand behind transpositions, too: YOLO scales boxes in (1, 84, 8400).
+    """
+    axes = find_channel_axes(tensor_shape(tree.subgraphs[0].tensors[int(operator.outputs[0])]))
+    return -1 if op_name(tree, operator) in _LAYERS or len(axes) != 1 else axes[0]
 
 
 def find_unlike(tree: Any, extents: Mapping[int, Extent]) -> tuple[int, ...]:  # noqa: ANN401 - as above
