@@ -33,12 +33,22 @@ def test_json_has_what_others_rely_on(run: RunCommand) -> None:
     assert body["target"] == "laptop-x86-64"
     assert body["measured_on"] == "host"
     assert body["parity"] == []
+    assert body["objective"] == "latency"
+    assert body["is_interrupted"] is False
+    assert body["floors"] == {
+        "min_sqnr_db": 20.0,
+        "min_agreement": 0.9,
+        "max_drop": None,
+        "is_confident": False,
+    }
     assert [each["recipe"] for each in body["variants"]] == ["float16", "int8", "float32"]
     assert body["chosen"] in {"float16", "int8", "float32"}
     for variant in body["variants"]:
         assert variant["size_bytes"] > 0
         assert len(variant["sha256"]) == 64
-        assert variant["host_median_ns"] > 0
+        low, high = variant["host_median_ci95_ns"]
+        assert 0 < low <= variant["host_median_ns"] <= high
+        assert variant["settings"]["scheme"] == variant["recipe"]
         assert variant["within_budget"] is True
         assert variant["skipped_reason"] is None
         assert variant["fidelity"]["sqnr_db"] > 20
@@ -206,6 +216,14 @@ def test_pruning_is_reported_as_measured(run: RunCommand) -> None:
     assert pruned["compressed_bytes"] < 0.8 * dense["compressed_bytes"]
     assert pruned["fidelity"]["sqnr_db"] < dense["fidelity"]["sqnr_db"]
     assert pruned["host_median_ns"] > 0
+    # No layer of this network has a sparse kernel: each is said with its reason.
+    reasons = [each["dense_kernel"] for each in pruned["sparse_facts"]["weights"]]
+    assert len(reasons) == 4
+    assert all(reasons)
+    assert pruned["storage"][0].startswith("3 of 4 weights with zeros are stored sparsely: ")
+    shown = run(*arguments[:-1], "--prune", "50%")
+    for reason in set(reasons):
+        assert f"computed densely by XNNPACK: {reason}" in " ".join(shown.out.split())
 
 
 def test_labels_make_accuracy_the_metric(run: RunCommand, tmp_path: Path) -> None:

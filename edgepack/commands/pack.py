@@ -1,7 +1,7 @@
 """`edgepack pack`: from a source model to one verifiable bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,8 +24,16 @@ from edgepack.commands.pack_options import make_requests, pack_options
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
+    from edgepack.optimize.floors import Floors
     from edgepack.report.summary import PackSummary, VariantRow
-    from edgepack.workflow.request import Outcome, PackRequest, PackResult
+    from edgepack.workflow.request import Outcome, PackRequest, PackResult, TrialLatency
+
+# What is known of a variant that was built; null for one that was not.
+_FACTS: Final = (
+    *("size_bytes", "sha256", "compressed_bytes", "fidelity", "float_ops", "float_layers"),
+    *("prune_facts", "channel_facts", "sparse_facts", "fusion_facts", "equalize_facts"),
+    "findings",
+)
 
 
 @click.command()
@@ -204,8 +212,12 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
         "bundle": str(result.bundle.path),
         "release": result.bundle.release,
         "target": request.profile.id,
+        "objective": request.objective.value,
+        "floors": _floors_json(request.floors),
         "chosen": result.chosen.recipe.name,
         "reason": result.choice.reason,
+        "is_interrupted": result.is_interrupted,
+        "evaluation_num_samples": result.evaluation_num_samples,
         "variants": [_variant_json(outcome) for outcome in result.outcomes],
         "measured_on": result.measured_on,
         "parity": [
@@ -224,33 +236,47 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
     }
 
 
+def _floors_json(floors: "Floors") -> dict[str, object]:
+    """Give what is judged: a limit on what is lost stands in place of the other two."""
+    by_task = floors.max_drop is not None
+    return {
+        "min_sqnr_db": None if by_task else floors.min_sqnr_db,
+        "min_agreement": None if by_task else floors.min_agreement,
+        "max_drop": floors.max_drop,
+        "is_confident": floors.is_confident,
+    }
+
+
 def _variant_json(outcome: "Outcome") -> dict[str, object]:
-    from edgepack.fidelity import to_json
-    from edgepack.optimize.findings import findings_to_json
-    from edgepack.optimize.recipe import describe_recipe
+    from edgepack.optimize.account import describe_passes
+    from edgepack.optimize.recipe import describe_recipe, recipe_to_json
+    from edgepack.optimize.sparse_facts import describe_sparse
+    from edgepack.optimize.variant import variant_to_json
 
     variant = outcome.variant
-    fidelity = None
-    if variant is not None:
-        whole = variant.fidelity
-        fidelity = to_json(whole) | {
-            "sqnr_db": whole.sqnr_db,
-            "top1_agreement": whole.top1_agreement,
-            "accuracy": whole.accuracy,
-        }
+    facts = dict.fromkeys(_FACTS) if variant is None else variant_to_json(variant)
+    sparse = None if variant is None else variant.sparse_facts
     return {
+        **facts,
         "recipe": outcome.recipe.name,
+        "settings": recipe_to_json(outcome.recipe),
         "passes": describe_recipe(outcome.recipe),
-        "size_bytes": variant.model.num_bytes if variant else None,
-        "compressed_bytes": variant.compressed_bytes if variant else None,
-        "sha256": variant.model.sha256 if variant else None,
-        "host_median_ns": outcome.host.median_ns if outcome.host else None,
-        "device_median_ns": outcome.device.median_ns if outcome.device else None,
-        "host_memory_bytes": outcome.host.memory_bytes if outcome.host else None,
-        "device_memory_bytes": outcome.device.memory_bytes if outcome.device else None,
-        "fidelity": fidelity,
+        "done": list(describe_passes(variant)) if variant else [],
+        "storage": list(describe_sparse(sparse)) if sparse else [],
+        "findings": facts["findings"] or [],
+        **_latency_json("host", outcome.host),
+        **_latency_json("device", outcome.device),
         "within_budget": outcome.within_budget,
         "outside": list(outcome.outside),
-        "findings": findings_to_json(variant.findings) if variant else [],
         "skipped_reason": outcome.skipped_reason,
+    }
+
+
+def _latency_json(where: str, latency: "TrialLatency | None") -> dict[str, object]:
+    return {
+        f"{where}_median_ns": latency.median_ns if latency else None,
+        f"{where}_median_ci95_ns": latency.median_ci95_ns if latency else None,
+        f"{where}_verdict": latency.verdict.value if latency else None,
+        f"{where}_memory_bytes": latency.memory_bytes if latency else None,
+        f"{where}_memory_range_bytes": latency.memory_range_bytes if latency else None,
     }

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
 from edgepack.measure.rounds import reach
+from edgepack.optimize.account import describe_passes
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.recipe import describe_recipe
 from edgepack.optimize.recipe_file import recipe_to_toml
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgepack.bundle.manifest import BundleManifest, Parity
     from edgepack.device.facts import DeviceFacts
     from edgepack.device.state import DeviceState
+    from edgepack.fidelity import Fidelity
     from edgepack.measure.engine import EngineFacts
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch
@@ -286,7 +288,7 @@ def summarize_variant(
 ) -> VariantRow:
     """Give a built variant's row; `reasons` say why it is outside the floors, if it is."""
     fidelity, pruned = variant.fidelity, variant.prune_facts
-    channels = [each.worst_channel_sqnr_db for each in fidelity.outputs]
+    worst_db, worst_channel = _worst_channel(fidelity)
     return VariantRow(
         recipe=variant.recipe.name,
         passes=describe_recipe(variant.recipe),
@@ -296,11 +298,14 @@ def summarize_variant(
         sqnr_ci95_db=min(fidelity.outputs, key=lambda each: each.sqnr_db).sqnr_ci95_db
         if fidelity.outputs
         else None,
-        worst_channel_sqnr_db=min((each for each in channels if each is not None), default=None),
+        worst_channel_sqnr_db=worst_db,
+        worst_channel=worst_channel,
         top1_agreement=fidelity.top1_agreement,
         top1_agreement_ci95=fidelity.top1_agreement_ci95,
         accuracy=fidelity.accuracy,
         accuracy_ci95=fidelity.accuracy_ci95,
+        drop_points=fidelity.drop_points,
+        drop_points_ci95=fidelity.drop_points_ci95,
         metric=MetricFigures(
             value=fidelity.metric.candidate,
             drop=fidelity.metric.drop,
@@ -313,12 +318,27 @@ def summarize_variant(
         within_budget=not reasons,
         reasons=reasons,
         doubts=tuple(each.text for each in variant.findings if each.severity is Severity.WARNING),
+        done=describe_passes(variant),
         zero_share=pruned.num_zero_after / pruned.num_weights
         if pruned is not None and pruned.num_weights
         else None,
         storage=() if variant.sparse_facts is None else describe_sparse(variant.sparse_facts),
         sha256=variant.model.sha256,
     )
+
+
+def _worst_channel(fidelity: "Fidelity") -> tuple[float | None, str]:
+    """Give the least SQNR of one channel, and which one that is."""
+    known = [
+        (each.worst_channel_sqnr_db, each)
+        for each in fidelity.outputs
+        if each.worst_channel_sqnr_db is not None
+    ]
+    if not known:
+        return None, ""
+    worst_db, output = min(known, key=lambda each: each[0])
+    axis = "" if output.worst_channel_axis is None else f" of axis {output.worst_channel_axis}"
+    return worst_db, f"channel {output.worst_channel}{axis} of output {output.output!r}"
 
 
 def summarize_pack(

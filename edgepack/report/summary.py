@@ -40,13 +40,17 @@ class VariantRow:
         sqnr_db: worst output's signal to quantization noise against float.
         sqnr_ci95_db: its interval over samples.
         worst_channel_sqnr_db: least SQNR of one channel of any output; None without channels.
+        worst_channel: which one that is, in words.
         top1_agreement: share of samples whose first class is the float model's.
         accuracy: share of samples whose first class is the label.
+        drop_points: percentage points of accuracy lost against the float model.
+        drop_points_ci95: its interval for paired samples.
         metric: what the user's own metric says; None without one.
         median_ns: median latency where `PackSummary.latency_on` says.
         within_budget: whether it meets the floors.
         reasons: why it does not.
         doubts: what else was found about it.
+        done: what the passes did to it, in sentences.
         skipped_reason: why it was not built or not measured to the end.
         zero_share: share of weights that pruning set to zero; None without pruning.
         storage: what storing zeros sparsely gained, and where no sparse kernel uses them.
@@ -59,16 +63,20 @@ class VariantRow:
     sqnr_db: float | None = None
     sqnr_ci95_db: tuple[float, float] | None = None
     worst_channel_sqnr_db: float | None = None
+    worst_channel: str = ""
     top1_agreement: float | None = None
     top1_agreement_ci95: tuple[float, float] | None = None
     accuracy: float | None = None
     accuracy_ci95: tuple[float, float] | None = None
+    drop_points: float | None = None
+    drop_points_ci95: tuple[float, float] | None = None
     metric: MetricFigures | None = None
     median_ns: float | None = None
     median_ci95_ns: tuple[float, float] | None = None
     within_budget: bool = False
     reasons: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
     skipped_reason: str | None = None
     zero_share: float | None = None
     storage: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from edgepack.report.headline import (
     write_headline,
 )
 from edgepack.report.labels import device_name, plain
+from edgepack.report.losses import account, drop_metric, loss_rows
 from edgepack.report.ops import describe_delegation
 from edgepack.report.rows import (
     Standing,
@@ -107,20 +108,18 @@ def render_pack(pack: PackSummary) -> RenderableType:
     """
     heading = f"Variants of {plain(pack.model, longest=80)} for {plain(pack.target, longest=64)}"
     with_latency = any(row.median_ns is not None for row in pack.variants)
-    with_accuracy = any(row.accuracy is not None for row in pack.variants)
+    answers = _answers(pack)
     table = _table()
     table.add_column("recipe", overflow="fold", min_width=8)
     for name in ("size", "packed", "SQNR"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("accuracy" if with_accuracy else "agreement", justify="right", no_wrap=True)
+    table.add_column(answers, justify="right", no_wrap=True)
     if with_latency:
         table.add_column("median", justify="right", no_wrap=True)
     table.add_column("", overflow="fold", min_width=7)
     rows, others = _shown(pack)
     for row in rows:
-        table.add_row(
-            *_variant_cells(row, pack, with_latency=with_latency, with_accuracy=with_accuracy)
-        )
+        table.add_row(*_variant_cells(row, pack, with_latency=with_latency, answers=answers))
     parts: list[RenderableType] = [_heading(heading), table]
     notes = [
         f"{plain(row.recipe, longest=64)}: {plain(reason)}"
@@ -134,6 +133,8 @@ def render_pack(pack: PackSummary) -> RenderableType:
     best = chosen_row(pack)
     if best is not None and best.passes not in {"", best.recipe}:
         parts.append(_indented(f"recipe: {plain(best.passes, longest=200)}"))
+    if best is not None:
+        parts += _losses(best, pack)
     if with_latency and pack.latency_on is not None:
         parts.append(_indented(f"latency measured on {device_name(pack.latency_on)}"))
     if pack.bundle is not None:
@@ -142,6 +143,29 @@ def render_pack(pack: PackSummary) -> RenderableType:
     if pack.parity is not None:
         parts.append(render_parity(pack.parity))
     return Group(*parts)
+
+
+def _answers(pack: PackSummary) -> str:
+    """Name the figure of answers that the table has: what the floors are about."""
+    if any(row.metric is not None for row in pack.variants):
+        return "metric"
+    has_labels = any(row.accuracy is not None for row in pack.variants)
+    return "accuracy" if has_labels else "agreement"
+
+
+def _losses(best: VariantRow, pack: PackSummary) -> list[RenderableType]:
+    """Give what the chosen variant keeps and loses, and what was done to it."""
+    rows = loss_rows(best, pack)
+    parts: list[RenderableType] = []
+    if rows:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value, remark in rows:
+            table.add_row(name, value, Text(remark, style="dim"))
+        parts.append(Padding(table, (0, 0, 0, 2)))
+    return [*parts, *(_bullet(plain(each), indent=2) for each in account(best))]
 
 
 def _shown(pack: PackSummary) -> tuple[Sequence[VariantRow], str]:
@@ -154,28 +178,35 @@ def _shown(pack: PackSummary) -> tuple[Sequence[VariantRow], str]:
 
 
 def _variant_cells(
-    row: VariantRow, pack: PackSummary, *, with_latency: bool, with_accuracy: bool
+    row: VariantRow, pack: PackSummary, *, with_latency: bool, answers: str
 ) -> list[Text]:
     chosen = row.recipe == pack.chosen
-    answer, interval = (
-        (row.accuracy, row.accuracy_ci95)
-        if with_accuracy
-        else (row.top1_agreement, row.top1_agreement_ci95)
-    )
     cells = [
         Text(plain(row.recipe, longest=64), style="bold" if chosen else ""),
         Text(file_size(row.num_bytes) if row.num_bytes is not None else ABSENT),
         Text(file_size(row.compressed_bytes) if row.compressed_bytes is not None else ABSENT),
         Text(decibels(row.sqnr_db) if row.sqnr_db is not None else ABSENT),
-        _stacked(share(answer), share_interval(interval).rstrip("%") if interval else "")
-        if answer is not None
-        else Text(ABSENT),
+        _answer_cell(row, answers),
     ]
     if with_latency:
         cells.append(_latency_cell(row.median_ns, row.median_ci95_ns))
     state = standing(row, chosen=pack.chosen)
     cells.append(Text(state.value, style=_STANDING_STYLES[state]))
     return cells
+
+
+def _answer_cell(row: VariantRow, answers: str) -> Text:
+    if answers == "metric":
+        value = row.metric.value if row.metric is not None else None
+        return Text(ABSENT) if value is None else _stacked(f"{value:.4g}", drop_metric(row)[0])
+    value, interval = (
+        (row.accuracy, row.accuracy_ci95)
+        if answers == "accuracy"
+        else (row.top1_agreement, row.top1_agreement_ci95)
+    )
+    if value is None:
+        return Text(ABSENT)
+    return _stacked(share(value), share_interval(interval).rstrip("%") if interval else "")
 
 
 def _latency_cell(value_ns: float | None, interval_ns: tuple[float, float] | None) -> Text:

@@ -6,6 +6,7 @@ from typing import Final
 
 from edgepack.report.candidates import Place, RankedRow, rank_candidates, tell_others
 from edgepack.report.labels import device_name, plain, visible
+from edgepack.report.losses import account, drop_metric, drop_points
 from edgepack.report.markup import (
     cell,
     latency_cell,
@@ -21,15 +22,15 @@ from edgepack.report.markup import (
 from edgepack.report.merits import Cost, Worth
 from edgepack.report.pareto import draw_legend, plot_pareto
 from edgepack.report.rows import Standing, standing
-from edgepack.report.summary import MetricFigures, PackSummary
+from edgepack.report.summary import PackSummary, VariantRow
 from edgepack.report.units import (
     ABSENT,
-    DASH,
     count,
     decibel_ends,
     decibels,
     file_size,
     share,
+    share_interval,
 )
 
 # So many rows and no more are read at a glance.
@@ -123,8 +124,13 @@ def _caption(pack: PackSummary) -> str:
     ]
     if below:
         caption += f"; below each SQNR, {' and '.join(below)}"
+    if any(row.drop_points is not None for row in pack.variants):
+        caption += (
+            "; below each accuracy, its interval, and what is lost against float with its own"
+        )
     if pack.metric is not None:
         caption += f"; the metric is {plain(pack.metric, longest=80)}, and below it what is lost"
+        caption += " with its interval"
     return caption
 
 
@@ -142,12 +148,17 @@ def _table(pack: PackSummary, ranked: Sequence[RankedRow], caption: str) -> str:
     return table(caption, columns, (_row(each, pack, shown) for each in ranked))
 
 
-def _metric_cell(metric: MetricFigures | None) -> str:
-    if metric is None or metric.value is None:
+def _metric_cell(row: VariantRow) -> str:
+    if row.metric is None or row.metric.value is None:
         return cell(ABSENT)
-    lost = "" if metric.drop is None else f"{metric.drop:.3g} lost"
-    ends = "" if metric.drop_ci95 is None else DASH.join(f"{e:.3g}" for e in metric.drop_ci95)
-    return cell(f"{metric.value:.4g}", lost, ends)
+    return cell(f"{row.metric.value:.4g}", *drop_metric(row))
+
+
+def _accuracy_cell(row: VariantRow) -> str:
+    if row.accuracy is None:
+        return cell(ABSENT)
+    spread = "" if row.accuracy_ci95 is None else share_interval(row.accuracy_ci95)
+    return cell(share(row.accuracy), spread, *drop_points(row))
 
 
 def _row(ranked: RankedRow, pack: PackSummary, shown: Sequence[str]) -> str:
@@ -166,16 +177,13 @@ def _row(ranked: RankedRow, pack: PackSummary, shown: Sequence[str]) -> str:
     ]
     optional = {
         "Agreement": share_cell(row.top1_agreement, row.top1_agreement_ci95),
-        "Accuracy": share_cell(row.accuracy, row.accuracy_ci95),
-        "Metric": _metric_cell(row.metric),
+        "Accuracy": _accuracy_cell(row),
+        "Metric": _metric_cell(row),
         "Median latency": latency_cell(row.median_ns, row.median_ci95_ns),
     }
     cells += [optional[name] for name in shown]
     notes = [row.skipped_reason] if row.skipped_reason is not None else list(row.reasons)
-    notes += row.doubts
-    if row.zero_share is not None:
-        notes.append(f"{share(row.zero_share)} of the weights are zero")
-    notes += row.storage
+    notes += [*row.doubts, *account(row)]
     front = " on the front" if ranked.place is Place.FRONT else ""
     badge = f'<span class="badge {_BADGES[state]}">{escape(state.value)}</span>'
     cells.append(f'<td class="text">{badge}<span class="why">{front}</span></td>')
