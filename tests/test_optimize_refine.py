@@ -1,16 +1,19 @@
 """Weights refined for their integers, in the child as users have it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgepack.comparison import ratio_db
 from edgepack.errors import RecipeError
 from edgepack.evaluate import Feeds, run_model
-from edgepack.flatbuffer import read_flatbuffer
-from edgepack.graph import read_constant
+from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
+from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
 from edgepack.optimize.layers import find_layers
-from edgepack.optimize.recipe import LayerScheme, RangeMethod, Recipe, Rounding
+from edgepack.optimize.quantize import quantize
+from edgepack.optimize.recipe import Granularity, LayerScheme, RangeMethod, Recipe, Rounding
 from edgepack.optimize.refine import refine
 from edgepack.profile import Scheme
 from tests.fixtures.layers import RELU, RELU6, LayerPlan, chain_model
@@ -25,6 +28,7 @@ PLANS = (
     )
     * 4,
     LayerPlan(op="TRANSPOSE_CONV", num_out=8, kernel=(2, 2), stride=(2, 2), has_bias=False),
+    LayerPlan(op="FULLY_CONNECTED", num_out=6),
 )
 
 
@@ -38,8 +42,8 @@ def model() -> Model:
     return read_model(chain_model(PLANS, SHAPE, seed=2))
 
 
-def sqnr(model: Model, other: Model) -> float:
-    feeds = make_feeds(99, 8)
+def sqnr(model: Model, other: Model, feeds: Feeds | None = None) -> float:
+    feeds = feeds or make_feeds(99, 8)
     ours = np.array([each[0] for each in run_model(model, feeds)])
     theirs = np.array([each[0] for each in run_model(other, feeds)])
     return ratio_db(float(np.sum(ours**2)), float(np.sum((ours - theirs) ** 2)))
@@ -49,16 +53,57 @@ def recipe(**passes: object) -> Recipe:
     return Recipe(name="test", scheme=Scheme.WEIGHT_ONLY_INT8, **passes)  # type: ignore[arg-type] # the keys are the fields
 
 
-def test_each_pass_brings_the_answers_nearer(model: Model) -> None:
+def test_each_pass_alone_brings_the_answers_nearer(model: Model) -> None:
     feeds = make_feeds(1, 12)
-    octav = recipe(weight_ranges=RangeMethod.OCTAV)
-    corrected = recipe(weight_ranges=RangeMethod.OCTAV, bias_correction=True)
-    all_of_it = recipe(bias_correction=True, rounding=Rounding.GPTQ)
+    # The same ranges everywhere, and nothing else but the pass that is looked at.
+    nearest = recipe(weight_ranges=RangeMethod.MSE)
+    corrected = replace(nearest, bias_correction=True)
+    rounded = replace(nearest, rounding=Rounding.GPTQ)
     found = [
-        sqnr(model, refine(model, each, feeds).model) for each in (octav, corrected, all_of_it)
+        sqnr(model, refine(model, each, feeds).model) for each in (nearest, corrected, rounded)
     ]
-    assert found[0] + 0.5 < found[1]
-    assert found[1] + 3 < found[2]
+    assert found[0] + 1 < found[1]
+    # It minds the mean, too, where no bias is corrected: 39.6 dB when it did not.
+    assert found[0] + 3 < found[2]
+
+
+def test_ranges_alone_bring_the_answers_nearer_where_large_weights_meet_quiet_inputs() -> None:
+    # At 8 bits cutting off a weight pays only where its input says little, as dead channels do.
+    shape = (1, 200)
+    tree = read_flatbuffer(chain_model((LayerPlan(op="FULLY_CONNECTED", num_out=24),), shape))
+    random = np.random.default_rng(4)
+    weights = random.normal(size=(24, 200)).astype(np.float32)
+    weights[:, :20] *= 20.0
+    set_constant(tree, find_layers(tree)[0].weights, weights)
+    loud = np.where(np.arange(200) < 20, 1e-3, 1.0)
+    unlike = read_model(write_flatbuffer(tree))
+    feeds = [((loud * random.normal(size=shape)).astype(np.float32),) for _ in range(24)]
+    ranged = refine(unlike, recipe(weight_ranges=RangeMethod.MSE), feeds[:8]).model
+    stock = quantize(unlike, recipe()).model
+    assert sqnr(unlike, stock, feeds[8:]) + 3 < sqnr(unlike, ranged, feeds[8:])
+
+
+def test_one_scale_a_tensor_stays_one_for_refined_weights(model: Model) -> None:
+    stock = Recipe(name="one", scheme=Scheme.DYNAMIC_RANGE, granularity=Granularity.TENSORWISE)
+    passes = replace(stock, rounding=Rounding.GPTQ, bias_correction=True)
+    refined = refine(model, passes, make_feeds(1, 6))
+    done = quantize(refined.model, passes, weight_bounds=refined.weight_bounds).model
+    plain = quantize(model, stock).model
+    assert count_scales(done) == count_scales(plain)
+    assert sqnr(model, plain) + 1 < sqnr(model, done)
+    for layer in find_layers(read_flatbuffer(model.data)):
+        # The runtime answers wrongly without a word when channels of these share a scale.
+        is_own = layer.op == "DEPTHWISE_CONV_2D"
+        assert (len(refined.weight_bounds[layer.weights]) > 1) == is_own
+
+
+def count_scales(model: Model) -> list[int]:
+    """Give how many scales each int8 tensor has."""
+    return [
+        len(tensor.quantization.scale)
+        for tensor in read_flatbuffer(model.data).subgraphs[0].tensors
+        if tensor.quantization is not None and tensor.quantization.scale is not None
+    ]
 
 
 def test_refined_weights_are_multiples_of_steps_and_layers_in_float_are_not(model: Model) -> None:

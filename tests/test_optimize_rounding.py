@@ -44,6 +44,21 @@ def test_every_weight_is_a_multiple_of_its_channels_step(
         assert np.max(np.abs(steps)) <= LARGEST + 1e-6
 
 
+@pytest.mark.parametrize("method", ["minmax", "mse", "octav"])
+def test_channels_that_share_a_scale_have_one_bound(method: str) -> None:
+    weights, moments = draw_layer((3, 4, 50), 2)
+    weights[1] *= 5.0
+    bounds = find_bounds(weights, method=RangeMethod(method), moments=moments, is_shared=True)
+    assert bounds.shape == (3, 4)
+    assert np.ptp(bounds) == 0
+    largest = float(np.max(np.abs(weights)))
+    assert 0.2 * largest < bounds[0, 0] <= largest
+    rounded = round_nearest(weights, bounds)
+    assert (
+        output_error(rounded - weights, moments).sum() < 1e-3 * output_error(weights, moments).sum()
+    )
+
+
 def test_gptq_loses_less_of_the_output_than_rounding_to_nearest() -> None:
     weights, moments = draw_layer((2, 32, 96), 3)
     bounds = find_bounds(weights, method=RangeMethod.MINMAX)

@@ -19,9 +19,9 @@ from edgepack.child import write_answer
 from edgepack.flatbuffer import dtype_name, op_name, read_flatbuffer
 from edgepack.graph import tensor_shape
 from edgepack.optimize.activations import Place, Seen, collect, weigh_channels
-from edgepack.optimize.assignment import assign_schemes
+from edgepack.optimize.assignment import assign_schemes, choose_granularity
 from edgepack.optimize.ranges import find_best_range, find_range
-from edgepack.optimize.recipe import InterfaceType, RangeMethod
+from edgepack.optimize.recipe import Granularity, InterfaceType, RangeMethod
 from edgepack.optimize.tails import Extent, find_channel_axis, find_tail, find_unlike
 from edgepack.profile import Scheme
 
@@ -87,15 +87,11 @@ def rules(
     names = qtyping.TFLOperationName
     unquantized = algorithm_manager.AlgorithmName.NO_QUANTIZE
     scheme = Scheme(request["scheme"])
-    _add_rule(manager, ".*", names.ALL_SUPPORTED, scheme, request["granularity"])
+    asked = Granularity(request["granularity"])
+    _add_rule(manager, ".*", names.ALL_SUPPORTED, scheme, asked)
     if scheme is Scheme.DYNAMIC_RANGE:
-        _add_rule(
-            manager,
-            ".*",
-            names.DEPTHWISE_CONV_2D,
-            scheme,
-            _granularity(scheme, "DEPTHWISE_CONV_2D", request),
-        )
+        granularity = choose_granularity(asked, scheme, "DEPTHWISE_CONV_2D")
+        _add_rule(manager, ".*", names.DEPTHWISE_CONV_2D, scheme, granularity)
     if scheme in _STATIC and request["interface"] == InterfaceType.FLOAT:
         # The interface counts as two ops of its own; left alone, they stay in float
         # and the quantizer puts QUANTIZE and DEQUANTIZE behind and before them.
@@ -113,7 +109,7 @@ def rules(
         # A rule of a scheme that the op does not know is passed over: this one holds then.
         name = tensor_name((0, int(operator.outputs[0])))
         manager.add_quantization_config(f"(^|;){name};", op, algorithm_key=unquantized)
-        granularity = _granularity(own, op_name(tree, operator), request)
+        granularity = choose_granularity(asked, own, op_name(tree, operator))
         _add_rule(manager, f"(?:^|;){name};", op, own, granularity)
     for op in request["float_ops"]:
         manager.add_quantization_config("^", names(op), algorithm_key=unquantized)
@@ -121,22 +117,17 @@ def rules(
     return recipe
 
 
-def _granularity(scheme: Scheme, op: str, request: dict[str, Any]) -> str:
-    """Give how many weights of an op share a scale.
-
-    Depthwise convolutions that quantize while they run answer wrongly without a word when all
-    channels share one: -5 dB on LiteRT 2.3, 0 dB on tflite-runtime 2.14.
-    """
-    if scheme is Scheme.DYNAMIC_RANGE and op == "DEPTHWISE_CONV_2D":
-        return "channelwise"
-    return str(request["granularity"])
-
-
-def _add_rule(manager: Any, regex: str, op: Any, scheme: Scheme, granularity: str) -> None:  # noqa: ANN401 - untyped library
+def _add_rule(
+    manager: Any,  # noqa: ANN401 - untyped library
+    regex: str,
+    op: Any,  # noqa: ANN401 - likewise
+    scheme: Scheme,
+    granularity: Granularity,
+) -> None:
     """Add the rule of a scheme; none for an op that knows no such thing."""
     from ai_edge_quantizer import algorithm_manager, qtyping  # noqa: PLC0415 - as above
 
-    level = qtyping.QuantGranularity(granularity.upper())
+    level = qtyping.QuantGranularity(granularity.value.upper())
     weights = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=level)
     activations, is_integer, algorithm = (
         None,
@@ -281,7 +272,8 @@ def _weight_range(
         if index in operator.inputs
     )
     scheme = schemes.get(position, Scheme(request["scheme"]))
-    if _granularity(scheme, op_name(tree, reader), request) == "channelwise":
+    asked = Granularity(request["granularity"])
+    if choose_granularity(asked, scheme, op_name(tree, reader)) is Granularity.CHANNELWISE:
         shape[axis] = sizes[axis]
         bound = np.broadcast_to(bound, shape)
     return {"min": -bound, "max": bound}

@@ -45,7 +45,7 @@ class Refined:
     Attributes:
         model: the float model with the refined weights.
         weight_bounds: for the tensor index of each refined layer's weights, the magnitude that
-            each channel's largest integer stands for.
+            the largest integer stands for: (num_channels,), or (1,) where they share a scale.
     """
 
     model: Model
@@ -82,6 +82,9 @@ def refine(model: Model, recipe: Recipe, calibration: Feeds | None) -> Refined:
         "rounding": recipe.rounding,
         "weight_ranges": recipe.weight_ranges,
         "bias_correction": recipe.bias_correction,
+        "scheme": recipe.scheme,
+        "granularity": recipe.granularity,
+        "layers": {each.layer: each.scheme for each in recipe.layers},
         "float_layers": [each.layer for each in recipe.layers if each.scheme in _FLOATS],
     }
 

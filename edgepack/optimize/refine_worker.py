@@ -5,7 +5,7 @@ FOLDER holds `model.tflite`, `feeds` and `request.json`; it gets `refined.tflite
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from edgepack.child import write_arrays
 from edgepack.flatbuffer import write_flatbuffer
 from edgepack.graph import new_constant, read_constant
+from edgepack.optimize.assignment import choose_granularity
 from edgepack.optimize.layers import Layer, find_layers
 from edgepack.optimize.pass_process import PassJob, serve_pass
 from edgepack.optimize.patches import input_patches, matrix_weights, mean_patch, weight_matrix
-from edgepack.optimize.recipe import RangeMethod, Rounding
+from edgepack.optimize.recipe import Granularity, RangeMethod, Rounding
 from edgepack.optimize.rounding import find_bounds, round_gptq, round_nearest
 from edgepack.optimize.surgeon import settle
 from edgepack.optimize.walk import LayerChange, Samples, walk
+from edgepack.profile import Scheme
 
 # Rows of a layer's inputs that its second moments are taken from: some for each input, so that
 # a layer of many positions or many groups takes no longer than the others.
@@ -63,6 +65,7 @@ class _Refiner:
     method: RangeMethod
     bias_correction: bool
     kept: frozenset[str]
+    one_scale: frozenset[int]
     bounds: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class _Refiner:
             is_quantized and self.method is RangeMethod.MSE
         )
         moments = self._measure(layer, reference, changed, second=wants_moments)
+        if not self.bias_correction:  # nothing else takes back a shift of the mean
+            moments = _with_means(moments)
         target = weights
         if (
             self.rounding is Rounding.GPTQ
@@ -94,14 +99,18 @@ class _Refiner:
                 target = settle(np.where(zero, 0.0, target), target, ridged, zero)
         result = target
         if is_quantized:
-            bounds = find_bounds(target, method=self.method, moments=moments.changed)
+            is_shared = layer.weights in self.one_scale
+            bounds = find_bounds(
+                target, method=self.method, moments=moments.changed, is_shared=is_shared
+            )
             # The quantizer has its scales in float32.
             bounds = bounds.astype(np.float32).astype(np.float64)
             if self.rounding is Rounding.GPTQ and moments.changed is not None:
                 result = round_gptq(target, bounds, moments.changed)
             else:
                 result = round_nearest(target, bounds)
-            self.bounds[layer.weights] = bounds.reshape(-1).astype(np.float32)
+            given = bounds.reshape(-1).astype(np.float32)
+            self.bounds[layer.weights] = given[:1] if is_shared else given
         bias = None
         if self.bias_correction and layer.bias is not None:
             shift = np.einsum("gok,gk->go", weights, moments.mean_reference)
@@ -151,6 +160,18 @@ class _Refiner:
     def _mean(self, layer: Layer, samples: Samples) -> NDArray[np.float64]:
         means = [mean_patch(self.tree, layer, each) for each in samples]
         return np.asarray(np.mean(means, axis=0))
+
+
+def _with_means(moments: _Moments) -> _Moments:
+    """Give moments about zero: an error of the mean counts as every other."""
+    if moments.changed is None:
+        return moments
+    ours, theirs = moments.mean_reference, moments.mean_changed
+    shift = moments.shift
+    if shift is not None:
+        shift = shift + np.einsum("gi,gj->gij", ours - theirs, theirs)
+    changed = moments.changed + np.einsum("gi,gj->gij", theirs, theirs)
+    return replace(moments, changed=changed, shift=shift)
 
 
 class _Product:
@@ -220,6 +241,20 @@ def add_biases(tree: Any) -> None:  # noqa: ANN401 - the generated classes are u
         operator.inputs = [*inputs, new_constant(tree, f"{layer.name}_bias", zeros)]
 
 
+def _find_one_scale(tree: Any, request: dict[str, Any]) -> frozenset[int]:  # noqa: ANN401 - as above
+    """Give the weights whose channels share one scale, as the quantizer is told."""
+    return frozenset(
+        layer.weights
+        for layer in find_layers(tree)
+        if choose_granularity(
+            Granularity(request["granularity"]),
+            Scheme(request["layers"].get(layer.name, request["scheme"])),
+            layer.op,
+        )
+        is Granularity.TENSORWISE
+    )
+
+
 def refine(job: PassJob) -> dict[str, Any]:
     """Refine a model, write it and its bounds beside it, and give the answer for the parent."""
     request, tree = job.request, job.read_tree()
@@ -231,6 +266,7 @@ def refine(job: PassJob) -> dict[str, Any]:
         method=RangeMethod(request["weight_ranges"]),
         bias_correction=request["bias_correction"],
         kept=frozenset(request["float_layers"]),
+        one_scale=_find_one_scale(tree, request),
     )
     walk(tree, job.feeds(), refiner, folder=job.make_shelf("walk"))
     (job.folder / "refined.tflite").write_bytes(write_flatbuffer(tree))

@@ -26,7 +26,11 @@ _CLIPS: Final = np.linspace(1.0, 0.6, 33)
 
 
 def find_bounds(
-    weights: Floats, *, method: RangeMethod, moments: Floats | None = None
+    weights: Floats,
+    *,
+    method: RangeMethod,
+    moments: Floats | None = None,
+    is_shared: bool = False,
 ) -> NDArray[np.float64]:
     """Give the largest magnitude that each output channel's integers reach, (groups, out).
 
@@ -37,6 +41,7 @@ def find_bounds(
             arXiv:2106.08295, 3.1); octav, the fixed point of Sakr et al. (arXiv:2206.06501),
             equation 12 for 8 bits.
         moments: (groups, in, in).
+        is_shared: whether all channels share one scale: the bounds are then the same.
 
     Raises:
         ValueError: a method that is for activations only.
@@ -44,11 +49,16 @@ def find_bounds(
     largest: NDArray[np.float64] = np.maximum(
         np.max(np.abs(weights), axis=2), _TINY, dtype=np.float64
     )
+    if is_shared:
+        largest = np.full_like(largest, largest.max())
     match method:
         case RangeMethod.MINMAX:
             return largest
         case RangeMethod.MSE:
-            return _search_bounds(weights, largest, moments)
+            return _search_bounds(weights, largest, moments, is_shared=is_shared)
+        case RangeMethod.OCTAV if is_shared:
+            bound = _iterate_bounds(weights.reshape(1, 1, -1), largest.max(keepdims=True))
+            return np.full_like(largest, bound[0, 0])
         case RangeMethod.OCTAV:
             return _iterate_bounds(weights, largest)
         case _:
@@ -56,7 +66,7 @@ def find_bounds(
 
 
 def _search_bounds(
-    weights: Floats, largest: NDArray[np.float64], moments: Floats | None
+    weights: Floats, largest: NDArray[np.float64], moments: Floats | None, *, is_shared: bool
 ) -> NDArray[np.float64]:
     diagonal = np.ones(()) if moments is None else np.diagonal(moments, axis1=1, axis2=2)
     importance = diagonal if moments is None else diagonal[:, np.newaxis, :]
@@ -65,6 +75,8 @@ def _search_bounds(
         bounds = largest * clip
         noise = round_nearest(weights, bounds) - weights
         error = np.sum(np.square(noise) * importance, axis=2)
+        if is_shared:
+            error = np.full_like(error, error.sum())
         better = error < errors
         best, errors = np.where(better, bounds, best), np.where(better, error, errors)
     return best
