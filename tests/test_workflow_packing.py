@@ -1,14 +1,19 @@
 """What a pack warns of."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from edgepack.fidelity import Fidelity, OutputFidelity
 from edgepack.measure.validity import VerdictName
 from edgepack.optimize.choose import Choice
+from edgepack.optimize.floors import Floors, judge
 from edgepack.optimize.recipe import stock_recipe
+from edgepack.optimize.variant import Variant
 from edgepack.profile import Scheme
-from edgepack.workflow.doubts import latency_doubts
+from edgepack.workflow.doubts import agreement_doubts, latency_doubts
 from edgepack.workflow.request import Outcome, TrialLatency
 from tests.fixtures.commands import DIGITS, FLOAT_MODEL, RunCommand
+from tests.fixtures.models import small_model
 
 CHOICE = Choice(index=0, reason="int8 is the quickest", measured_on="host")
 
@@ -44,6 +49,39 @@ def test_latencies_that_are_sound_or_did_not_decide_are_no_matter() -> None:
     doubtful = [outcome(Scheme.INT8, VerdictName.CONTENDED)]
     by_order = Choice(index=0, reason="the profile's order", measured_on=None)
     assert latency_doubts(doubtful, by_order, is_device=False) == ()
+
+
+def judged(name: str, sqnr_db: float, agreement: float) -> Outcome:
+    """Give an outcome with the figures of one class output, judged by the stock floors."""
+    output = OutputFidelity(
+        output="y", sqnr_db=sqnr_db, max_abs_error=0.1, cosine=1.0, top1_agreement=agreement
+    )
+    variant = Variant(
+        recipe=replace(stock_recipe(Scheme.INT8), name=name),
+        model=small_model("cnn"),
+        fidelity=Fidelity(outputs=(output,), num_samples=50),
+        compressed_bytes=1,
+    )
+    outside = judge(variant.fidelity, Floors())
+    return Outcome(recipe=variant.recipe, variant=variant, outside=outside)
+
+
+def test_what_only_agreement_keeps_out_is_named_with_the_way_in() -> None:
+    outcomes = [
+        judged("good", 30.0, 0.95),
+        judged("unlike", 28.0, 0.6),
+        judged("bad", 10.0, 0.6),
+        judged("other", 25.0, 0.89),
+        Outcome(recipe=stock_recipe(Scheme.INT16X8), skipped_reason="no data"),
+    ]
+    (told,) = agreement_doubts(Floors(), outcomes)
+    assert told == (
+        "only the top-1 agreement keeps unlike, other outside the floors: if the outputs' largest "
+        "values choose no class, as of an embedding, give --min-agreement 0"
+    )
+    assert agreement_doubts(Floors(), outcomes[:1]) == ()
+    # Judged by what is lost, agreement is no floor.
+    assert agreement_doubts(Floors(max_drop=1.0), outcomes) == ()
 
 
 _NONSENSE = (

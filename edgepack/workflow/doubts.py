@@ -1,6 +1,8 @@
 """What is doubtful about a variant, and about what it was made and judged on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from edgepack.cache import Cache
 from edgepack.errors import ModelError
@@ -12,11 +14,14 @@ from edgepack.optimize.activity import check_calibration
 from edgepack.optimize.choose import Choice
 from edgepack.optimize.eligibility import describe
 from edgepack.optimize.findings import Severity
+from edgepack.optimize.floors import Floors, judge
 from edgepack.optimize.recipe import InterfaceType, Recipe
 from edgepack.profile import Scheme
 from edgepack.workflow.material import Material
 from edgepack.workflow.request import DEFAULT_PARITY_DB, Outcome, PackRequest, StepCallback
 from edgepack.workflow.target_ops import find_target_faults
+
+_SHOWN_NAMES: Final = 4
 
 
 def calibration_doubts(
@@ -41,6 +46,34 @@ def calibration_doubts(
     except ModelError as error:
         return (f"calibration and evaluation data could not be compared: {error.message}",)
     return tuple(each.advice for each in findings)
+
+
+def agreement_doubts(floors: Floors, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Say which variants only their top-1 agreement keeps out, and how to lift that floor.
+
+    Every float output of shape (rows, 2 or more) is judged as one of classes, though it may be an
+    embedding or several regressed values, of which the largest means nothing.
+    """
+    if floors.max_drop is not None:
+        return ()
+    without = replace(floors, min_agreement=0.0)
+    kept_out = [
+        outcome.recipe.name
+        for outcome in outcomes
+        if outcome.variant is not None
+        and outcome.outside
+        and not outcome.is_reference
+        and not judge(outcome.variant.fidelity, without, findings=outcome.variant.findings)
+    ]
+    if not kept_out:
+        return ()
+    more = len(kept_out) - _SHOWN_NAMES
+    names = ", ".join(kept_out[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+    text = (
+        f"only the top-1 agreement keeps {names} outside the floors: if the outputs' largest "
+        "values choose no class, as of an embedding, give --min-agreement 0"
+    )
+    return (text,)
 
 
 def latency_doubts(

@@ -38,7 +38,12 @@ from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 from edgepack.workflow.choosing import HOST, choose_among, choose_outcome, needs_bound
-from edgepack.workflow.doubts import calibration_doubts, latency_doubts, pack_warnings
+from edgepack.workflow.doubts import (
+    agreement_doubts,
+    calibration_doubts,
+    latency_doubts,
+    pack_warnings,
+)
 from edgepack.workflow.material import Material, prepare_material
 from edgepack.workflow.request import (
     Outcome,
@@ -143,6 +148,8 @@ def pack_model(
             *pack_warnings(request, material, chosen),
             *calibration_doubts(material, chosen.recipe, cache=cache, on_step=on_step),
             *latency_doubts(found.outcomes, choice, is_device=rig is not None),
+            *agreement_doubts(request.floors, outcomes),
+            *latency_doubts(outcomes, choice, is_device=rig is not None),
             *([_INTERRUPTED.format(count=len(outcomes))] if is_interrupted else []),
             *([_UNPROVED.format(name=chosen.recipe.name)] if found.is_interrupted else []),
         ),
