@@ -73,6 +73,32 @@ def test_other_files_are_not_written_over(run: RunCommand) -> None:
     assert Path("notes.html").read_text(encoding="utf-8") == "mine"
 
 
+def test_layers_are_listed_by_the_names_recipes_take(run: RunCommand) -> None:
+    body = run("inspect", FLOAT_MODEL, "--layers", "--json").json()
+    layers = body["layers"]
+    assert [each["op"] for each in layers if each["weights_dtype"]][-1] == "FULLY_CONNECTED"
+    last = next(each for each in layers if each["layer"] == "StatefulPartitionedCall_1:0")
+    assert (last["output_dtype"], last["num_macs"]) == ("float32", 640)
+    assert last["constant_bytes"] == 4 * (640 + 10)
+    shown = run("inspect", FLOAT_MODEL, "--layers")
+    assert "StatefulPartitionedCall_1:0" in shown.out
+    assert "640" in shown.out
+    assert "StatefulPartitionedCall_1:0" not in run("inspect", FLOAT_MODEL).out
+    Path("mixed.toml").write_text('scheme = "int8"\n[layers]\n"absent" = "float32"\n')
+    ran = run(
+        *("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--data", DIGITS),
+        *("--recipe", "mixed.toml"),
+    )
+    assert ran.code == 2
+    assert "`edgepack inspect --layers` lists them." in ran.err
+
+
+def test_a_quantized_models_layers_tell_their_types(run: RunCommand) -> None:
+    layers = run("inspect", KINDS / "int8.tflite", "--layers", "--json").json()["layers"]
+    assert {each["output_dtype"] for each in layers} == {"int8"}
+    assert {each["weights_dtype"] for each in layers} <= {"int8", None}
+
+
 def test_an_int8_model_is_refused_with_the_way_out(run: RunCommand, tmp_path: Path) -> None:
     model = KINDS / "int8.tflite"
     shape = run("inspect", model, "--json").json()["model"]["signature"]["inputs"][0]["shape"]

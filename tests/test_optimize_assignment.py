@@ -97,5 +97,5 @@ def test_unknown_layers_are_named_with_the_nearest_known() -> None:
         "recipe 'mixed': 2 faults\n"
         "  - layers: the model has no op that gives 'secnod'; did you mean 'second'?\n"
         "  - layers: the model has no op that gives 'xyz'\n"
-        "Name the tensor that the layer's op gives; `edgepack inspect` lists them."
+        "Name the tensor that the layer's op gives; `edgepack inspect --layers` lists them."
     )

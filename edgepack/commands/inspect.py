@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("subject", type=EXISTING_FILE, metavar="TFLITE|BUNDLE")
+@click.option(
+    "--layers",
+    "with_layers",
+    is_flag=True,
+    help="Also list the ops that compute, by the names that recipe files call them.",
+)
 @sensitivity_options
 @json_option
-def inspect(*, subject: Path, as_json: bool, **given: Any) -> None:
+def inspect(*, subject: Path, with_layers: bool, as_json: bool, **given: Any) -> None:
     """Show what a .tflite model or a bundle holds, and what may still be done to it.
 
     Listed are inputs, outputs, ops and origin, how the model stores numbers, whether it keeps
-    state, and which recipes it can be packed by or why not. With --sensitivity and --data, also
-    what each layer costs when it is quantized alone.
+    state, and which recipes it can be packed by or why not. With --layers, also each op that
+    computes. With --sensitivity and --data, what each layer costs when it is quantized alone.
     """
     from edgepack.bundle.archive import Bundle
     from edgepack.bundle.manifest import MODEL_PATH, manifest_to_json
@@ -66,6 +72,8 @@ def inspect(*, subject: Path, as_json: bool, **given: Any) -> None:
                 "size_bytes": content.num_bytes,
                 "manifest": manifest_to_json(content.manifest),
             }
+        if with_layers:
+            body["layers"] = _layers_json(model)
         if found is not None:
             body["sensitivity"] = sensitivity_json(found)
         print_json(body)
@@ -73,6 +81,8 @@ def inspect(*, subject: Path, as_json: bool, **given: Any) -> None:
     if is_bundle and isinstance(content, Bundle):
         _show_bundle(content)
     _show_model(model)
+    if with_layers:
+        _show_layers(model)
     if found is not None and request is not None:
         show_sensitivity(found, request)
 
@@ -127,6 +137,38 @@ def _show_model(model: "Model") -> None:
             offer.name, "offered" if offer.refusal is None else f"refused: {offer.refusal}"
         )
     print_table(offers)
+
+
+def _show_layers(model: "Model") -> None:
+    """Print each op that computes on a line of its own, its name whole, for it is to be copied."""
+    from edgepack.optimize.works import list_works
+    from edgepack.report.labels import plain
+
+    works = list(list_works(model))
+    width = max((len(each.op) for each in works), default=0)
+    click.echo(f"\n{'op':<{width}}  gives    weights     constants  multiplications  layer")
+    for each in works:
+        macs = f"{each.num_macs:,}" if each.num_macs else ""
+        click.echo(
+            f"{each.op:<{width}}  {each.output:<7}  {each.weights or '':<7}  "
+            f"{f'{each.constant_bytes:,} B':>12}  {macs:>15}  {plain(each.name, longest=1000)}"
+        )
+
+
+def _layers_json(model: "Model") -> list[dict[str, object]]:
+    from edgepack.optimize.works import list_works
+
+    return [
+        {
+            "layer": each.name,
+            "op": each.op,
+            "output_dtype": each.output,
+            "weights_dtype": each.weights,
+            "constant_bytes": each.constant_bytes,
+            "num_macs": each.num_macs,
+        }
+        for each in list_works(model)
+    ]
 
 
 def _facts(traits: "Traits") -> list[str]:

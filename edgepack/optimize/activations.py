@@ -165,5 +165,5 @@ def _raise_peaks(
     if num_channels > _MOST_CHANNELS:
         return None
     rows = np.moveaxis(values, axis, -1) if values.ndim > 1 else values
-    now = np.abs(rows.reshape(-1, num_channels).astype(np.float64)).max(axis=0)
+    now: NDArray[np.float64] = np.abs(rows.reshape(-1, num_channels).astype(np.float64)).max(axis=0)
     return now if peaks is None or len(peaks) != num_channels else np.maximum(peaks, now)

@@ -49,7 +49,8 @@ def find_exceptions(tree: Any, recipe: Recipe) -> dict[int, Scheme]:  # noqa: AN
         ]
         raise RecipeError(
             join_faults(f"recipe {recipe.name!r}", faults),
-            remedy="Name the tensor that the layer's op gives; `edgepack inspect` lists them.",
+            remedy="Name the tensor that the layer's op gives; `edgepack inspect --layers` lists "
+            "them.",
         )
     return {position: each.scheme for each in recipe.layers for position in givers[each.layer]}
 

@@ -1,32 +1,16 @@
 """What a variant is made of, beside what its recipe promises: size, interface, ops in float."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from math import prod
-from typing import Any, Final
+from collections.abc import Collection, Iterator
+from typing import Final
 
-from edgepack.flatbuffer import decode_name, dtype_name, op_name, read_flatbuffer
-from edgepack.graph import tensor_shape
 from edgepack.model import Model
 from edgepack.optimize.findings import Finding, FindingKind, Severity
 from edgepack.optimize.recipe import InterfaceType, Recipe
+from edgepack.optimize.works import Work, list_works
 from edgepack.profile import Scheme
 
 _FLOAT_SCHEMES: Final = frozenset({Scheme.FLOAT32, Scheme.FLOAT16, Scheme.AS_IS})
-# They carry values from one representation or shape to another and compute nothing.
-_CARRIERS: Final = frozenset(
-    {"QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
-)
-# Position of the weights among an op's operands.
-_WEIGHTS: Final[Mapping[str, int]] = {
-    "CONV_2D": 1,
-    "DEPTHWISE_CONV_2D": 1,
-    "FULLY_CONNECTED": 1,
-    "TRANSPOSE_CONV": 1,
-    "BATCH_MATMUL": 1,
-}
-_TRANSPOSED_INPUT: Final = 2
 _SHOWN_KINDS: Final = 4
 
 
@@ -74,9 +58,9 @@ def check_composition(
 
 
 def _find_float_ops(model: Model, recipe: Recipe, kept: Collection[str]) -> Iterator[Finding]:
-    works = [each for each in _list_works(model) if recipe.is_static or each.has_weights]
+    works = [each for each in list_works(model) if recipe.is_static or each.has_weights]
     wished = {each.layer for each in recipe.layers} | {*kept}
-    left = [each for each in works if each.is_float(recipe) and each.name not in wished]
+    left = [each for each in works if _is_float(each, recipe) and each.name not in wished]
     if not left:
         return
     macs = sum(each.num_macs for each in works)
@@ -90,78 +74,10 @@ def _find_float_ops(model: Model, recipe: Recipe, kept: Collection[str]) -> Iter
         severity=Severity.WARNING,
         text=f"{len(left)} of {len(works)} ops stayed in float ({listed}), with {share:.1%} of the "
         "multiplications",
-        remedy="Look at them with `edgepack inspect`; ops at the border of a float part convert "
-        "their values each time",
+        remedy="Look at them with `edgepack inspect --layers`; ops at the border of a float part "
+        "convert their values each time",
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Work:
-    """An op that computes.
-
-    Attributes:
-        op: as the schema spells it.
-        name: of the tensor it gives.
-        num_macs: its multiplications.
-        output: element type of what it gives.
-        weights: element type of its constant weights; None without any.
-    """
-
-    op: str
-    name: str
-    num_macs: int
-    output: str
-    weights: str | None
-
-    @property
-    def has_weights(self) -> bool:
-        return self.weights is not None
-
-    def is_float(self, recipe: Recipe) -> bool:
-        return (self.output if recipe.is_static else self.weights) == "float32"
-
-
-def _list_works(model: Model) -> Iterator[_Work]:
-    tree = read_flatbuffer(model.data)
-    tensors = tree.subgraphs[0].tensors
-    operators = [(op_name(tree, each), each) for each in tree.subgraphs[0].operators or ()]
-    # Weights of ops that compute in float pass a DEQUANTIZE, and are stored as what it reads.
-    stored = {
-        int(each.outputs[0]): int(each.inputs[0]) for op, each in operators if op == "DEQUANTIZE"
-    }
-    for op, operator in operators:
-        if op in _CARRIERS or not len(operator.outputs):
-            continue
-        weights = None
-        if (place := _WEIGHTS.get(op)) is not None:
-            index = int(operator.inputs[place])
-            source = tensors[stored.get(index, index)]
-            data = tree.buffers[source.buffer].data
-            weights = dtype_name(source.type) if data is not None and len(data) else None
-        output = tensors[int(operator.outputs[0])]
-        yield _Work(
-            op=op,
-            name=decode_name(output.name).removesuffix("_inner"),
-            num_macs=_count_macs(tensors, operator, op),
-            output=dtype_name(output.type),
-            weights=weights,
-        )
-
-
-def _count_macs(tensors: Any, operator: Any, op: str) -> int:  # noqa: ANN401 - untyped tree
-    """Count multiplications from shapes alone; 0 for ops without weights."""
-    place = _WEIGHTS.get(op)
-    if place is None:
-        return 0
-    weights = tensor_shape(tensors[int(operator.inputs[place])])
-    output = tensor_shape(tensors[int(operator.outputs[0])])
-    match op:
-        case "TRANSPOSE_CONV":
-            source = tensor_shape(tensors[int(operator.inputs[_TRANSPOSED_INPUT])])
-            return prod(source[:-1]) * prod(weights)
-        case "BATCH_MATMUL":
-            return prod(output) * tensor_shape(tensors[int(operator.inputs[0])])[-1]
-        case "DEPTHWISE_CONV_2D":
-            return prod(output) * prod(weights[1:3])
-        case _:
-            return prod(output) * prod(weights[1:])
+def _is_float(work: Work, recipe: Recipe) -> bool:
+    return (work.output if recipe.is_static else work.weights) == "float32"
