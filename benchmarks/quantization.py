@@ -1,11 +1,15 @@
 """Quantize EfficientNet-Lite0 by each recipe: bytes, latency on this machine, fidelity.
 
-    python benchmarks/quantization.py [--threads N] [--rounds N]
+    python benchmarks/quantization.py [--threads N] [--rounds N] [--only float32,int8]
 
 The model comes by scripts/fetch-models, the data are the 144 crops of examples/efficientnet:
 72 calibrate, 72 others judge. Launches of the variants are interleaved, each round in the
 opposite order of the last, so that a machine that warms up or gets busy favors none. The table
 is Markdown. It holds for this machine alone: other processors rank the recipes otherwise.
+
+The rows of 4 bits are ai-edge-quantizer's own recipes and no schemes of ours: with a scale a
+channel for all weights, and with one for each 32 weights of the fully connected layer, the only
+kind that has blocks.
 """
 
 import argparse
@@ -13,8 +17,13 @@ import os
 import platform
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+
+from ai_edge_quantizer import quantizer
+from ai_edge_quantizer import recipe as recipes
 
 from edgepack.cache import Cache, cache_directory
 from edgepack.data import load_samples, split_samples
@@ -23,7 +32,8 @@ from edgepack.importers import ImportOptions, check_parity, import_model, model_
 from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import LatencySummary, summarize
-from edgepack.optimize.evaluation import make_evaluation
+from edgepack.model import Model, read_model
+from edgepack.optimize.evaluation import EvaluationSet, evaluate_candidate, make_evaluation
 from edgepack.optimize.recipe import stock_recipe
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
@@ -37,6 +47,10 @@ SCHEMES = (
     Scheme.INT8,
     Scheme.INT16X8,
 )
+FOUR_BITS = {
+    "weight_only_int4": "weight_only_wi4_afp32",
+    "dynamic_int4_blocks32": "dynamic_wi4b32_afp32",
+}
 # For one launch; int16x8 is so slow that its runs are fitted to it.
 LAUNCH_SECONDS = 6.0
 
@@ -46,7 +60,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def build(path: Path) -> tuple[list[Variant], Feeds]:
+def build(path: Path, only: frozenset[str]) -> tuple[list[Variant], Feeds]:
     """Give every variant, judged on the photographs, and the samples it was judged by."""
     cache, options = Cache(root=cache_directory()), ImportOptions()
     imported = import_model(path, options=options, cache=cache, on_progress=say)
@@ -64,6 +78,8 @@ def build(path: Path) -> tuple[list[Variant], Feeds]:
     judged = make_evaluation(imported.model, model_feeds(imported, evaluation))
     variants: list[Variant] = []
     for scheme in SCHEMES:
+        if only and scheme.value not in only:
+            continue
         say(f"building {scheme.value}")
         variants.append(
             build_variant(
@@ -74,7 +90,27 @@ def build(path: Path) -> tuple[list[Variant], Feeds]:
                 cache=cache,
             )
         )
+    for name, recipe in FOUR_BITS.items():
+        if not only or name in only:
+            say(f"building {name}")
+            variants.append(build_four_bits(imported.model, name, recipe, judged))
     return variants, judged.feeds
+
+
+def build_four_bits(model: Model, name: str, recipe: str, judged: EvaluationSet) -> Variant:
+    """Give what one of ai-edge-quantizer's recipes without calibration makes of a model."""
+    tool = quantizer.Quantizer(model.data)
+    tool.load_quantization_recipe(getattr(recipes, recipe)())
+    done = tool.quantize(enable_progress_bar=False, enable_progress_report=False)
+    made = read_model(bytes(done.quantized_model))
+    # Only the name is told: no recipe of ours says this.
+    stated = replace(stock_recipe(Scheme.AS_IS), name=name)
+    return Variant(
+        recipe=stated,
+        model=made,
+        fidelity=evaluate_candidate(made, stated, judged),
+        compressed_bytes=len(zlib.compress(made.data, 9)),
+    )
 
 
 def time_interleaved(
@@ -125,6 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="to infer with (default: 1)")
     parser.add_argument("--rounds", type=int, default=10, help="launches a variant (default: 10)")
+    parser.add_argument("--only", default="", help="these rows, by commas (default: all)")
     given = parser.parse_args()
     fetched = subprocess.run(
         (sys.executable, str(REPOSITORY / "scripts" / "fetch-models"), "efficientnet-lite0"),
@@ -136,7 +173,9 @@ def main() -> int:
     packages = ("ai-edge-litert", "ai-edge-quantizer", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     print(f"- Python {platform.python_version()}, {versions}")
-    variants, feeds = build(Path(fetched.stdout.strip()))
+    variants, feeds = build(
+        Path(fetched.stdout.strip()), frozenset(part for part in given.only.split(",") if part)
+    )
     load = os.getloadavg()[0]
     summaries = time_interleaved(
         variants, feeds, num_rounds=given.rounds, num_threads=given.threads
