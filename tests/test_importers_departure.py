@@ -106,7 +106,7 @@ def test_the_node_whose_weight_a_converter_spoils_is_named(
     monkeypatch.setattr(departure, "_MOST_EXPOSED", 4)
     imported = import_model(path, options=options, cache=import_cache, on_progress=_ignore)
     conversion = open_conversion(path, options=options, on_progress=_ignore, converter=None)
-    trial = pick_trial((imported.inputs[0].source,), {}, samples=None, seed=20, most=2)
+    trial = pick_trial((imported.inputs[0].source,), {}, samples=None, seed=20, sample=0, most=2)
     found = find_departure(conversion, imported, trial=trial, minimum_db=60, on_progress=_ignore)
     assert isinstance(found, Departure)
     assert (found.node, found.op) == ("/conv2", "Conv")

@@ -62,15 +62,18 @@ def test_a_quantized_tflite_model_is_known_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ImportOptions(signature="serve"), "chooses among a SavedModel's signatures"),
+        (ImportOptions(signature="serve"), "a .tflite model is run by its main signature"),
         (ImportOptions(input_shapes=(("x", (1, 2)),)), "a .tflite model is converted already"),
     ],
 )
 def test_options_of_other_formats_are_refused(
     tmp_path: Path, options: ImportOptions, message: str
 ) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as caught:
         import_model(_DIGITS, options=options, cache=Cache(root=tmp_path), on_progress=pytest.fail)
+    assert caught.value.remedy == (
+        "Convert its source again with these options, or leave them out."
+    )
 
 
 def test_shapes_are_the_users_or_the_sources_with_a_batch_of_one() -> None:

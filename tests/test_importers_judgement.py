@@ -247,3 +247,15 @@ def test_classes_that_change_are_counted() -> None:
     assert missed is None
     assert parity.top1_agreement == 0.5
     assert ", top-1 50.0%" in describe_output(parity, missed=None, minimum_db=60)
+
+
+def test_the_sample_that_differs_most_is_told() -> None:
+    ours = _normal(5)
+    theirs = [array + np.float32(0.01) for array in ours]
+    theirs[2] = ours[2] * 2
+    assert _judge(ours, theirs)[0].worst_sample == 2
+    theirs[3] = np.full_like(ours[3], np.nan)
+    assert _judge(ours, theirs)[0].worst_sample == 3
+    assert _judge(ours, ours)[0].worst_sample == 0
+    ids = [np.array([[1, 2]]), np.array([[3, 4]])]
+    assert _judge(ids, [ids[0], ids[1] + 1])[0].worst_sample == 1

@@ -27,6 +27,7 @@ _OUTPUTS = st.builds(
     | st.builds(WorstSlice, axis=st.integers(1, 5), index=st.integers(0, 1000), sqnr_db=_DECIBELS),
     num_non_finite=st.integers(0, 1000),
     is_finite=st.booleans(),
+    worst_sample=st.integers(0, 15),
 )
 _FIGURES = st.builds(
     Figures,

@@ -37,14 +37,20 @@ def test_sets_differ_in_range_and_each_has_its_seed() -> None:
 
 def test_the_set_that_failed_is_picked_again() -> None:
     trials = draw_trials((IMAGE,), {})
-    again = pick_trial((IMAGE,), {}, samples=None, seed=trials[1].seed, most=2)
+    again = pick_trial((IMAGE,), {}, samples=None, seed=trials[1].seed, sample=2, most=2)
     assert again.seed == trials[1].seed
     assert again.samples.num_samples == 2
-    assert np.max(dict(again.samples.arrays)["image"]) > 100
-    own = make_samples([("image", np.arange(5, dtype=np.float32))])
-    picked = pick_trial((IMAGE,), {}, samples=own, seed=None, most=2)
-    assert picked.seed is None
-    assert dict(picked.samples.arrays)["image"].tolist() == [0, 4]
+    picked = dict(again.samples.arrays)["image"]
+    assert np.max(picked) > 100
+    assert np.array_equal(picked[0], dict(trials[1].samples.arrays)["image"][2])
+    # Of the user's, 16 are compared: of 31 every other, whose third is the fifth of all.
+    own = make_samples([("image", np.arange(31, dtype=np.float32))])
+    trial = pick_trial((IMAGE,), {}, samples=own, seed=None, sample=2, most=2)
+    assert trial.seed is None
+    assert dict(trial.samples.arrays)["image"].tolist() == [4, 0]
+    alone = make_samples([("image", np.zeros(1, np.float32))])
+    trial = pick_trial((IMAGE,), {}, samples=alone, seed=None, sample=0, most=2)
+    assert trial.samples.num_samples == 1
 
 
 @given(st.integers(1, 50), st.integers(1, 20))

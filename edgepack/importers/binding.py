@@ -95,8 +95,7 @@ def run_converted(model: Model, feeds: Feeds) -> Answers:
     except ModelError as error:
         raise ConversionError(
             f"the converter wrote a model that does not run: {error.message}",
-            remedy="Try another converter with --converter, or export the model with another "
-            "opset or other operations.",
+            remedy="Export the model with other operations or another opset.",
         ) from error
 
 

@@ -15,6 +15,7 @@ from edgepack.importers.detection import detect_format
 from edgepack.importers.parity import DifferenceError, ParityReport, check_parity
 from edgepack.importers.source import CONVERTERS, Converter, ImportOptions
 from edgepack.importers.trials import pick_trial
+from edgepack.importers.worker import LOG_LABEL, SourceError
 from edgepack.model import TensorSpec
 
 # Samples on which intermediate outputs are compared: each of them is kept whole.
@@ -75,6 +76,8 @@ def import_verified(
         ModelError: the source is unreadable, unsafe, of open shapes, or not supported.
         ConversionError, ParityError, ToolchainError: the only converter failed, in its own
             words; or all did, and the message has each one's reason.
+        SourceError: the source's own framework is not there or failed, so that no other
+            converter is tried.
         DataError: the samples do not fit the source's inputs.
     """
     known = CONVERTERS[detect_format(path)]
@@ -104,6 +107,8 @@ def import_verified(
             failures.append(
                 _Failure(converter=converter, error=error, imported=imported, samples=samples)
             )
+            if isinstance(error, SourceError):
+                break
             on_progress(f"{converter.value} fell: {error.message.splitlines()[0]}")
             continue
         attempts = [
@@ -146,6 +151,7 @@ def _find_departure(
             input_hints(failure.imported),
             samples=failure.samples,
             seed=failure.error.seed,
+            sample=failure.error.sample,
             most=_MOST_SAMPLES,
         )
         found = find_departure(
@@ -163,13 +169,29 @@ def _conclude(path: Path, failures: Sequence[_Failure], departure: str | None) -
     """Give the only failure, or one error that has the reason of each, with the departure."""
     ending = f"\n{departure}" if departure else ""
     if len(failures) == 1:
-        error = failures[0].error
-        return type(error)(f"{error.message}{ending}", remedy=error.remedy)
+        (failure,) = failures
+        return type(failure.error)(
+            f"{failure.error.message}{ending}", remedy=_advise(path, failure)
+        )
     reasons = "\n".join(f"  {each.converter.value}: {each.error.message}" for each in failures)
     is_wrong = any(isinstance(each.error, ParityError) for each in failures)
-    remedies = dict.fromkeys(each.error.remedy for each in failures if each.error.remedy)
+    parted = [(each.converter, *each.error.remedy.partition(LOG_LABEL)) for each in failures]
+    remedies = [*dict.fromkeys(remedy for _, remedy, _, _ in parted if remedy)]
+    logs = [f"{converter.value}: {log}" for converter, _, _, log in parted if log]
+    if logs:
+        remedies.append(f"Full logs: {', '.join(logs)}")
     return (ParityError if is_wrong else ConversionError)(
         f"{path}: expected one of {len(failures)} converters to give a model that computes what "
         f"its source computes, but none did\n{reasons}{ending}",
         remedy=" ".join(remedies),
     )
+
+
+def _advise(path: Path, failure: _Failure) -> str:
+    """Give what can be done about the only converter's failure: there may be others."""
+    others = [each for each in CONVERTERS[detect_format(path)] if each is not failure.converter]
+    if not others or isinstance(failure.error, SourceError):
+        return failure.error.remedy
+    names = ", ".join(each.value for each in others)
+    advice = f"Without --converter {failure.converter.value}, {names} would be tried, too."
+    return f"{advice} {failure.error.remedy}".rstrip()

@@ -105,13 +105,15 @@ def open_conversion(
     source_format = detect_format(path)
     is_code = source_format is SourceFormat.FUNCTION
     converter = converter or options.converter or CONVERTERS[source_format][0]
+    # First, so that no converter's toolchain is made where the source cannot be read.
+    reference = open_worker(source_format, options=options, on_progress=on_progress)
     return Conversion(
         path=path,
         source_format=source_format,
         sha256="" if is_code else digest_source(path),
         converter=converter,
         worker=open_converter(converter, options=options, on_progress=on_progress),
-        reference=open_worker(source_format, options=options, on_progress=on_progress),
+        reference=reference,
         options=options,
     )
 
@@ -155,7 +157,12 @@ def check_options(path: Path, source_format: SourceFormat, options: ImportOption
     """
     faults: list[str] = []
     named = f"but this is {source_format.value}"
-    if options.signature is not None and source_format not in _SIGNED:
+    if options.signature is not None and source_format is SourceFormat.TFLITE:
+        faults.append(
+            f"--signature {options.signature} is about converting, and a .tflite model is run by "
+            "its main signature"
+        )
+    elif options.signature is not None and source_format not in _SIGNED:
         faults.append(
             f"--signature {options.signature} chooses among a SavedModel's signatures, {named}"
         )
@@ -180,7 +187,13 @@ def check_options(path: Path, source_format: SourceFormat, options: ImportOption
         if options.with_files and source_format is SourceFormat.ONNX:
             faults.append(f"--with runs Python that a Keras or PyTorch model needs, {named}")
     if faults:
-        raise ModelError(join_faults(str(path), faults), remedy="Leave these options out.")
+        is_done = source_format is SourceFormat.TFLITE
+        raise ModelError(
+            join_faults(str(path), faults),
+            remedy="Convert its source again with these options, or leave them out."
+            if is_done
+            else "Leave these options out.",
+        )
 
 
 def _import_tflite(path: Path, sha256: str) -> ImportedModel:

@@ -46,6 +46,7 @@ class OutputFigures:
             by more than rounding.
         num_non_finite: NaNs and infinities where the source has another value.
         is_finite: the source gives finite values alone.
+        worst_sample: place in the set of the sample that differs most.
     """
 
     output: str
@@ -59,6 +60,7 @@ class OutputFigures:
     worst_slice: WorstSlice | None
     num_non_finite: int
     is_finite: bool
+    worst_sample: int
 
 
 def measure_outputs(
@@ -110,6 +112,7 @@ def measure_outputs(
                 worst_slice=find_worst_slice(ours, theirs) if is_float else None,
                 num_non_finite=output.num_non_finite,
                 is_finite=all(bool(np.isfinite(array).all()) for array in ours),
+                worst_sample=_worst_sample(ours, theirs),
             )
         )
     return tuple(figures)
@@ -179,6 +182,19 @@ def _equal_share(
     if num_judged < _LEAST_JUDGED * num_all:
         return num_same / num_all
     return num_equal / num_judged if num_judged else 1.0
+
+
+def _worst_sample(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> int:
+    return int(np.argmax([_error(*pair) for pair in zip(ours, theirs, strict=True)]))
+
+
+def _error(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Give the power of the difference; infinite where one alone is not finite."""
+    both = [each.astype(np.float64) for each in (first, second)]
+    finite = [np.isfinite(each) for each in both]
+    if np.any(finite[0] != finite[1]):
+        return float("inf")
+    return float(np.sum(np.square(both[0][finite[0]] - both[1][finite[0]])))
 
 
 def _response_db(ours: Sequence[NDArray[Any]], again: Sequence[NDArray[Any]]) -> float:

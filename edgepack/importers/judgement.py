@@ -53,6 +53,7 @@ class OutputParity:
             by more than rounding.
         seed: of the generated samples that these figures are of, the worst ones; None for the
             user's.
+        worst_sample: place in that set of the sample that differs most.
     """
 
     output: str
@@ -65,6 +66,7 @@ class OutputParity:
     scale: float | None = None
     worst_slice: WorstSlice | None = None
     seed: int | None = None
+    worst_sample: int = 0
 
 
 def judge_output(
@@ -101,6 +103,7 @@ def judge_output(
         scale=worst.scale if judgement is Judgement.ROUNDING else None,
         worst_slice=worst.worst_slice,
         seed=seed,
+        worst_sample=worst.worst_sample,
     )
     return parity, missed
 

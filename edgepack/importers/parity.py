@@ -39,11 +39,17 @@ from edgepack.importers.judgement import (
 from edgepack.importers.limits import are_bounded
 from edgepack.importers.parity_record import Figures, read_figures, write_figures
 from edgepack.importers.source import ImportOptions, SourceFormat
-from edgepack.importers.trials import Trial, draw_trials, join_trials, move_inputs, spread
+from edgepack.importers.trials import (
+    MOST_SAMPLES,
+    Trial,
+    draw_trials,
+    join_trials,
+    move_inputs,
+    spread,
+)
 from edgepack.importers.worker import SourceWorker, open_worker, run_source, runs_user_code
 
 _RECORD: Final = "parity.json"
-_MOST_SAMPLES: Final = 16
 # Of these the source's own answer to inputs moved by their last bits is asked.
 _NUM_MOVED: Final = 4
 
@@ -75,11 +81,15 @@ class DifferenceError(ParityError):
 
     Attributes:
         seed: of the generated samples on which it differs most; None for the user's.
+        sample: place among those that were compared of the one on which it differs most.
     """
 
-    def __init__(self, message: str, *, remedy: str, seed: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, remedy: str, seed: int | None = None, sample: int = 0
+    ) -> None:
         super().__init__(message, remedy=remedy)
         self.seed = seed
+        self.sample = sample
 
 
 def check_parity(
@@ -114,7 +124,7 @@ def check_parity(
         )
     specs = tuple(binding.source for binding in imported.inputs)
     trials = (
-        (Trial(seed=None, samples=spread(samples, _MOST_SAMPLES)),)
+        (Trial(seed=None, samples=spread(samples, MOST_SAMPLES)),)
         if samples is not None
         else draw_trials(specs, input_hints(imported))
     )
@@ -274,6 +284,7 @@ def _judge(figures: Figures, path: Path, *, reference: str, minimum_db: float) -
             + "\n".join(f"  {line}" for line in lines),
             remedy=f"{data} the source model{accept}.",
             seed=worst.seed,
+            sample=worst.worst_sample,
         )
     return ParityReport(
         outputs=tuple(output for output, _ in judged),

@@ -87,6 +87,7 @@ def _read_output(fields: Fields) -> OutputFigures:
         worst_slice=worst_slice,
         num_non_finite=fields.integer("num_non_finite", minimum=0),
         is_finite=fields.boolean("is_finite"),
+        worst_sample=fields.integer("worst_sample", minimum=0),
     )
 
 

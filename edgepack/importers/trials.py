@@ -12,6 +12,8 @@ from edgepack.model import TensorSpec
 
 _SEEDS: Final = ((20, Range.UNIT), (21, Range.WIDE), (22, Range.CENTERED))
 _NUM_GENERATED: Final = 3
+MOST_SAMPLES: Final = 16
+"""So many of the user's samples are compared, evenly spread."""
 _MOVING_SEED: Final = 23
 # Two roundings of each type; sources in float64 are converted to float32.
 _STEPS: Final = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-23}
@@ -80,14 +82,28 @@ def pick_trial(
     *,
     samples: Samples | None,
     seed: int | None,
+    sample: int,
     most: int,
 ) -> Trial:
-    """Give a few samples of the set that differed most: of the user's, or of a seed."""
+    """Give a few samples of the set that differed most: of the user's, or of a seed.
+
+    Args:
+        inputs: of the source.
+        hints: what else it tells of them.
+        samples: the user's; None for generated ones.
+        seed: of the generated set.
+        sample: place in the compared set of the one that differed most, which comes first.
+        most: how many to give.
+    """
     if samples is not None:
-        return Trial(seed=None, samples=spread(samples, most))
-    trials = draw_trials(inputs, hints)
-    trial = next((each for each in trials if each.seed == seed), trials[0])
-    return Trial(seed=trial.seed, samples=spread(trial.samples, most))
+        trial = Trial(seed=None, samples=spread(samples, MOST_SAMPLES))
+    else:
+        trials = draw_trials(inputs, hints)
+        trial = next((each for each in trials if each.seed == seed), trials[0])
+    others = [place for place in range(trial.samples.num_samples) if place != sample]
+    places = [sample, *others][:most]
+    chosen = [(name, array[places]) for name, array in trial.samples.arrays]
+    return Trial(seed=trial.seed, samples=make_samples(chosen))
 
 
 def spread(samples: Samples, most: int) -> Samples:

@@ -25,6 +25,8 @@ from edgepack.toolchains.worker import LOG_NAME
 _KEPT_BYTES: Final = 4 << 20
 # Of the digest of a source's path, in the name of its log.
 _DIGEST_DIGITS: Final = 8
+LOG_LABEL: Final = " Full log: "
+"""Stands in a remedy before the path of a kept log."""
 _TRACEBACK: Final = b"Traceback (most recent call last)"
 _WORKERS: Final = Path(__file__).parent / "workers"
 _PREPARED: Final = "prepared.onnx"
@@ -48,6 +50,10 @@ _REFERENCES: Final = {
     SourceFormat.TORCHSCRIPT: (Converter.LITERT_TORCH, "PyTorch"),
     SourceFormat.FUNCTION: (Converter.LITERT_TORCH, "PyTorch"),
 }
+
+
+class SourceError(ToolchainError):
+    """The source's own framework is not there, or failed on it: no other converter helps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +103,11 @@ def open_worker(
     """Give the worker that runs sources of a format; its toolchain is made on first use.
 
     Raises:
-        ToolchainError: the toolchain cannot be made or found.
+        SourceError: the toolchain cannot be made or found.
     """
     converter, title = _REFERENCES[source_format]
-    return _open(converter, title, options=options, on_progress=on_progress)
+    with _as_source_error():
+        return _open(converter, title, options=options, on_progress=on_progress)
 
 
 def open_converter(
@@ -170,7 +177,8 @@ def convert_source(
 
     Raises:
         ModelError, ConversionError: the worker refused the model, or could not convert it.
-        ToolchainError: the worker died.
+        SourceError: a worker died before the model was ready for any converter.
+        ToolchainError: it died afterwards.
     """
     with open_scratch("import") as folder:
         request = _request(path, source_format, options, folder) | {
@@ -179,9 +187,17 @@ def convert_source(
         }
         convert = request | {"operation": "convert"}
         if worker.script == reference.script:
-            yield _ask(worker, convert, path, options), folder
+            try:
+                answer = _ask(worker, convert, path, options)
+            except ToolchainError as error:
+                # A worker leaves it between preparing and converting.
+                if (folder / _PREPARED).exists():
+                    raise
+                raise SourceError(error.message, remedy=error.remedy) from error
+            yield answer, folder
             return
-        prepared = _ask(reference, request | {"operation": "prepare"}, path, options)
+        with _as_source_error():
+            prepared = _ask(reference, request | {"operation": "prepare"}, path, options)
         convert |= {"model": str(folder / _PREPARED), "expose": None}
         yield prepared | _ask(worker, convert, path, options), folder
 
@@ -209,7 +225,7 @@ def run_source(
 
     Raises:
         ModelError: the framework cannot run the model on the samples.
-        ToolchainError: the worker died.
+        SourceError: the worker died.
     """
     with open_scratch("reference") as folder:
         arrays = {str(index): array for index, array in enumerate(inputs)}
@@ -219,7 +235,8 @@ def run_source(
             "title": worker.title,
             "expose": None if expose is None else list(expose),
         }
-        _ask(worker, request, path, options)
+        with _as_source_error():
+            _ask(worker, request, path, options)
         columns = _read_outputs(
             folder / "outputs.npz", num_outputs, len(inputs[0]) if inputs else 0
         )
@@ -250,6 +267,14 @@ def list_nodes(
     return nodes
 
 
+@contextmanager
+def _as_source_error() -> Iterator[None]:
+    try:
+        yield
+    except ToolchainError as error:
+        raise SourceError(error.message, remedy=error.remedy) from error
+
+
 def _ask(
     worker: SourceWorker, request: dict[str, object], path: Path, options: ImportOptions
 ) -> dict[str, object]:
@@ -270,7 +295,7 @@ def _ask(
         log = _keep_log(folder / LOG_NAME, _log_name(request, path), error)
         if log is None:
             raise
-        remedy = f"{error.remedy} Full log: {log}".lstrip()
+        remedy = f"{error.remedy}{LOG_LABEL}{log}".lstrip()
         raise type(error)(error.message, remedy=remedy) from error
 
 

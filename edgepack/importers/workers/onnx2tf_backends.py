@@ -36,7 +36,7 @@ _FAULTS = (
 )  # fmt: skip
 # Where a recurrent node takes its first states.
 _STATES = {"LSTM": (5, 6), "GRU": (5,)}
-_OTHER = "Try another --converter, or replace the operation in the source model."
+_OTHER = "Replace the operation in the source model."
 
 
 def to_flatbuffer(path: Path, folder: Path, backend: str) -> Path:

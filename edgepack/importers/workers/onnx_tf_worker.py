@@ -28,7 +28,7 @@ _HANDLER = re.compile(r"handlers/backend/(\w+)\.py")
 _REASON = re.compile(r"^\s*\w+(?:Error|Exception): (.*)$", re.MULTILINE)
 _MOST_SHOWN = 5
 _FLEX = re.compile(r"'tf\.(\w+)' op is neither|Flex ops: (\w+)")
-_OTHER = "Try another --converter, or replace the operation in the source model."
+_OTHER = "Replace the operation in the source model."
 # What onnx-tf raises on nodes it was not made for.
 _FAULTS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError,
