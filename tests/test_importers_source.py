@@ -44,6 +44,13 @@ _TFLITE = b"\x1c\0\0\0TFL3" + bytes(24)
         ("m.HDF5", _hdf5(100), SourceFormat.KERAS_H5),
         ("m.onnx", _ONNX, SourceFormat.ONNX),
         ("m.tflite", _TFLITE, SourceFormat.TFLITE),
+        ("m.lite", _TFLITE, SourceFormat.TFLITE),
+        ("m", _ONNX, SourceFormat.ONNX),
+        (
+            "m.torchscript",
+            _zip("m/data.pkl", "m/constants.pkl", "m/code/m.py"),
+            SourceFormat.TORCHSCRIPT,
+        ),
     ],
 )
 def test_formats_are_told_by_content(
@@ -68,12 +75,6 @@ def test_formats_are_told_by_content(
             "m.onnx",
             _TFLITE,
             "expected an ONNX model by its name, but it holds a TFLite model",
-            "Rename it to m.tflite",
-        ),
-        (
-            "m.bin",
-            _TFLITE,
-            "it holds a TFLite model, which its name does not say",
             "Rename it to m.tflite",
         ),
         ("m.keras", _KERAS[:-30], "it is truncated or damaged", "compare its checksum"),
@@ -166,9 +167,10 @@ def test_a_directory_digest_covers_folders_behind_links(tmp_path: Path) -> None:
     assert digest_source(model) != before
 
 
-def test_an_onnx_digest_covers_the_weights_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["m.onnx", "model"])
+def test_an_onnx_digest_covers_the_weights_beside_it(tmp_path: Path, name: str) -> None:
     path = save_onnx(
-        tmp_path / "m.onnx",
+        tmp_path / name,
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         inputs={"x": (TensorProto.FLOAT, [1, 4])},
         outputs={"y": (TensorProto.FLOAT, [1, 3])},

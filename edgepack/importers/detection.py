@@ -78,14 +78,13 @@ def detect_format(path: Path) -> SourceFormat:
             f"{path}: cannot be read: {error.strerror or error}",
             remedy="Check the path and its permissions.",
         ) from error
-    named = _SUFFIXES.get(path.suffix.lower())
+    # Other endings are used, too (.lite, .torchscript), and contradict nothing.
+    named = _SUFFIXES.get(path.suffix.lower(), found)
     if named is found:
         return found
     suffix = next(suffix for suffix, format_ in _SUFFIXES.items() if format_ is found)
     raise ModelError(
-        f"{path}: expected {_TITLES[named]} by its name, but it holds {_TITLES[found]}"
-        if named
-        else f"{path}: it holds {_TITLES[found]}, which its name does not say",
+        f"{path}: expected {_TITLES[named]} by its name, but it holds {_TITLES[found]}",
         remedy=f"Rename it to {path.stem}{suffix} if that is the model you mean.",
     )
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgepack.errors import ModelError
+from edgepack.flatbuffer import FILE_IDENTIFIER
 
+# How HDF5 files and ZIP archives begin, which hold all of their weights.
+_OTHERS: Final = (b"\x89HDF", b"PK\x03\x04")
 _FUNCTION: Final = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 
 
@@ -166,11 +169,12 @@ def _relative_files(path: Path) -> Iterator[str]:
 
 def _external_files(path: Path) -> list[str]:
     """Give the sorted names of the files that hold an ONNX model's weights."""
-    if path.suffix.lower() != ".onnx":
+    if path.stat().st_size == 0:
         return []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        is_other = content[:4] in _OTHERS or content[4:8] == FILE_IDENTIFIER
         # Importing onnx and parsing take 0.3 s and more; the key of each location is plain text.
-        if content.find(b"location") < 0:
+        if is_other or content.find(b"location") < 0:
             return []
     import onnx  # noqa: PLC0415 - see above
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - comes with it
