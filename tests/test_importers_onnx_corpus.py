@@ -7,6 +7,7 @@ from onnx import TensorProto
 
 from edgepack.toolchains import Toolchain
 from tests.fixtures.onnx_batch import GetResult, Result, request_for, run_batch, run_requests
+from tests.fixtures.onnx_choices import choice, contributed, detector, places
 from tests.fixtures.onnx_corpus import FLOAT, Entry, convnet, corpus, make, node, weights
 
 pytestmark = pytest.mark.toolchain
@@ -116,7 +117,7 @@ def _refused() -> dict[str, tuple[Entry, str, str]]:
             ),
             ("onnx2tf cannot convert Det 'area': Det builtin lowering currently supports static "
             "square 2x2/3x3 matrices only. input_shape=[1, 4, 4]"),
-            "Try another --converter, or replace the operation in the source model.",
+            "Replace the operation in the source model.",
         ),
         "open": (
             Entry(model=make([*relu, node("Neg", ["r"], ["y"])], wide, y)),
@@ -151,13 +152,48 @@ def _refused() -> dict[str, tuple[Entry, str, str]]:
                              {"x": (FLOAT, ["N", "features"])}, {"y": (FLOAT, ["N", 3])},
                              {"w": weights(4, 3)}), dimensions={"features": 5}),
             "ONNX Runtime cannot run the model on x (1, 5) at MatMul 'product'",
-            "Give shapes the model accepts with --input-shape NAME=1,3,224,224 or --dim NAME=224.",
+            ("Give shapes the model accepts with --input-shape NAME=1,3,224,224 or --dim NAME=224. "
+            "If it is the values that it cannot take: it must run on zeros or on noise."),
         ),
         "words": (
             Entry(model=make([node("Identity", ["x"], ["y"])], {"x": (TensorProto.STRING, [1])},
                              {"y": (TensorProto.STRING, [1])})),
             "input 'x' holds STRING; EdgePack feeds numbers",
             "Move that step out of the model and export it again.",
+        ),
+        "detector": (
+            Entry(model=detector()),
+            ("expected outputs that have one shape, whatever the inputs hold, but 'found' has "
+            "(10,) at times, as NonMaxSuppression 'nms' gives as many values as it finds"),
+            ("Cut the model before that, and do it on the device: onnx.utils.extract_model("
+            "'model.onnx', 'cut.onnx', ['x'], ['pooled', 'boxes', 'scores'])."),
+        ),
+        "places": (
+            Entry(model=places()),
+            ("expected outputs that have one shape, whatever the inputs hold, but 'places' has "
+            "(2, 0) or (2, 3), as NonZero 'where' gives as many values as it finds"),
+            ("Cut the model before that, and do it on the device: onnx.utils.extract_model("
+            "'model.onnx', 'cut.onnx', ['x'], ['r'])."),
+        ),
+        "unlike": (
+            Entry(model=choice(rows=2)),
+            ("expected outputs that have one shape, whatever the inputs hold, but 'y' has (2, 4) "
+            "or (1, 4), as If 'choose' goes by values"),
+            ("Cut the model before that, and do it on the device: onnx.utils.extract_model("
+            "'model.onnx', 'cut.onnx', ['x'], ['is_large'])."),
+        ),
+        "seldom": (
+            Entry(model=choice(rows=2, limit=1e6)),
+            ("expected branches of the same shapes, as their conditions depend on values, which "
+            "are known only when the model runs, but If 'choose': (1, 4) or (2, 4)"),
+            ("Export the model with a condition that follows from the shapes of its inputs, or "
+            "with branches that give the same shapes."),
+        ),
+        "contributed": (
+            Entry(model=contributed("BiasGelu", "b")),
+            ("onnx2tf cannot convert BiasGelu 'own': ONNX op is not supported by "
+            "flatbuffer_direct: BiasGelu"),
+            "Replace the operation in the source model.",
         ),
         "nothing": (
             Entry(model=make([], {"x": _VECTOR}, {})),
@@ -224,7 +260,7 @@ def test_external_data_is_read_and_more_than_2_gb_refused_unread(
         "kind": "model",
         "message": "model.onnx: expected less than 2 GB of weights, but with its external data, "
         "the model has 3.2 GB",
-        "remedy": "Split the model, or store its weights as float16 before importing it.",
+        "remedy": "Split the model: a .tflite holds 2 GB at most, and its weights as float32.",
     }
     absent = results["absent"].error
     assert absent is not None

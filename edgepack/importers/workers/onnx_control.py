@@ -3,9 +3,15 @@
 Runs inside a toolchain on its own interpreter.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
+from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
+    RefusedError,
+)
 from onnx import numpy_helper
+from onnx_graph import known_shapes, title_of  # type: ignore[import-not-found]
 
 
 def inline_constant_branches(model: onnx.ModelProto) -> int:
@@ -24,6 +30,65 @@ def inline_constant_branches(model: onnx.ModelProto) -> int:
         nodes += instantiate(model.graph, body, prefix=prefix, bound={}, outputs=list(node.output))
     set_nodes(model.graph, nodes)
     return count
+
+
+def select_branches(model: onnx.ModelProto) -> int:
+    """Compute both branches of each open `If` and choose among their outputs; tell how many.
+
+    onnx2tf 2.6.9 has a form for those around a non-maximum suppression only. Branches compute
+    and do nothing else, so that both may.
+
+    Raises:
+        RefusedError: branches give other shapes, so that what is chosen has none.
+    """
+    nodes: list[onnx.NodeProto] = []
+    pairs: list[tuple[onnx.NodeProto, str, str]] = []
+    for node in model.graph.node:
+        if node.op_type != "If":
+            nodes.append(node)
+            continue
+        prefix = free_prefix(model.graph, node)
+        for attribute in node.attribute:
+            side = f"{prefix}{attribute.name}/"
+            outputs = [f"{side}{at}" for at in range(len(node.output))]
+            nodes += instantiate(
+                model.graph, attribute.g, prefix=f"{side}in/", bound={}, outputs=outputs
+            )
+        # A condition of one row would give a scalar that row.
+        condition, scalar = f"{prefix}condition", f"{prefix}scalar"
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.int64), scalar))
+        nodes.append(
+            onnx.helper.make_node("Reshape", [node.input[0], scalar], [condition], name=condition)
+        )
+        for at, output in enumerate(node.output):
+            if not output:
+                continue
+            sides = f"{prefix}then_branch/{at}", f"{prefix}else_branch/{at}"
+            pairs.append((node, *sides))
+            nodes.append(onnx.helper.make_node("Where", [condition, *sides], [output], name=output))
+    if pairs:
+        set_nodes(model.graph, nodes)
+        _check_branches(model, pairs)
+    return len(pairs)
+
+
+def _check_branches(
+    model: onnx.ModelProto, pairs: Sequence[tuple[onnx.NodeProto, str, str]]
+) -> None:
+    shapes = known_shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+    faults = [
+        f"{title_of(node)}: {shapes[ours]} or {shapes[theirs]}"
+        for node, ours, theirs in pairs
+        if ours in shapes and theirs in shapes and shapes[ours] != shapes[theirs]
+    ]
+    if faults:
+        raise RefusedError(
+            "model",
+            "expected branches of the same shapes, as their conditions depend on values, which are "
+            f"known only when the model runs, but {'; '.join(faults)}",
+            "Export the model with a condition that follows from the shapes of its inputs, or "
+            "with branches that give the same shapes.",
+        )
 
 
 def free_prefix(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:

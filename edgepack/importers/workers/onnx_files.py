@@ -16,7 +16,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
 MAXIMUM_BYTES = (2 << 30) - 1
 _MOST_SHOWN = 10
 _MOST_DIGITS = 20
-_SMALLER = "Split the model, or store its weights as float16 before importing it."
+SMALLER = "Split the model: a .tflite holds 2 GB at most, and its weights as float32."
 
 
 def load(source: Path, *, trust: bool) -> onnx.ModelProto:
@@ -67,7 +67,7 @@ def check_size(source: Path, num_bytes: int, what: str) -> None:
             "model",
             f"{source.name}: expected less than 2 GB of weights, but {what} has "
             f"{num_bytes / 1e9:.1f} GB",
-            _SMALLER,
+            SMALLER,
         )
 
 

@@ -77,7 +77,7 @@ def refuse_open_loops(model: onnx.ModelProto) -> None:
         faults.append(f"{title_of(node)}: {reason}")
     if faults:
         raise RefusedError(
-            "conversion",
+            "model",
             "expected loops that can be written out, for their outputs hold one row a trip, but "
             f"{'; '.join(faults)}",
             _OTHERWISE,

@@ -13,7 +13,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     first_line,
 )
 from onnx import inliner, numpy_helper
-from onnx_control import inline_constant_branches  # type: ignore[import-not-found]
+from onnx_control import inline_constant_branches, select_branches  # type: ignore[import-not-found]
 from onnx_graph import (  # type: ignore[import-not-found]
     all_nodes,
     graph_inputs,
@@ -48,7 +48,7 @@ def check_ops(model: onnx.ModelProto) -> None:
     foreign = [title_of(node) for node in nodes if node.domain not in known]
     if foreign:
         raise RefusedError(
-            "conversion",
+            "model",
             f"expected operations of ONNX's own, but {len(foreign)} are of other domains, which "
             f"TFLite has no kernel for: {_shown(foreign)}",
             "Replace them in the source model by operations of ONNX's own, or move them before "
@@ -82,7 +82,8 @@ def simplify(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
     onnx2tf alone got 5 of 9 real models right, with this step 9 of 9.
 
     Raises:
-        RefusedError: onnxsim failed, or a loop cannot be written out and has to be.
+        RefusedError: onnxsim failed, a loop cannot be written out and has to be, or a branch that
+            values decide gives another shape than the other.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
@@ -95,7 +96,8 @@ def simplify(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
     simplified = run_onnxsim(whole, fixed)
     for _ in range(_MAXIMUM_DEPTH):
         opened = inline_constant_branches(simplified) + unroll_loops(simplified)
-        if not opened + lower(simplified):
+        # Folding may yet decide the others.
+        if not opened + lower(simplified) and not select_branches(simplified):
             break
         simplified = run_onnxsim(simplified, fixed)
     refuse_open_loops(simplified)
@@ -103,8 +105,10 @@ def simplify(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onn
     return simplified
 
 
-def run_onnxsim(model: onnx.ModelProto, shapes: Mapping[str, list[int]]) -> onnx.ModelProto:
-    """Run onnxsim once."""
+def run_onnxsim(
+    model: onnx.ModelProto, shapes: Mapping[str, list[int]], *, kind: str = "model"
+) -> onnx.ModelProto:
+    """Run onnxsim once; `kind` is that of its failure."""
     import onnxsim  # noqa: PLC0415 - the run operation does without
 
     try:
@@ -112,7 +116,7 @@ def run_onnxsim(model: onnx.ModelProto, shapes: Mapping[str, list[int]]) -> onnx
         simplified, _ = onnxsim.simplify(model, overwrite_input_shapes=dict(shapes))
     except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
         raise RefusedError(
-            "conversion", f"onnxsim could not simplify the model: {first_line(error)}", AGAIN
+            kind, f"onnxsim could not simplify the model: {first_line(error)}", AGAIN
         ) from error
     return simplified
 
@@ -263,7 +267,7 @@ def simplify_for_old_opset(
         expanded = expand_newer(model)
         if expanded is model:
             break
-        model = run_onnxsim(expanded, fixed)
+        model = run_onnxsim(expanded, fixed, kind="conversion")  # for one converter only
     name_nodes(model)
     declared: onnx.ModelProto = declare_old(model)
     return declared

@@ -22,7 +22,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     serve,
 )
 from onnx2tf_backends import DIRECT, to_flatbuffer  # type: ignore[import-not-found]
-from onnx_files import load  # type: ignore[import-not-found]
+from onnx_files import SMALLER, load  # type: ignore[import-not-found]
 from onnx_graph import (  # type: ignore[import-not-found]
     describe_inputs,
     dims_of,
@@ -30,6 +30,7 @@ from onnx_graph import (  # type: ignore[import-not-found]
     graph_inputs,
     take_outputs,
 )
+from onnx_outputs import check_outputs, check_steady  # type: ignore[import-not-found]
 from onnx_prepare import (  # type: ignore[import-not-found]
     check_ops,
     name_nodes,
@@ -40,12 +41,11 @@ from onnx_prepare import (  # type: ignore[import-not-found]
     to_float32,
 )
 from onnx_runtime import (  # type: ignore[import-not-found]
-    check_outputs,
-    check_precision,
     open_session,
     run_session,
     zeros_for,
 )
+from precision import check_precision  # type: ignore[import-not-found]
 
 _PREPARED = "prepared.onnx"
 _OLD_OPSET = "onnx-tf"
@@ -85,7 +85,7 @@ def prepare(request: Request) -> dict[str, Any]:
     source = open_source(request)
     check_ops(source.model)
     exposed = request.get("expose")
-    outputs = settle_outputs(source)
+    outputs = settle_outputs(source, watched=True)
     name_nodes(source.model)
     simplified = simplify(source.model, source.shapes)
     described = describe_inputs(simplified, list(source.shapes))
@@ -210,20 +210,59 @@ def open_source(request: Request) -> Source:
     )
 
 
-def settle_outputs(source: Source, *, changed: bool = False) -> list[Any]:
-    """Run the source once on zeros: proves the shapes, and tells those of the outputs."""
-    feeds = zeros_for(source.shapes, source.dtypes)
+def settle_outputs(source: Source, *, changed: bool = False, watched: bool = False) -> list[Any]:
+    """Run the source: proves the shapes, and tells those of the outputs.
+
+    It runs on zeros; where it cannot do these, on noise: what divides by an input or looks for
+    something in it may have no answer to zeros.
+
+    Args:
+        source: with the outputs that are wanted.
+        changed: whether its model is no longer what its file holds.
+        watched: whether it runs a second time, on other values, for its outputs' shapes.
+
+    Raises:
+        RefusedError: it runs on none of them, or its outputs are no tensors of one shape.
+    """
     session = open_session(source.path, source.model if changed else None)
-    outputs: list[Any] = run_session(session, feeds)
-    check_outputs(source.model, outputs)
-    state_outputs(source.model, outputs)
-    return outputs
+    answers: list[list[Any]] = []
+    refusals: list[RefusedError] = []
+    for seed in (None, 0, 1):
+        try:
+            answers.append(run_session(session, trial_feeds(source, seed)))
+        except RefusedError as refusal:
+            refusals.append(refusal)
+        if len(answers) == 1 + watched:
+            break
+    if not answers:
+        raise refusals[0]
+    for outputs in answers:
+        check_outputs(source.model, outputs)
+    if watched:
+        check_steady(source.path.name, source.model, source.shapes, answers)
+    state_outputs(source.model, answers[0])
+    return answers[0]
 
 
-def plausible_feeds(source: Source, simplified: onnx.ModelProto) -> dict[str, Any]:
-    """Give noise for float inputs, small numbers inside the range for integers."""
-    generator = np.random.default_rng(0)
-    described = describe_inputs(simplified, list(source.shapes))
+def trial_feeds(source: Source, seed: int | None) -> dict[str, Any]:
+    """Give inputs of the source's own types: zeros, or noise of a seed."""
+    if seed is None:
+        zeros: dict[str, Any] = zeros_for(source.shapes, source.dtypes)
+        return zeros
+    feeds = plausible_feeds(source, source.model, seed=seed)
+    return {name: array.astype(source.dtypes[name]) for name, array in feeds.items()}
+
+
+def plausible_feeds(source: Source, graph: onnx.ModelProto, *, seed: int = 0) -> dict[str, Any]:
+    """Give noise for float inputs, small numbers inside the range for integers.
+
+    Args:
+        source: its inputs.
+        graph: the model, or what was made of it, that tells the range of integers.
+        seed: of the noise.
+    """
+    generator = np.random.default_rng(seed)
+    described = describe_inputs(graph, list(source.shapes))
     feeds: dict[str, Any] = {}
     for (name, shape), extra in zip(source.shapes.items(), described, strict=True):
         dtype = np.dtype(source.dtypes[name])
@@ -264,7 +303,7 @@ def save(model: onnx.ModelProto, path: Path, title: str) -> None:
         raise RefusedError(
             "model",
             f"{title}: expected less than 2 GB of weights: {first_line(error)}",
-            "Split the model, or quantize its weights before importing it.",
+            SMALLER,
         ) from error
 
 
