@@ -53,6 +53,7 @@ class Traits:
         custom_ops: names of ops outside the TFLite schema (TensorFlow's start with Flex).
         signatures: keys of all signatures, in the file's order.
         open_inputs: names of main-graph input tensors with dimensions left open.
+        open_shapes: names of those that leave more open than their first, the batch.
     """
 
     numerics: Numerics = Numerics.FLOAT32
@@ -63,6 +64,7 @@ class Traits:
     custom_ops: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
     open_inputs: tuple[str, ...] = ()
+    open_shapes: tuple[str, ...] = ()
 
 
 _CONVERSIONS: Final = frozenset({"QUANTIZE", "DEQUANTIZE", "FAKE_QUANT"})
@@ -107,6 +109,11 @@ def read_traits(tree: Any) -> Traits:  # noqa: ANN401 - the generated classes ar
             decode_name(main.tensors[index].name)
             for index in main.inputs
             if _is_open(main.tensors[index])
+        ),
+        open_shapes=tuple(
+            decode_name(main.tensors[index].name)
+            for index in main.inputs
+            if _is_open(main.tensors[index], first=1)
         ),
     )
 
@@ -226,9 +233,10 @@ def _custom_ops(tree: Any) -> set[str]:  # noqa: ANN401 - the generated classes 
     }
 
 
-def _is_open(tensor: Any) -> bool:  # noqa: ANN401 - the generated classes are untyped
+def _is_open(tensor: Any, *, first: int = 0) -> bool:  # noqa: ANN401 - the generated classes are untyped
+    """Tell whether a dimension is left open, from the given one on."""
     signature = tensor.shapeSignature
-    return signature is not None and bool(np.any(np.asarray(signature) < 0))
+    return signature is not None and bool(np.any(np.asarray(signature)[first:] < 0))
 
 
 def _is_scaled(tensor: Any) -> bool:  # noqa: ANN401 - the generated classes are untyped

@@ -160,11 +160,14 @@ def _show(result: "ConvertResult", summary: "ConversionSummary", target: Path) -
     from edgepack.importers import describe_left_out
     from edgepack.report.conversion import describe_attempts, render_conversion
     from edgepack.report.units import file_size
+    from edgepack.workflow.doubts import nature_warnings
 
     for note in result.verified.imported.source.notes:
         warn(note)
     if result.model.is_quantized:
         warn("the model is quantized already: it was written as it is")
+    for each in nature_warnings(result.model):
+        warn(each)
     left_out = describe_left_out(result.verified.parity.seeds)
     if left_out is not None:
         warn(left_out)
@@ -185,6 +188,7 @@ def _to_json(
         "size_bytes": model.num_bytes,
         "is_quantized": model.is_quantized,
         "has_state": model.has_state,
+        "signatures": list(model.traits.signatures),
         "source": {
             "file_name": source.file_name,
             "format": source.format.value,

@@ -105,6 +105,12 @@ def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
         warnings.append(
             f"the model is packed as it is ({describe(model.traits)}): its fidelity is to itself"
         )
+    return [*warnings, *nature_warnings(model)]
+
+
+def nature_warnings(model: Model) -> tuple[str, ...]:
+    """Say what a user should know of how a model is run: its state, signatures and open shapes."""
+    warnings: list[str] = []
     if model.is_stream:
         warnings.append(
             "the model keeps state: its samples are run as one stream, in order, from the state "
@@ -116,7 +122,15 @@ def _source_warnings(model: Model, chosen: Outcome) -> list[str]:
             f"the model has {len(signatures)} signatures ({', '.join(signatures)}): "
             f"{model.signature.key} is judged and measured"
         )
-    return warnings
+    if model.traits.open_shapes:  # of an open batch everyone expects that it is one
+        shapes = ", ".join(
+            f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in model.signature.inputs
+        )
+        warnings.append(
+            f"the model leaves dimensions of its inputs open: it is run with those it was saved "
+            f"with ({shapes}); convert its source again for others"
+        )
+    return tuple(warnings)
 
 
 def _interface_warnings(request: PackRequest, chosen: Outcome) -> list[str]:
