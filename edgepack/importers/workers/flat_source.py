@@ -35,6 +35,7 @@ class Source:
         output_names: one for each output.
         held: what must stay alive while `call` is used.
         layers: names of its Keras layers, to tell them in the names of nodes.
+        notes: what was chosen of it, for the user to know.
     """
 
     call: Callable[..., Sequence[Any]]
@@ -42,6 +43,7 @@ class Source:
     output_names: list[str]
     held: Any
     layers: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def dtypes(self) -> list[tf.DType]:

@@ -13,6 +13,7 @@ from flat_source import LOAD_ERRORS, Source  # type: ignore[import-not-found]
 from unsafe_ops import dangerous_meta_ops, refuse_graph  # type: ignore[import-not-found]
 
 _MODEL_TAG = "serve"
+_SERVING = "serving_default"
 
 
 def load_saved_model(path: Path, key: str | None, *, trust: bool) -> Source:
@@ -31,6 +32,7 @@ def load_saved_model(path: Path, key: str | None, *, trust: bool) -> Source:
             "Copy or export it again, with its variables folder.",
         ) from error
     signatures = dict(loaded.signatures)
+    notes = () if key is not None else note_others(signatures)
     key = choose_signature(path, signatures, key)
     function = signatures[key]
     specs = dict(function.structured_input_signature[1])
@@ -53,13 +55,14 @@ def load_saved_model(path: Path, key: str | None, *, trust: bool) -> Source:
         ],
         output_names=names,
         held=loaded,
+        notes=notes,
     )
 
 
 def choose_signature(path: Path, signatures: Mapping[str, Any], key: str | None) -> str:
     """Give the signature asked for, or the only one, or the one for serving."""
-    if key is None and "serving_default" in signatures:
-        return "serving_default"
+    if key is None and _SERVING in signatures:
+        return _SERVING
     if key is None and len(signatures) == 1:
         return next(iter(signatures))
     if key is None or key not in signatures:
@@ -75,6 +78,29 @@ def choose_signature(path: Path, signatures: Mapping[str, Any], key: str | None)
             else "Export the model with model.export(), which adds one.",
         )
     return key
+
+
+def note_others(signatures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say that the one for serving is taken though there are others, and how to choose these."""
+    serving = signatures.get(_SERVING)
+    if serving is None:
+        return ()
+    # Keras 3.15 exports its only endpoint under both names.
+    same = [
+        name
+        for name in signatures
+        if name == _MODEL_TAG
+        and signatures[name].structured_input_signature == serving.structured_input_signature
+        and signatures[name].structured_outputs == serving.structured_outputs
+    ]
+    others = sorted(set(signatures) - {_SERVING, *same})
+    if not others:
+        return ()
+    text = (
+        f"it has other signatures, too ({', '.join(others)}): {_SERVING} was taken, and "
+        "--signature NAME chooses another"
+    )
+    return (text,)
 
 
 def refuse_composites(path: Path, loaded: Any, inputs: Mapping[str, Any]) -> None:  # noqa: ANN401 - TensorFlow is untyped

@@ -95,7 +95,7 @@ def convert(request: Request) -> dict[str, Any]:
         # The converter sorts outputs as it likes.
         "model_inputs": [f"i{index}" for index in range(len(frozen.inputs))],
         "model_outputs": [f"o{index}" for index in range(len(outputs))],
-        "notes": notes(frozen, states),
+        "notes": [*source.notes, *notes(frozen, states)],
     }
 
 
