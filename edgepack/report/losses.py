@@ -84,7 +84,7 @@ def _metric_rows(row: VariantRow, pack: PackSummary) -> Iterator[LossRow]:
         return
     value = ABSENT if row.metric.value is None else f"{row.metric.value:.4g}"
     reference = pack.reference_metric
-    name = plain(pack.metric, longest=80)
+    name = plain(pack.metric or "", longest=80)
     yield "metric", value, _join(name, "" if reference is None else f"float {reference:.4g}")
     lost, ends = drop_metric(row)
     if lost:
