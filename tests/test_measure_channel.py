@@ -1,6 +1,7 @@
 import base64
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from edgepack._fields import Fields
 from edgepack.errors import DeviceTimeoutError, MeasureError
 from edgepack.measure import channel
-from edgepack.measure.launch import LatencyLaunch, read_launch, to_json
+from edgepack.measure.launch import Conditions, LatencyLaunch, Tick, read_launch, to_json
 from edgepack.model import Signature, TensorSpec
 from tests.fixtures.measure import ScriptedDevice, make_launch
 
@@ -171,7 +172,8 @@ def read(table: dict[str, object]) -> tuple[LatencyLaunch, list[str]]:
 
 
 def test_a_launch_survives_json() -> None:
-    launch = make_launch([5, 6, 7])
+    tick = Tick(sample=1, conditions=Conditions(frequency_khz=9, num_runnable=1))
+    launch = replace(make_launch([5, 6, 7]), ticks=(tick,))
     assert read(json.loads(json.dumps(to_json(launch)))) == (launch, [])
 
 

@@ -1,5 +1,6 @@
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgepack._fields import Fields
 from edgepack.device.state import DeviceState
-from edgepack.measure.launch import Conditions, LatencyLaunch
+from edgepack.measure.launch import Conditions, LatencyLaunch, Tick
 from edgepack.measure.validity import Validity, VerdictName, judge, read_validity, to_json
 from tests.fixtures.measure import make_launch
 
@@ -141,6 +142,24 @@ def test_a_clock_that_falls_is_throttling() -> None:
         ),
     )
     assert result.marks[4] == ("clock fell",)
+
+
+@pytest.mark.parametrize(("num_low", "is_slowed"), [(1, False), (2, False), (3, True)])
+def test_a_clock_that_is_low_in_between_is_throttling(num_low: int, is_slowed: bool) -> None:
+    full, low = Conditions(frequency_khz=1_500_000), Conditions(frequency_khz=1_000_000)
+    ticks = tuple(Tick(sample=at, conditions=low if at < num_low else full) for at in range(8))
+    launch = replace(make_launch(STEADY, before=full, after=full), ticks=ticks)
+    result = verdict([launch] * 6)
+    assert (result.verdict is VerdictName.THROTTLED) is is_slowed
+    assert ["clock fell"] * is_slowed == list(result.marks[0])
+    assert "from 1.50 to 1.00 GHz in 6 of 6" in "".join(result.reasons) or not is_slowed
+
+
+def test_heat_in_between_counts() -> None:
+    tick = Tick(sample=3, conditions=Conditions(temperature_c=83.4))
+    result = verdict([replace(make_launch(STEADY), ticks=(tick,))] * 6)
+    assert result.verdict is VerdictName.THROTTLED
+    assert result.reasons[0].startswith("the device reached 83 °C, where boards slow down (80 °C)")
 
 
 def test_a_clock_that_rises_from_idle_is_no_throttling() -> None:

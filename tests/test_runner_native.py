@@ -156,6 +156,17 @@ def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time(
     assert launch["wall_ns"] > 0.2e9
 
 
+def test_a_long_launch_looks_at_the_conditions_in_between(native_runner: NativeRunner) -> None:
+    plan = PLAN | {"min_seconds": 1.8, "max_samples": 20_000}
+    line = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
+    fields = Fields({key: value for key, value in line.items() if key != "event"})
+    launch = read_launch(fields, max_samples=20_000)
+    assert fields.faults == []
+    assert 1 <= len(launch.ticks) <= 3
+    assert 0 < launch.ticks[0].sample <= len(launch.samples_ns)
+    assert launch.ticks[0].conditions.num_runnable is not None
+
+
 def test_the_time_limit_beats_the_minimums(native_runner: NativeRunner) -> None:
     plan = PLAN | {"min_runs": 10**6, "max_samples": 10**6, "max_seconds": 0.3}
     answer = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan))

@@ -135,6 +135,18 @@ def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time() -> None:
     assert launch["wall_ns"] > 0.2e9
 
 
+def test_a_long_launch_looks_at_the_conditions_in_between() -> None:
+    plan = PLAN | {"min_seconds": 1.8, "max_samples": 20_000}
+    code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))
+    assert code == 0
+    launch = events[-2]
+    assert 1 <= len(launch["ticks"]) <= 3
+    places = [tick["sample"] for tick in launch["ticks"]]
+    assert places == sorted(set(places))
+    assert 0 < places[0] <= places[-1] <= len(launch["samples_ns"])
+    assert all(tick.keys() == {"sample", *launch["after"]} for tick in launch["ticks"])
+
+
 def test_the_time_limit_beats_the_minimums() -> None:
     plan = PLAN | {"min_runs": 10**6, "max_samples": 10**6, "max_seconds": 0.3}
     code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))

@@ -7,6 +7,7 @@ from typing import Final
 from edgepack._fields import Fields
 
 MAXIMUM_NS: Final = 2**62
+MAXIMUM_TICKS: Final = 1000
 _MAXIMUM_BYTES: Final = 2**50
 
 
@@ -23,6 +24,19 @@ class Conditions:
     frequency_khz: int | None = None
     temperature_c: float | None = None
     num_runnable: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick:
+    """A look at the conditions between timed runs.
+
+    Attributes:
+        sample: index of the sample that came next.
+        conditions: what was read.
+    """
+
+    sample: int
+    conditions: Conditions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +58,7 @@ class LatencyLaunch:
             included; None when unknown.
         peak_memory_reason: why it is unknown.
         start_memory_bytes: largest resident memory before the model was opened.
+        ticks: looks at the conditions in between, about each half second.
     """
 
     init_ns: int
@@ -59,6 +74,12 @@ class LatencyLaunch:
     peak_memory_bytes: int | None
     peak_memory_reason: str | None
     start_memory_bytes: int | None
+    ticks: tuple[Tick, ...] = ()
+
+    @property
+    def timed_conditions(self) -> tuple[Conditions, ...]:
+        """What was read between the timed runs and right after them."""
+        return (*(tick.conditions for tick in self.ticks), self.after)
 
 
 def to_json(launch: LatencyLaunch) -> dict[str, object]:
@@ -74,6 +95,9 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
         "cpu_ns": launch.cpu_ns,
         "before": _conditions_to_json(launch.before),
         "after": _conditions_to_json(launch.after),
+        "ticks": [
+            {"sample": tick.sample, **_conditions_to_json(tick.conditions)} for tick in launch.ticks
+        ],
         "peak_memory_bytes": launch.peak_memory_bytes,
         "peak_memory_reason": launch.peak_memory_reason,
         "start_memory_bytes": launch.start_memory_bytes,
@@ -104,6 +128,8 @@ def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
         peak_memory_bytes=optional_integer(fields, "peak_memory_bytes", maximum=_MAXIMUM_BYTES),
         peak_memory_reason=optional_text(fields, "peak_memory_reason"),
         start_memory_bytes=optional_integer(fields, "start_memory_bytes", maximum=_MAXIMUM_BYTES),
+        # Results of older versions have none.
+        ticks=_read_ticks(fields) if fields.has("ticks") else (),
     )
     if not fields.faults and not launch.samples_ns:
         fields.fault("samples_ns", "expected at least one time")
@@ -128,6 +154,18 @@ def _times(fields: Fields, key: str, *, max_samples: int) -> tuple[int, ...]:
 
 def _are_times(values: Sequence[object]) -> bool:
     return all(type(value) is int and 0 <= value <= MAXIMUM_NS for value in values)
+
+
+def _read_ticks(fields: Fields) -> tuple[Tick, ...]:
+    tables = fields.tables("ticks")
+    if len(tables) > MAXIMUM_TICKS:
+        fields.fault("ticks", f"expected at most {MAXIMUM_TICKS}, not {len(tables)}")
+        return ()
+    ticks = []
+    for table in tables:
+        sample = table.integer("sample", minimum=0, maximum=MAXIMUM_NS)
+        ticks.append(Tick(sample=sample, conditions=_read_conditions(table)))
+    return tuple(ticks)
 
 
 def _read_conditions(fields: Fields) -> Conditions:

@@ -49,6 +49,9 @@ Emit = Callable[[Dict[str, Any]], None]
 _CHUNK_BYTES = 3 * 2**20  # of one output line; divisible by 3, so that base64 has no padding inside
 _MAXIMUM_REQUEST_BYTES = 2**20
 _MAXIMUM_WARMUP_SAMPLES = 1000  # as many are kept; more may be run
+_MAXIMUM_TICKS = 1000
+_TICK_NS = 500_000_000  # between looks at the conditions
+_QUICK_NS = 50_000_000  # a longer run brings the model back into the caches by itself
 
 # What the runtimes say of ops they have no kernel for (tflite_runtime 2.14, LiteRT 2.3). Flex
 # and custom ops may be found missing only at the first invoke, when shapes are dynamic.
@@ -278,10 +281,11 @@ def _emit_launch(
     stride = 1 + int(min_ns / (max(1, typical_ns) * capacity * 0.9))
     storage = array.array("q", bytes(8 * capacity))
     before = _conditions()
-    minimum = (int(plan["min_runs"]), min_ns)
+    limits = (int(plan["min_runs"]), min_ns, deadline)
+    ticks = []  # type: List[Dict[str, Any]]
     start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
     try:
-        count = _time_runs(interpreter.invoke, storage, minimum, deadline, stride)
+        count = _time_runs(interpreter.invoke, storage, limits, stride, ticks)
     except (RuntimeError, ValueError) as error:
         raise _runtime_error("invoke", error) from error
     cpu_ns, wall_ns = time.process_time_ns() - cpu_start, time.perf_counter_ns() - start
@@ -290,7 +294,7 @@ def _emit_launch(
     launch = {"event": "launch", "init_ns": init_ns, "first_ns": first_ns}
     launch.update(warmup_ns=warmup[:kept].tolist(), num_warmup_runs=num_warmup)
     launch.update(samples_ns=storage[:count].tolist(), stride=stride)
-    launch.update(wall_ns=wall_ns, cpu_ns=cpu_ns, before=before, after=after)
+    launch.update(wall_ns=wall_ns, cpu_ns=cpu_ns, before=before, after=after, ticks=ticks)
     launch.update(peak_memory_bytes=peak, peak_memory_reason=reason)
     launch.update(start_memory_bytes=memory_before)
     emit(launch)
@@ -316,23 +320,35 @@ def _warm_up(
 def _time_runs(
     invoke: Callable[[], None],
     storage: Any,
-    minimum: Tuple[int, int],
-    deadline: int,
+    limits: Tuple[int, int, int],
     stride: int,
+    ticks: List[Dict[str, Any]],
 ) -> int:
-    """Time every stride-th run until both minimums are met; give the number of samples."""
+    """Time every stride-th run until both minimums are met; give the number of samples.
+
+    Now and then, between runs, it looks at the conditions; a quick model's run after that is not
+    timed, as looking has taken it out of the caches.
+    """
     clock, capacity, between = time.perf_counter_ns, len(storage), range(stride - 1)
     count, begin = 0, clock()
+    runs, min_ns, deadline = limits
+    interval = max(_TICK_NS, min_ns // _MAXIMUM_TICKS)
+    look = begin + interval
     while True:
         start = clock()
         invoke()
         end = clock()
         storage[count] = end - start
         count += 1
-        if count == capacity or (count >= minimum[0] and end - begin >= minimum[1]):
+        if count == capacity or (count >= runs and end - begin >= min_ns):
             return count
         if end + (end - start) * stride > deadline:  # the next would end too late
             return count
+        if end >= look and len(ticks) < _MAXIMUM_TICKS:
+            ticks.append(dict(_conditions(), sample=count))
+            look = clock() + interval
+            if end - start < _QUICK_NS:
+                invoke()
         for _ in between:
             invoke()
 

@@ -71,8 +71,8 @@ static void write_count(const char *name, int64_t count) {
   else fprintf(channel, "\"%s\":%lld", name, (long long)count);
 }
 
-static void write_conditions(const char *name, struct conditions conditions) {
-  fprintf(channel, ",\"%s\":{", name);
+/* Write the fields of a table and its end. */
+static void write_fields(struct conditions conditions) {
   write_count("frequency_khz", conditions.frequency_khz);
   fputs(",\"temperature_c\":", channel);
   if (conditions.temperature_millis == UNKNOWN) fputs("null", channel);
@@ -80,6 +80,11 @@ static void write_conditions(const char *name, struct conditions conditions) {
   fputc(',', channel);
   write_count("num_runnable", conditions.num_runnable);
   fputc('}', channel);
+}
+
+static void write_conditions(const char *name, struct conditions conditions) {
+  fprintf(channel, "\"%s\":{", name);
+  write_fields(conditions);
 }
 
 /* Give this process's peak resident memory in bytes; UNKNOWN when nothing tells it. */

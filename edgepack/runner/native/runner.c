@@ -20,6 +20,9 @@
 #define CHUNK_BYTES (3u << 20) /* of one output line; divisible by 3: no padding inside */
 #define MAXIMUM_WARMUP_SAMPLES 1000 /* as many are kept; more may be run */
 #define MAXIMUM_SAMPLES 1e8
+#define MAXIMUM_TICKS 1000
+#define TICK_NS 500000000 /* between looks at the conditions */
+#define QUICK_NS 50000000 /* a longer run brings the model back into the caches by itself */
 
 /* What the runtime said last, for messages; it says the particulars first. */
 static char said[600];
@@ -267,10 +270,23 @@ static int64_t warm_up(TfLiteInterpreter *interpreter, int64_t *storage, int64_t
   return *count < capacity ? *count : capacity;
 }
 
-/* Time every stride-th run until both minimums are met; give the number of samples. */
+/* What stood around the sample that came next. */
+struct tick {
+  int64_t sample;
+  struct conditions conditions;
+};
+
+static struct tick ticks[MAXIMUM_TICKS];
+static int64_t num_ticks;
+
+/* Time every stride-th run until both minimums are met; give the number of samples. Now and then,
+ * between runs, it looks at the conditions; a quick model's run after that is not timed, as looking
+ * has taken it out of the caches. */
 static int64_t time_runs(TfLiteInterpreter *interpreter, int64_t *storage, int64_t capacity,
                          struct limits limits, int64_t stride) {
-  int64_t count = 0, begin = now_ns();
+  int64_t count = 0, begin = now_ns(), interval = limits.time_ns / MAXIMUM_TICKS;
+  if (interval < TICK_NS) interval = TICK_NS;
+  int64_t look = begin + interval;
   for (;;) {
     int64_t start = now_ns();
     int status = api.InterpreterInvoke(interpreter);
@@ -279,6 +295,12 @@ static int64_t time_runs(TfLiteInterpreter *interpreter, int64_t *storage, int64
     storage[count++] = end - start;
     if (count == capacity || (count >= limits.runs && end - begin >= limits.time_ns)) return count;
     if (end + (end - start) * stride > limits.deadline_ns) return count; /* would end too late */
+    if (end >= look && num_ticks < MAXIMUM_TICKS) {
+      ticks[num_ticks++] = (struct tick){count, read_conditions()};
+      look = now_ns() + interval;
+      if (end - start < QUICK_NS && api.InterpreterInvoke(interpreter) != 0)
+        fail_with_words("invoke", "it did not run");
+    }
     for (int64_t between = 1; between < stride; between++)
       if (api.InterpreterInvoke(interpreter) != 0) fail_with_words("invoke", "it did not run");
   }
@@ -343,9 +365,16 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
   write_times("samples_ns", storage, count);
   fprintf(channel, ",\"stride\":%lld,\"wall_ns\":%lld,\"cpu_ns\":%lld", (long long)stride,
           (long long)wall_ns, (long long)cpu_ns);
-  write_conditions("before", before);
-  write_conditions("after", after);
   fputc(',', channel);
+  write_conditions("before", before);
+  fputc(',', channel);
+  write_conditions("after", after);
+  fputs(",\"ticks\":[", channel);
+  for (int64_t at = 0; at < num_ticks; at++) {
+    fprintf(channel, "%s{\"sample\":%lld,", at ? "," : "", (long long)ticks[at].sample);
+    write_fields(ticks[at].conditions);
+  }
+  fputs("],", channel);
   write_count("peak_memory_bytes", peak);
   fprintf(channel, ",\"peak_memory_reason\":%s,",
           peak == UNKNOWN ? "\"neither /proc/self/status nor getrusage tells it\"" : "null");
