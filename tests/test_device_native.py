@@ -193,11 +193,22 @@ def test_once_a_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.toolchain
-def test_a_link_that_dies_leaves_no_runtime(tmp_path: Path) -> None:
-    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
-    with pytest.raises(ConnectError):
-        install(FaultyDevice(device=LocalDevice(), fails_at=5), facts)
-    assert list((tmp_path / "root" / "runtimes").iterdir()) == []
+def test_wherever_the_link_dies_the_next_installation_succeeds(tmp_path: Path) -> None:
+    facts = read_facts(LocalDevice(), str(tmp_path / "counted"))
+    counting = FaultyDevice(device=LocalDevice())
+    whole = install(counting, facts)
+    assert counting.num_operations > 5
+    for number in range(counting.num_operations):
+        facts = replace(facts, root=str(tmp_path / f"{number}"))
+        dying = FaultyDevice(device=LocalDevice(), fails_at=number)
+        with pytest.raises(ConnectError):
+            install(dying, facts)
+        runtimes = Path(facts.root, "runtimes")
+        is_there = runtimes.is_dir() and list(runtimes.iterdir()) != []
+        engine = install(LocalDevice(), facts)  # which starts it
+        assert engine.runtime_bytes == 0 or not is_there
+        assert engine.sha256 == whole.sha256
+        assert list(Path(facts.root, "staging").iterdir()) == []
 
 
 @contextmanager

@@ -96,13 +96,20 @@ def test_the_older_runtime_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert answer(LocalDevice(), engine, str(DATA / "digits.tflite")) == "[1, 10]"
 
 
-def test_a_link_that_dies_leaves_no_runtime(tmp_path: Path) -> None:
+def test_a_link_that_dies_leaves_no_runtime_and_the_next_installation_goes_on(
+    tmp_path: Path,
+) -> None:
+    """The native runtime, which is small, is cut at every operation: tests/test_device_native."""
     facts = read_facts(LocalDevice(), str(tmp_path / "root"))
     device = FaultyDevice(device=LocalDevice(), fails_at=5)
     with pytest.raises(ConnectError):
         install(device, facts)
     runtimes = tmp_path / "root" / "runtimes"
     assert list(runtimes.iterdir()) == []
+    engine = install(LocalDevice(), facts)
+    assert [str(path) for path in runtimes.iterdir()] == [engine.site.removesuffix("/site")]
+    assert answer(LocalDevice(), engine, str(DATA / "digits.tflite")) == "[1, 10]"
+    assert list((tmp_path / "root" / "staging").iterdir()) == []
 
 
 def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
