@@ -247,18 +247,6 @@ class TestOverSsh:
         # One connection to the first device serves for all of it.
         assert ran.err.count(f"connecting to {ssh_server.address}") == 1
 
-    def test_pack_chooses_by_what_a_device_measures(
-        self, run: RunCommand, device_root: Path, ssh_server: SshServer
-    ) -> None:
-        ran = run(
-            *("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--data", DIGITS),
-            *("--recipe", "int8", "--recipe", "float32", "--device", ssh_server.address),
-            *("--ssh-config", ssh_server.ssh_config, "--root", device_root),
-        )
-        assert ran.code == 0, ran.err
-        assert f"timing int8 on {ssh_server.address}" in ran.err
-        assert "latency measured on " + ssh_server.address in ran.out.replace("\n ", "")
-
 
 def test_a_device_of_another_kind_is_refused(run: RunCommand, tmp_path: Path) -> None:
     ran = run("pack", FLOAT_MODEL, "--target", "raspberry-pi-4", "--recipe", "float32")

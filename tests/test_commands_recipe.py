@@ -30,20 +30,16 @@ bias_correction = true
 rounding = "gptq"
 weight_ranges = "mse"
 activation_ranges = "mse"
+[prune]
+share = 0.3
 [layers]
 {layer} = "float32"
 """
-_PRUNED = """
-scheme = "float16"
-[prune]
-share = 0.3
-"""
 
 
-@pytest.mark.parametrize("text", [_PRUNED, _REFINED], ids=["pruned", "refined"])
-def test_a_saved_recipe_gives_the_same_model_again(run: RunCommand, text: str) -> None:
+def test_a_saved_recipe_is_the_one_that_was_given(run: RunCommand) -> None:
     layer = layer_names(FLOAT_MODEL)[0]
-    Path("given.toml").write_text(text.replace("{layer}", f'"{layer}"'))
+    Path("given.toml").write_text(_REFINED.replace("{layer}", f'"{layer}"'))
     first = run(*_PACK, "--recipe", "given.toml", "--save-recipe", "r.toml", "-o", "1.edgepack")
     assert first.code == 0, first.err
     assert "wrote r.toml\n" in first.err
@@ -106,7 +102,7 @@ def test_json_says_in_words_what_each_recipe_does(run: RunCommand) -> None:
 def test_options_that_a_recipe_file_decides_are_refused(
     run: RunCommand, options: tuple[str, ...], names: str, remedy: str
 ) -> None:
-    Path("given.toml").write_text(_PRUNED)
+    Path("given.toml").write_text('scheme = "float16"\n')
     refused = run(*_PACK, "--recipe", "given.toml", *options, "-o", "1.edgepack")
     assert refused.code == 2
     assert refused.err == (

@@ -8,9 +8,11 @@ import pytest
 from edgepack.optimize.choose import Choice, Objective
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.search import SearchSpace, search
+from edgepack.optimize.sensitivity import Sensitivity
 from edgepack.profile import Scheme
 from edgepack.workflow.request import Outcome
-from edgepack.workflow.searching import run_search
+from edgepack.workflow.searching import count_evaluations, run_search
+from tests.fixtures.outcomes import FLOAT, FLOAT16, INT8
 
 if TYPE_CHECKING:
     from edgepack.workflow.request import SearchProgress
@@ -59,3 +61,11 @@ def test_each_candidate_is_told_of() -> None:
     assert not is_interrupted
     assert [(each.num_done, each.num_total) for each in told] == [(1, 2), (2, 2), (3, 3)]
     assert {each.best for each in told} == {None}
+
+
+def test_the_cost_of_a_search_is_counted_in_runs_over_the_evaluation_samples() -> None:
+    outcomes = (FLOAT, INT8, Outcome(recipe=FLOAT16.recipe, skipped_reason="cannot be built"))
+    assert count_evaluations(outcomes, None, num_samples=72) == 2.0
+    # 36 runs over 8 samples take as long as 4 over 72.
+    learned = Sensitivity(layers=(), num_samples=8, num_evaluations=36.0)
+    assert count_evaluations(outcomes, learned, num_samples=72) == 6.0

@@ -220,6 +220,7 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
         "evaluation_num_samples": result.evaluation_num_samples,
         "variants": [_variant_json(outcome) for outcome in result.outcomes],
         "measured_on": result.measured_on,
+        "num_evaluations": result.num_evaluations,
         "parity": [
             {
                 "output": each.output,

@@ -34,7 +34,7 @@ from edgepack.optimize.fusion import count_fusible
 from edgepack.optimize.layers import find_layers
 from edgepack.optimize.recipe import Recipe
 from edgepack.optimize.search import search
-from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
+from edgepack.optimize.sensitivity import Sensitivity, analyze_sensitivity, rank_layers
 from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 from edgepack.workflow.choosing import HOST, choose_among, choose_outcome, needs_bound
@@ -52,7 +52,7 @@ from edgepack.workflow.request import (
     ProgressCallback,
     StepCallback,
 )
-from edgepack.workflow.searching import float_recipe, make_space, run_search
+from edgepack.workflow.searching import count_evaluations, float_recipe, make_space, run_search
 from edgepack.workflow.target_ops import find_target_faults
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 from edgepack.workflow.turns import Turns, take_turns_here, take_turns_on_rig
@@ -102,13 +102,13 @@ def pack_model(
         )
         return _measure(outcome, request, material, rig=rig, cache=cache, on_step=on_step)
 
-    is_interrupted = False
+    is_interrupted, sensitivity = False, None
     if request.recipes:
         outcomes = tuple(build(recipe) for recipe in request.recipes)
         if needs_bound(request, outcomes, measured_on=measured_on):
             outcomes = (*outcomes, build(float_recipe(material.model.traits, request.recipes)))
     else:
-        outcomes, is_interrupted = _search(
+        outcomes, is_interrupted, sensitivity = _search(
             request,
             material,
             build,
@@ -144,6 +144,9 @@ def pack_model(
         parity=material.parity,
         source=material.imported.source,
         evaluation_num_samples=material.evaluation.num_samples,
+        num_evaluations=count_evaluations(
+            outcomes, sensitivity, num_samples=material.evaluation.num_samples
+        ),
         warnings=(
             *pack_warnings(request, material, chosen),
             *calibration_doubts(material, chosen.recipe, cache=cache, on_step=on_step),
@@ -165,8 +168,8 @@ def _search(
     cache: Cache,
     on_step: StepCallback,
     on_progress: ProgressCallback,
-) -> tuple[tuple[Outcome, ...], bool]:
-    """Search for the best variant; say whether the user ended it."""
+) -> tuple[tuple[Outcome, ...], bool, Sensitivity | None]:
+    """Search for the best variant; say whether the user ended it, and give what it learned."""
     traits, calibration = material.model.traits, material.calibration_feeds
     num_layers = len(find_layers(read_flatbuffer(material.model.data)))
     space = make_space(
@@ -178,6 +181,8 @@ def _search(
         is_measured=measured_on is not None,
     )
 
+    learned: list[Sensitivity] = []
+
     def rank(scheme: Scheme) -> tuple[str, ...]:
         on_step("looking for the layers that cost most")
         try:
@@ -187,19 +192,21 @@ def _search(
         except OptimizeError as error:  # no order, so no layer is left in float
             on_step(f"layers cannot be told apart: {error.message}")
             return ()
+        learned[:] = [found]
         # The search's recipes correct the bias: a shift of the mean costs them nothing.
         return rank_layers(found, scheme, corrected=True)
 
     def pick(eligible: Sequence[Outcome]) -> Choice:
         return choose_among(request, eligible, measured_on=measured_on)
 
-    return run_search(
+    outcomes, is_interrupted = run_search(
         search(space, rank),
         build,
         pick,
         num_planned=2 + len(space.schemes) + int(space.can_prune),
         on_progress=on_progress,
     )
+    return outcomes, is_interrupted, learned[0] if learned else None
 
 
 def _build(

@@ -183,6 +183,8 @@ class PackResult:
         parity: the import's check; None when the source is TFLite itself.
         source: the source model.
         evaluation_num_samples: samples behind the fidelity figures.
+        num_evaluations: runs of a whole model over these samples that finding the variant takes:
+            one for each that was built, and what the layers' sensitivity takes in proportion.
         warnings: what the user must know.
         is_interrupted: whether the user ended the search, so that the bundle holds the best by
             then.
@@ -197,5 +199,6 @@ class PackResult:
     parity: Parity | None
     source: SourceInfo
     evaluation_num_samples: int
+    num_evaluations: float
     warnings: tuple[str, ...]
     is_interrupted: bool = False

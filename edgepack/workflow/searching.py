@@ -7,6 +7,7 @@ from edgepack.optimize.choose import Choice, Objective
 from edgepack.optimize.eligibility import refuse_float_pass
 from edgepack.optimize.recipe import Recipe, stock_recipe
 from edgepack.optimize.search import Search, SearchSpace, Trial
+from edgepack.optimize.sensitivity import Sensitivity
 from edgepack.profile import Scheme
 from edgepack.traits import Numerics, StateKind, Traits
 from edgepack.workflow.request import (
@@ -113,6 +114,22 @@ def run_search(
             raise
         on_progress(progress)
         return tuple(outcomes), True
+
+
+def count_evaluations(
+    outcomes: Sequence[Outcome], sensitivity: Sensitivity | None, *, num_samples: int
+) -> float:
+    """Count the runs of a whole model over the evaluation samples that a search takes.
+
+    Args:
+        outcomes: each that was built was run once.
+        sensitivity: of the layers, which runs on samples of its own; None when nobody asked.
+        num_samples: of the evaluation.
+    """
+    count = float(sum(each.variant is not None for each in outcomes))
+    if sensitivity is not None:
+        count += sensitivity.num_evaluations * sensitivity.num_samples / num_samples
+    return round(count, 1)
 
 
 def to_trial(outcome: Outcome) -> Trial:
