@@ -68,7 +68,7 @@ def test_each_pass_tells_its_figures(variant: Variant) -> None:
     assert told == (
         "fusion: 1 constant folded, 20 HARD_SWISH ops made",
         ("channel pruning: 30.4% of the multiplications are gone, 900 of 1,300 channels remain"),
-        "channel pruning: 1 group of channels had to stay whole",
+        "channel pruning: 1 group of channels had to stay whole: MEAN mixes them (1)",
         (
             "equalization: 5 of 12 groups of channels scaled, 2 moved, 1 silent channel put to "
             "use; with these tensors alone rounded, 15.2 dB became 20.1 dB"

@@ -1,5 +1,6 @@
 """What the passes did to a variant, in sentences; pure."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -56,9 +57,11 @@ def _describe_channels(facts: ChannelFacts) -> Iterator[str]:
         f"channel pruning: {gone:.1%} of the multiplications are gone, "
         f"{facts.num_channels_after:,} of {facts.num_channels_before:,} channels remain"
     )
-    blocked = sum(group.blocked is not None for group in facts.groups)
+    blocked = Counter(group.blocked for group in facts.groups if group.blocked is not None)
     if blocked:
-        yield f"channel pruning: {_count(blocked, 'group')} of channels had to stay whole"
+        reasons = _list_names([f"{reason} ({number})" for reason, number in blocked.most_common()])
+        total = _count(blocked.total(), "group")
+        yield f"channel pruning: {total} of channels had to stay whole: {reasons}"
 
 
 def _describe_equalization(facts: EqualizeFacts) -> Iterator[str]:
