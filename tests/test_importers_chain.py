@@ -18,6 +18,7 @@ from edgepack.importers import Converter, ImportOptions, import_verified, worker
 from edgepack.importers.chain import VerifiedImport
 from edgepack.toolchains import Toolchain
 from edgepack.toolchains.worker import run_worker
+from tests.fixtures.commands import run_command
 from tests.fixtures.graphs import GraphMaker
 
 _HEAD = """
@@ -64,11 +65,15 @@ class Chain:
     """Converters as a test has them.
 
     Attributes:
-        convert: imports the source with the given options.
+        write: writes the workers' scripts, of the given bodies.
+        convert: writes them and imports the source.
         toolchains: those that were asked for, in order.
         progress: the lines that were told.
+        source: the file.
     """
 
+    source: Path
+    write: Callable[..., None]
     convert: Callable[..., VerifiedImport]
     toolchains: list[str]
     progress: list[str]
@@ -76,7 +81,7 @@ class Chain:
 
 @pytest.fixture
 def chain(own_toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
-    """Give a function that imports a source with workers of the given bodies."""
+    """Give a source and workers whose bodies a test writes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     toolchains: list[str] = []
     progress: list[str] = []
@@ -97,35 +102,42 @@ def chain(own_toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).write_bytes(maker.finish(maker.op(op, [maker.input])))
         models += f"{name} = {str(tmp_path / name)!r}\n"
 
-    def convert(
+    def write(
         first: str, second: str = "die()", third: str = "die()", *, prepare: str = _PREPARE,
-        run: str = _RUN, **options: object,
-    ) -> VerifiedImport:  # fmt: skip
+        run: str = _RUN,
+    ) -> None:  # fmt: skip
         for name, body in (
             ("onnx_worker.py", f"{run}\n{prepare}\n{first}"),
             ("onnx2tf_worker.py", second),
             ("onnx_tf_worker.py", third),
         ):
             (workers / name).write_text(f"{_HEAD}{models}{body}")
+
+    def convert(*bodies: str, converter: Converter | None = None, **parts: str) -> VerifiedImport:
+        write(*bodies, **parts)
         return import_verified(
             source,
-            options=ImportOptions(**options),  # type: ignore[arg-type]
+            options=ImportOptions(converter=converter),
             read_samples=lambda _specs: None,
             minimum_db=60.0,
             cache=Cache(root=tmp_path / "kept"),
             on_progress=progress.append,
         )
 
-    return Chain(convert=convert, toolchains=toolchains, progress=progress)
+    return Chain(
+        source=source, write=write, convert=convert, toolchains=toolchains, progress=progress
+    )
 
 
 def _tried(verified: VerifiedImport) -> list[tuple[str, str | None]]:
     return [(each.converter.value, each.fault) for each in verified.attempts]
 
 
-def _fault(chain: Chain, *bodies: str, **options: object) -> EdgePackError:
+def _fault(
+    chain: Chain, *bodies: str, converter: Converter | None = None, **parts: str
+) -> EdgePackError:
     with pytest.raises(EdgePackError) as caught:
-        chain.convert(*bodies, **options)
+        chain.convert(*bodies, converter=converter, **parts)
     return caught.value
 
 
@@ -139,6 +151,16 @@ def test_a_model_that_answers_otherwise_falls_and_the_next_converter_wins(chain:
     assert min(each.sqnr_db for each in verified.parity.outputs) > 100
     assert "onnx-tf" not in chain.toolchains
     assert any(line.startswith("onnx2tf fell: ") for line in chain.progress)
+
+
+def test_the_result_says_why_a_converter_fell(chain: Chain, tmp_path: Path) -> None:
+    chain.write("refuse('conversion', 'no form for Odd')", "write(RIGHT)")
+    ran = run_command("convert", chain.source, "-o", tmp_path / "model.tflite", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json()["attempts"] == [
+        {"converter": "onnx2tf", "fault": "no form for Odd"},
+        {"converter": "onnx2tf-tensorflow", "fault": None},
+    ]
 
 
 def test_converters_that_die_or_hang_leave_their_turn_to_the_next(
@@ -215,7 +237,7 @@ def test_a_forced_converter_that_falls_says_that_there_are_others(chain: Chain) 
     ],
 )
 def test_a_fault_of_the_source_itself_is_told_once(
-    chain: Chain, parts: dict[str, object], kind: type[EdgePackError], message: str
+    chain: Chain, parts: dict[str, str], kind: type[EdgePackError], message: str
 ) -> None:
     fault = _fault(chain, "write(RIGHT)", "write(RIGHT)", "write(RIGHT)", **parts)
     assert isinstance(fault, kind)

@@ -59,6 +59,29 @@ def test_every_opset_since_9_is_in_the_zoo(listed: list[list[str]]) -> None:
     assert {f"onnx-opset-{opset}" for opset in range(9, 26)} <= cases
 
 
+def test_every_kind_of_network_is_in_the_zoo(listed: list[list[str]]) -> None:
+    cases = {row[0].split("/")[0] for row in listed}
+    kinds = {
+        "keras": (
+            *("lstm", "gru", "bidirectional", "transformer", "vision-transformer", "unet"),
+            *("detector", "embeddings", "grouped-convolution", "keyword-spotting", "legacy"),
+            *("signatures", "several-inputs", "autoencoder", "squeeze-excite"),
+        ),
+        "torch": (
+            *("lstm", "stateful-lstm", "gru", "bidirectional", "transformer", "unet", "detector"),
+            *("depthwise-separable", "convolution-1d", "convolution-3d", "embeddings"),
+            *("several-inputs", "autoencoder", "squeeze-excite", "vit-b-16", "mobilenet-v2"),
+        ),
+        "onnx": (
+            *("lstm-states", "lstm-bidirectional", "gru-states", "rnn", "attention-mask"),
+            *("convolution-1d", "convolution-3d", "external-data", "open-dimensions"),
+            *("several-types", "half-precision", "if-constant", "if-shape", "quantized"),
+        ),
+    }
+    wanted = {f"{source}-{name}" for source, names in kinds.items() for name in names}
+    assert wanted - cases == set()
+
+
 def _result(runs: Any) -> Any:  # noqa: ANN401 - a module found at run time
     return runs.Result(
         converter=None,
