@@ -54,7 +54,11 @@ def import_options(function: F) -> F:
             metavar="NAME=SIZE",
             help="Fix a symbolic dimension wherever it stands (ONNX, PyTorch).",
         ),
-        click.option("--signature", metavar="KEY", help="Signature of a SavedModel."),
+        click.option(
+            "--signature",
+            metavar="KEY|IN->OUT",
+            help="Signature of a SavedModel; or the nodes a frozen graph lies between.",
+        ),
         click.option(
             "--converter",
             type=click.Choice(CONVERTER_NAMES),
@@ -91,7 +95,7 @@ def import_options(function: F) -> F:
             default=3600.0,
             show_default=True,
             metavar="SECONDS",
-            help="Time a conversion may take.",
+            help="Time each step of a conversion may take: preparing, converting, comparing.",
         ),
         click.option(
             "--allow-parity",
