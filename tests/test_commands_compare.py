@@ -121,3 +121,27 @@ def test_a_precision_adds_launches_and_is_told(
     assert ", and ±100.00% was asked for.\n" in shown.out
     refused = run(*command, "--precision", "0")
     assert refused.code == 2
+
+
+def test_a_sustained_load_is_a_plan_of_its_own(
+    run: RunCommand, tmp_path: Path, device_root: Path
+) -> None:
+    stored = tmp_path / "r.json"
+    command = ("bench", FLOAT_MODEL, "local:", "--root", device_root, "--sustained")
+    ran = run(*command, "2s", "-o", stored)
+    assert ran.code == 0, ran.err
+    (found,) = load_measurements(stored)
+    assert len(found.launches) == 1
+    assert found.plan.is_sustained
+    assert json.loads(stored.read_bytes())["sustained"]["seconds"] > 0.5
+    assert "x the first\n" in ran.out
+    ran = run(*command, "2s", "--launches", "6", "--max-seconds", "9")
+    assert ran.code == 2
+    assert ran.err == (
+        "edgepack: --sustained is a plan of its own, beside which --launches, --max-seconds says "
+        "nothing\n  Leave that out.\n"
+    )
+    assert run(*command, "0").code == 2
+    ran = run(*command, "2s", "--against", FLOAT_MODEL)
+    assert ran.code == 2
+    assert "--sustained makes one of each" in ran.err

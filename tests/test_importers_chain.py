@@ -237,7 +237,7 @@ def test_a_forced_converter_that_falls_says_that_there_are_others(chain: Chain) 
     ],
 )
 def test_a_fault_of_the_source_itself_is_told_once(
-    chain: Chain, parts: dict[str, str], kind: type[EdgePackError], message: str
+    chain: Chain, parts: dict[str, Any], kind: type[EdgePackError], message: str
 ) -> None:
     fault = _fault(chain, "write(RIGHT)", "write(RIGHT)", "write(RIGHT)", **parts)
     assert isinstance(fault, kind)

@@ -144,15 +144,15 @@ def test_a_clock_that_falls_is_throttling() -> None:
     assert result.marks[4] == ("clock fell",)
 
 
-@pytest.mark.parametrize(("num_low", "is_slowed"), [(1, False), (2, False), (3, True)])
-def test_a_clock_that_is_low_in_between_is_throttling(num_low: int, is_slowed: bool) -> None:
+@pytest.mark.parametrize(("num_low", "marks"), [(1, ()), (2, ()), (3, ("clock fell",))])
+def test_a_clock_that_is_low_in_between_is_throttling(num_low: int, marks: tuple[str, ...]) -> None:
     full, low = Conditions(frequency_khz=1_500_000), Conditions(frequency_khz=1_000_000)
     ticks = tuple(Tick(sample=at, conditions=low if at < num_low else full) for at in range(8))
     launch = replace(make_launch(STEADY, before=full, after=full), ticks=ticks)
     result = verdict([launch] * 6)
-    assert (result.verdict is VerdictName.THROTTLED) is is_slowed
-    assert ["clock fell"] * is_slowed == list(result.marks[0])
-    assert "from 1.50 to 1.00 GHz in 6 of 6" in "".join(result.reasons) or not is_slowed
+    assert (result.verdict is VerdictName.THROTTLED) is bool(marks)
+    assert result.marks[0] == marks
+    assert "from 1.50 to 1.00 GHz in 6 of 6" in "".join(result.reasons) or not marks
 
 
 def test_heat_in_between_counts() -> None:

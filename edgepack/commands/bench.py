@@ -15,6 +15,7 @@ from edgepack.commands.history import remember
 from edgepack.commands.options import (
     EXISTING_FILE,
     OUTPUT_FILE,
+    check_plan_options,
     device_options,
     json_option,
     lock_option,
@@ -24,7 +25,7 @@ from edgepack.commands.options import (
     runtime_options,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
-from edgepack.errors import ExitCode, ModelError
+from edgepack.errors import ExitCode, ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,13 @@ def bench(
     from edgepack.measure.record import to_json
     from edgepack.workflow.preflight import weigh_cargo
 
+    check_plan_options(given)
     check_outputs(results=output, report=report_path)
+    if against is not None and given["sustained"] is not None:
+        raise UsageError(
+            "--against compares launches in turns, and --sustained makes one of each",
+            remedy="Measure them one after the other, when the device has cooled.",
+        )
     opened = open_subject(subject)
     other = None if against is None else open_subject(against)
     cargo = weigh_cargo(opened.content)

@@ -18,6 +18,7 @@ from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.named_shapes import naming_shape, path_for
 from edgepack.commands.options import (
     OUTPUT_FILE,
+    check_plan_options,
     device_options,
     json_option,
     lock_option,
@@ -98,6 +99,7 @@ def deploy(
     ]
     for (page, records), recipe in zip(paths, recipes, strict=True):
         check_outputs(bundle=output or Path(), results=records, report=page, recipe=recipe)
+    check_plan_options(given)
     cache = Cache(root=cache_directory())
     bodies: dict[str | None, dict[str, Any]] = {}
     codes: list[int] = []

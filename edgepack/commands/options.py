@@ -68,6 +68,22 @@ class NumberRange(click.FloatRange):
         return number
 
 
+class Duration(click.ParamType[float]):
+    """Seconds, as `90`, `90s`, `10m` or `1h`, up to a day."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the seconds."""
+        match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh]?)", str(value))
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+        if not 1 <= seconds <= 86_400:  # noqa: PLR2004 - a day
+            self.fail(f"{value!r} is no time from 1s to 24h, such as 90s or 10m.", param, ctx)
+        return seconds
+
+
 class Share(click.ParamType[float]):
     """A share within limits, as `0.05` or `5%`."""
 
@@ -278,11 +294,35 @@ def plan_options(function: F) -> F:
             "share to either side, such as 2%, or --max-seconds end.",
         ),
         click.option(
+            "--sustained",
+            type=Duration(),
+            metavar="TIME",
+            help="One launch that goes on so long from cold, such as 10m: the last minute against "
+            "the first, with clock and temperature.",
+        ),
+        click.option(
             "--max-seconds",
             type=NumberRange(min=1, max=86400),
             help="Limit for measuring on one device [default: the target's, else 60].",
         ),
     )(function)
+
+
+def check_plan_options(given: Mapping[str, Any]) -> None:
+    """Refuse options of a plan that contradict each other, before any work is done.
+
+    Raises:
+        UsageError: `--sustained` beside what says how long to measure otherwise.
+    """
+    from edgepack.errors import UsageError
+
+    others = ("launches", "runs", "precision", "max_seconds")
+    refused = [f"--{key.replace('_', '-')}" for key in others if given[key] is not None]
+    if given["sustained"] is not None and refused:
+        raise UsageError(
+            f"--sustained is a plan of its own, beside which {', '.join(refused)} says nothing",
+            remedy="Leave that out.",
+        )
 
 
 def plan_from(
@@ -293,7 +333,10 @@ def plan_from(
 
     from edgepack.measure import plan as planning
 
-    plan = planning.plan_from(defaults, num_threads=given["threads"] or num_threads)
+    num_threads = given["threads"] or num_threads
+    if given["sustained"] is not None:
+        return planning.sustained_plan(given["sustained"], num_threads=num_threads)
+    plan = planning.plan_from(defaults, num_threads=num_threads)
     if given["launches"]:
         plan = replace(plan, num_launches=given["launches"])
     if given["runs"]:  # that many and no more: no least time beside them

@@ -28,6 +28,7 @@ class BenchmarkPlan:
         max_samples: kept of a launch; a quicker model has only every n-th run timed.
         precision: how far the median's 95% interval may reach to either side, as a share: launches
             are added while there is time; None adds none.
+        is_sustained: whether one launch goes on for `min_seconds`, to see what heat does.
     """
 
     num_launches: int = 10
@@ -39,6 +40,7 @@ class BenchmarkPlan:
     num_threads: int = 1
     max_samples: int = 20_000
     precision: float | None = None
+    is_sustained: bool = False
 
     @property
     def launch_seconds(self) -> float:
@@ -54,6 +56,23 @@ def plan_from(defaults: BenchmarkDefaults, *, num_threads: int = 1) -> Benchmark
         min_seconds=defaults.min_seconds,
         max_seconds=defaults.max_seconds,
         num_threads=num_threads,
+    )
+
+
+def sustained_plan(seconds: float, *, num_threads: int) -> BenchmarkPlan:
+    """Give the plan of one launch that goes on and on, from cold.
+
+    A second of warm-up tells how many runs are to lie between two samples; it heats nothing.
+    """
+    return BenchmarkPlan(
+        num_launches=1,
+        warmup_runs=1,
+        warmup_seconds=1.0,
+        min_runs=1,
+        min_seconds=seconds,
+        max_seconds=min(_MAXIMUM_SECONDS, 1.1 * seconds + 30),
+        num_threads=num_threads,
+        is_sustained=True,
     )
 
 
@@ -125,11 +144,12 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         warmup_runs=fields.integer("warmup_runs", minimum=0, maximum=_MAXIMUM_SAMPLES),
         warmup_seconds=fields.number("warmup_seconds", minimum=0, maximum=3600),
         min_runs=fields.integer("min_runs", minimum=1, maximum=_MAXIMUM_SAMPLES),
-        min_seconds=fields.number("min_seconds", minimum=0, maximum=3600),
+        min_seconds=fields.number("min_seconds", minimum=0, maximum=_MAXIMUM_SECONDS),
         max_seconds=fields.number("max_seconds", minimum=0.01, maximum=_MAXIMUM_SECONDS),
         num_threads=fields.integer("num_threads", minimum=0, maximum=1024),
         max_samples=fields.integer("max_samples", minimum=1, maximum=_MAXIMUM_SAMPLES),
         precision=fields.optional_number("precision", minimum=0.0001, maximum=1),
+        is_sustained=fields.boolean("is_sustained", False),
     )
     fields.close()
     return plan

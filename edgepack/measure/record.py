@@ -32,6 +32,7 @@ from edgepack.measure.launch import LatencyLaunch, optional_text
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.profile import NOT_ASKED, OpProfile
 from edgepack.measure.stats import LatencySummary, summarize
+from edgepack.measure.sustained import sustain
 from edgepack.measure.validity import Validity
 
 SCHEMA: Final = 1
@@ -164,6 +165,7 @@ def make_measurement(
             num_threads=engine.num_threads,
             num_cores=device.num_cores,
             precision=plan.precision,
+            is_sustained=plan.is_sustained,
         ),
         provenance=provenance or _provenance(),
         profile=profile,
@@ -201,7 +203,16 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         "validity": judging.to_json(measurement.validity),
         "provenance": asdict(measurement.provenance),
         "profile": profiling.to_json(measurement.profile),
+        "sustained": _sustained_to_json(measurement),
     }
+
+
+def _sustained_to_json(measurement: Measurement) -> dict[str, object] | None:
+    """Give the beginning and the end of a sustained load; it follows from the samples."""
+    if not measurement.plan.is_sustained:
+        return None
+    found = sustain(measurement.launches[0])
+    return {**asdict(found), "ratio": found.ratio}
 
 
 def _summary_to_json(summary: LatencySummary) -> dict[str, object]:
@@ -297,6 +308,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     has_profile = fields.has("profile")
     profile = profiling.read_profile(fields.table("profile")) if has_profile else NOT_ASKED
     stored = fields.raw("summary")
+    fields.raw("sustained")
     fields.close()
     if fields.faults or device is None or before is None or after is None:
         raise _refused(fields.faults)

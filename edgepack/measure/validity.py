@@ -61,6 +61,7 @@ def judge(
     num_threads: int,
     num_cores: int | None,
     precision: float | None = None,
+    is_sustained: bool = False,
 ) -> Validity:
     """Judge a measurement by its launches and the device's state before and after.
 
@@ -71,11 +72,12 @@ def judge(
         num_threads: threads inference ran with.
         num_cores: the device's cores; None when unknown.
         precision: how far the median's interval was to reach at most, as a share.
+        is_sustained: whether one launch went on to see what heat does: its drift is the result.
     """
     findings: list[tuple[VerdictName, str]] = []
     findings += _throttling(launches, before, after)
     findings += _contention(launches, before, num_threads, num_cores)
-    findings += _noise(launches)
+    findings += _noise(launches) if not is_sustained else []
     findings += _imprecision(launches, precision)
     marks = tuple(_marks(launch, _top_clock(launches)) for launch in launches)
     order = list(VerdictName)

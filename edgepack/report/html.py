@@ -48,6 +48,7 @@ from edgepack.report.summary import (
     ParitySummary,
     PushSummary,
 )
+from edgepack.report.timeline import plot_timelines
 from edgepack.report.units import (
     ABSENT,
     count,
@@ -176,6 +177,7 @@ def _benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool) -> str:
         plots(
             plot_distribution(benchmark),
             plot_launches(benchmark),
+            *plot_timelines(benchmark.timeline),
         )
     )
     figures = table(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
 from edgepack.measure.rounds import reach
+from edgepack.measure.sustained import split_stretches, sustain
 from edgepack.optimize.account import describe_passes
 from edgepack.optimize.findings import Severity
 from edgepack.optimize.recipe import describe_recipe
@@ -22,6 +23,8 @@ from edgepack.report.summary import (
     PackSummary,
     ParityRow,
     ParitySummary,
+    SustainedFigures,
+    TimePoint,
     VariantRow,
 )
 from edgepack.report.units import memory_size
@@ -78,8 +81,41 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         facts=device_facts(measurement.device),
         conditions=conditions(measurement.before, measurement.after),
         provenance=_provenance(measurement),
+        timeline=_timeline(measurement),
+        sustained=_sustained(measurement),
         ops=rank_ops(measurement.profile),
         precision=_precision(measurement),
+    )
+
+
+def _timeline(measurement: "Measurement") -> tuple[TimePoint, ...]:
+    points: list[TimePoint] = []
+    before = 0.0
+    for number, launch in enumerate(measurement.launches, start=1):
+        stretches = split_stretches(launch)
+        points += [
+            TimePoint(
+                seconds=before + each.seconds,
+                launch=number,
+                median_ns=each.median_ns,
+                frequency_khz=each.conditions.frequency_khz,
+                temperature_c=each.conditions.temperature_c,
+            )
+            for each in stretches
+        ]
+        before += stretches[-1].seconds
+    return tuple(points)
+
+
+def _sustained(measurement: "Measurement") -> SustainedFigures | None:
+    if not measurement.plan.is_sustained:
+        return None
+    found = sustain(measurement.launches[0])
+    return SustainedFigures(
+        seconds=found.seconds,
+        window_seconds=found.window_seconds,
+        first_ns=found.first_ns,
+        last_ns=found.last_ns,
     )
 
 

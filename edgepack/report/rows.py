@@ -5,7 +5,13 @@ from enum import StrEnum
 
 from edgepack.fidelity import Judgement
 from edgepack.report.labels import plain
-from edgepack.report.summary import BenchmarkSummary, ParityRow, ParitySummary, VariantRow
+from edgepack.report.summary import (
+    BenchmarkSummary,
+    ParityRow,
+    ParitySummary,
+    SustainedFigures,
+    VariantRow,
+)
 from edgepack.report.units import (
     ABSENT,
     count,
@@ -14,10 +20,12 @@ from edgepack.report.units import (
     latency,
     latency_interval,
     memory_size,
+    seconds,
     share,
     small_number,
 )
 
+_MINUTE_SECONDS = 60
 _BASES = {
     Judgement.SQNR: "SQNR",
     Judgement.ROUNDING: "rounding",
@@ -126,6 +134,8 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     if benchmark.launches:
         launches = count(len(benchmark.launches), "launch", "launches")
         rows.append(("runs", f"{benchmark.num_runs:,}", f"in {launches}"))
+    if benchmark.sustained is not None:
+        rows += _sustained_rows(benchmark.sustained)
     if benchmark.precision is not None:
         reached, asked = benchmark.precision
         rows.append(("precision", f"±{reached:.2%}", f"of the median; ±{asked:.2%} was asked for"))
@@ -133,6 +143,17 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     threads = count(benchmark.num_threads, "thread") if benchmark.num_threads else ABSENT
     rows.append(("engine", threads, plain(benchmark.engine, longest=120)))
     return tuple(rows)
+
+
+def _sustained_rows(figures: SustainedFigures) -> list[tuple[str, str, str]]:
+    window = figures.window_seconds
+    span = "minute" if round(window) == _MINUTE_SECONDS else seconds(window)
+    went_on = f"of {seconds(figures.seconds)} of inference"
+    ratio = figures.last_ns / max(figures.first_ns, 1)
+    return [
+        (f"first {span}", latency(figures.first_ns), f"median, {went_on}"),
+        (f"last {span}", latency(figures.last_ns), f"median, {ratio:.2f}x the first"),
+    ]
 
 
 def golden_text(benchmark: BenchmarkSummary) -> tuple[str, str]:

@@ -253,6 +253,42 @@ class OpRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TimePoint:
+    """A stretch of timed runs, and what was read at its end.
+
+    Attributes:
+        seconds: of inference since the first timed run of the measurement.
+        launch: its number, from 1.
+        median_ns: of the stretch.
+        frequency_khz: clock of the fastest core; None where it is not told.
+        temperature_c: of the hottest zone; None where it is not told.
+    """
+
+    seconds: float
+    launch: int
+    median_ns: int
+    frequency_khz: int | None
+    temperature_c: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SustainedFigures:
+    """The beginning and the end of a load that went on.
+
+    Attributes:
+        seconds: of inference in all.
+        window_seconds: of the beginning and of the end.
+        first_ns: median of the beginning.
+        last_ns: median of the end.
+    """
+
+    seconds: float
+    window_seconds: float
+    first_ns: int
+    last_ns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkSummary:
     """One model measured on one device, or why it was not.
 
@@ -266,6 +302,8 @@ class BenchmarkSummary:
             that of its like.
         verdict: `valid`, `noisy`, `throttled` or `contended`.
         golden: None when there was nothing to compare with.
+        timeline: how it went, stretch by stretch.
+        sustained: of a load that went on; None of a usual measurement.
         ops: what each op takes, the slowest first; empty where the runner tells none.
         precision: how far the median's interval reaches, and how far it was to reach at most, as
             shares; None where none was asked for.
@@ -288,6 +326,8 @@ class BenchmarkSummary:
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
     provenance: tuple[Fact, ...] = ()
+    timeline: tuple[TimePoint, ...] = ()
+    sustained: SustainedFigures | None = None
     ops: tuple[OpRow, ...] = ()
     precision: tuple[float, float] | None = None
     error: str | None = None
