@@ -1,12 +1,14 @@
 """Which of two models is faster: measured in turns, or from stored results."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgepack.measure.drive import measure_on_host
+from edgepack.measure.likeness import find_unlike
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,
@@ -145,3 +147,25 @@ def test_a_sustained_load_is_a_plan_of_its_own(
     ran = run(*command, "2s", "--against", FLOAT_MODEL)
     assert ran.code == 2
     assert "--sustained makes one of each" in ran.err
+
+
+def test_a_process_is_held_to_the_cores_that_are_asked_for(
+    run: RunCommand, tmp_path: Path, device_root: Path
+) -> None:
+    stored = tmp_path / "r.json"
+    command = ("bench", FLOAT_MODEL, "local:", "--root", device_root, *QUICK, "--cpu-affinity")
+    core = str(min(os.sched_getaffinity(0)))
+    ran = run(*command, core, "-o", stored)
+    assert ran.code == 0, ran.err
+    (held,) = load_measurements(stored)
+    assert held.plan.cpu_affinity == core
+    free = replace(held, fitted_plan=replace(held.fitted_plan, cpu_affinity=None))
+    assert f"cores it was held to: {core} and all" in find_unlike(held, free)
+    ran = run(*command, "4095")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-2].startswith(
+        "edgepack: local: cannot hold a process to the cores 4095: taskset: "
+    )
+    ran = run(*command, "all")
+    assert ran.code == 2
+    assert "'all' is no list of cores such as 4-7 or 0,2." in ran.err

@@ -268,6 +268,18 @@ def _ask_secret(text: str) -> str:
     return answer
 
 
+def _read_affinity(
+    context: click.Context,  # noqa: ARG001 - click's signature
+    option: click.Parameter,  # noqa: ARG001
+    value: str | None,
+) -> str | None:
+    from edgepack.measure.plan import AFFINITY
+
+    if value is not None and not AFFINITY.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no list of cores such as 4-7 or 0,2.")
+    return value
+
+
 def plan_options(function: F) -> F:
     """Add the options that say how long and with how many threads to measure."""
     return apply_options(
@@ -285,6 +297,12 @@ def plan_options(function: F) -> F:
             "--threads",
             type=click.IntRange(1, 1024),
             help="Threads to infer with [default: the target's, else 1].",
+        ),
+        click.option(
+            "--cpu-affinity",
+            metavar="CORES",
+            callback=_read_affinity,
+            help="Hold the process to these cores of the device, such as 4-7 or 0,2.",
         ),
         click.option(
             "--precision",
@@ -333,10 +351,11 @@ def plan_from(
 
     from edgepack.measure import plan as planning
 
-    num_threads = given["threads"] or num_threads
+    num_threads, affinity = given["threads"] or num_threads, given["cpu_affinity"]
     if given["sustained"] is not None:
-        return planning.sustained_plan(given["sustained"], num_threads=num_threads)
-    plan = planning.plan_from(defaults, num_threads=num_threads)
+        plan = planning.sustained_plan(given["sustained"], num_threads=num_threads)
+        return replace(plan, cpu_affinity=affinity)
+    plan = replace(planning.plan_from(defaults, num_threads=num_threads), cpu_affinity=affinity)
     if given["launches"]:
         plan = replace(plan, num_launches=given["launches"])
     if given["runs"]:  # that many and no more: no least time beside them

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import edgepack.runner
 from edgepack.bundle.golden import Golden
+from edgepack.device.sections import clean_text
 from edgepack.errors import MeasureError
 from edgepack.measure import channel
 from edgepack.measure.engine import EngineFacts
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgepack.device.provision import Engine
     from edgepack.device.transport import Device
 
+_AFFINITY_SECONDS: Final = 20.0
 RUNNER_PATH: Final = Path(edgepack.runner.__path__[0]) / "tflite.py"
 
 
@@ -65,11 +67,12 @@ class Bench:
     inputs: tuple[str, ...]
     engine: "Engine | None" = None
 
-    def argv(self, request: Mapping[str, object]) -> list[str]:
-        """Give the command line of a request."""
+    def argv(self, request: Mapping[str, object], plan: BenchmarkPlan) -> list[str]:
+        """Give the command line of a request, with the threads and on the cores of a plan."""
         module = self.engine.module if self.engine is not None else None
         common = {"model": self.model.path, "inputs": self.inputs, "module": module}
-        return [*self.command, json.dumps({**common, **request})]
+        text = json.dumps({**common, "threads": plan.num_threads, **request})
+        return [*hold_command(plan), *self.command, text]
 
     def engine_facts(self, events: Sequence[channel.Event], plan: BenchmarkPlan) -> EngineFacts:
         """Give what ran the model, as it said itself.
@@ -90,6 +93,30 @@ class Bench:
             num_threads=plan.num_threads,
             sha256=wanted.sha256 if wanted is not None else None,
             has_xnnpack=wanted.xnnpack if wanted is not None else None,
+        )
+
+
+def hold_command(plan: BenchmarkPlan) -> tuple[str, ...]:
+    """Give what stands before a command that is to stay on the cores of a plan."""
+    return () if plan.cpu_affinity is None else ("taskset", "-c", plan.cpu_affinity)
+
+
+def check_affinity(device: "Device", plan: BenchmarkPlan) -> None:
+    """See whether a process can be held to the cores of a plan.
+
+    Raises:
+        MeasureError: the device has no `taskset`, or not these cores.
+    """
+    if plan.cpu_affinity is None:
+        return
+    done = device.run([*hold_command(plan), "true"], timeout_seconds=_AFFINITY_SECONDS)
+    if done.exit_code != 0:
+        said = clean_text(" ".join(done.stderr.split()), limit=200)
+        raise MeasureError(
+            f"{device.name} cannot hold a process to the cores {plan.cpu_affinity}: "
+            f"{said or f'taskset ended with {done.exit_code}'}",
+            remedy="Give cores that it has and may use (`nproc`, `taskset -p $$`); taskset comes "
+            "with util-linux.",
         )
 
 

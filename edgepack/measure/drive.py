@@ -14,6 +14,7 @@ from edgepack.measure.bench import (
     RUNNER_PATH,
     Bench,
     TimedModel,
+    check_affinity,
     own_site,
     place_runner,
     python_command,
@@ -202,6 +203,7 @@ def _measure(
     device = benches[0].device
     if plan.num_threads == 0:
         plan = replace(plan, num_threads=facts.num_cores or 1)
+    check_affinity(device, plan)
     before = read_state(device)
     on_progress(f"checking the answers on {device.name}")
     checked = [_check_answers(bench, plan) for bench in benches]
@@ -283,7 +285,7 @@ def _ask_answers(
     num_outputs = channel.num_output_events(signature, num_samples=num_samples)
     events = channel.talk(
         bench.device,
-        bench.argv({**request, "threads": plan.num_threads}),
+        bench.argv(request, plan),
         timeout_seconds=_STARTUP_SECONDS + plan.max_seconds,
         max_events=2 * num_samples + num_outputs + 2,
     )
@@ -311,7 +313,7 @@ def _launch(
     }
     events = channel.talk(
         bench.device,
-        bench.argv({"mode": "latency", "threads": plan.num_threads, "plan": spec}),
+        bench.argv({"mode": "latency", "plan": spec}, plan),
         timeout_seconds=_STARTUP_SECONDS + 2 * plan.launch_seconds + 4 * run_ns / 1e9,
         max_events=8,
         max_samples=plan.max_samples,
@@ -346,7 +348,7 @@ def _profile(
     try:
         events = channel.talk(
             bench.device,
-            bench.argv({"mode": "profile", "threads": plan.num_threads, "runs": num_runs}),
+            bench.argv({"mode": "profile", "runs": num_runs}, plan),
             timeout_seconds=_STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
             max_events=4,
         )

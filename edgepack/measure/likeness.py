@@ -39,6 +39,7 @@ def _conditions(measurement: Measurement) -> dict[str, object]:
         "runtime": engine.name,
         "runtime's version": engine.version,
         "threads": engine.num_threads,
+        "cores it was held to": plan.cpu_affinity or "all",
         "runner": engine.runner,
         "Python": engine.python,
         "XNNPACK in the runtime": engine.has_xnnpack,

@@ -1,5 +1,6 @@
 """How many launches and runs a benchmark takes, and how they fit into its time."""
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -7,6 +8,9 @@ from edgepack._fields import Fields, join_faults
 from edgepack.errors import MeasureError
 from edgepack.measure.stats import MINIMUM_LAUNCHES
 from edgepack.profile import BenchmarkDefaults
+
+AFFINITY: Final = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}")
+"""What `cpu_affinity` may be."""
 
 _MINIMUM_RUNS: Final = 10  # in a launch, before launches are given up for more runs
 _MAXIMUM_SECONDS: Final = 86400.0
@@ -28,6 +32,8 @@ class BenchmarkPlan:
         max_samples: kept of a launch; a quicker model has only every n-th run timed.
         precision: how far the median's 95% interval may reach to either side, as a share: launches
             are added while there is time; None adds none.
+        cpu_affinity: cores that the process is held to, as `taskset -c` reads them; None leaves it
+            to the system.
         is_sustained: whether one launch goes on for `min_seconds`, to see what heat does.
     """
 
@@ -41,6 +47,7 @@ class BenchmarkPlan:
     max_samples: int = 20_000
     precision: float | None = None
     is_sustained: bool = False
+    cpu_affinity: str | None = None
 
     @property
     def launch_seconds(self) -> float:
@@ -132,6 +139,15 @@ def _with(
     )
 
 
+def _read_affinity(fields: Fields) -> str | None:
+    if fields.raw("cpu_affinity") is None:
+        return None
+    text = fields.text("cpu_affinity")
+    if not AFFINITY.fullmatch(text):
+        fields.fault("cpu_affinity", f"expected cores such as 0-3,6, not {text[:40]!r}")
+    return text
+
+
 def to_json(plan: BenchmarkPlan) -> dict[str, object]:
     """Give a plan as JSON values; `read_plan` is its inverse."""
     return {key: value for key, value in asdict(plan).items() if value is not None}
@@ -150,6 +166,7 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         max_samples=fields.integer("max_samples", minimum=1, maximum=_MAXIMUM_SAMPLES),
         precision=fields.optional_number("precision", minimum=0.0001, maximum=1),
         is_sustained=fields.boolean("is_sustained", False),
+        cpu_affinity=_read_affinity(fields),
     )
     fields.close()
     return plan

@@ -270,6 +270,7 @@ def _provenance(measurement: "Measurement") -> tuple[Fact, ...]:
         ("Runner", engine.runner),
         ("Python of the runtime", engine.python),
         ("Plan", planned),
+        ("Held to cores", plan.cpu_affinity),
         ("Measured by", f"EdgePack {origin.tool_version} on {origin.host}"),
         ("Measured at", origin.time),
     )
