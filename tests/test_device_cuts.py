@@ -2,6 +2,10 @@
 
 import pytest
 
+from edgepack.cache import Cache, cache_directory
+from edgepack.device.facts import read_facts
+from edgepack.device.local import LocalDevice
+from edgepack.device.provision import RunnerChoice, provision
 from tests.fixtures.cut_points import CutRig
 
 _NUM_TRIED = 6
@@ -9,11 +13,21 @@ _NUM_TRIED = 6
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> CutRig:
-    return CutRig(folder=tmp_path_factory.mktemp("cuts"))
+    root = str(tmp_path_factory.mktemp("runtime") / "root")
+    engine = provision(
+        LocalDevice(),
+        read_facts(LocalDevice(), root),
+        root=root,
+        cache=Cache(root=cache_directory()),
+        on_progress=lambda _: None,
+        runner=RunnerChoice.NATIVE,  # which starts in milliseconds
+    )
+    return CutRig(folder=tmp_path_factory.mktemp("cuts"), engine=engine)
 
 
 # The least cut points each has here: fewer would say that something is not counted any more.
-@pytest.mark.parametrize(("index", "least"), [(0, 90), (1, 80), (2, 25), (3, 20)])
+@pytest.mark.toolchain
+@pytest.mark.parametrize(("index", "least"), [(0, 90), (1, 80), (2, 25), (3, 20), (4, 100)])
 def test_wherever_it_is_cut_what_is_current_works(rig: CutRig, index: int, least: int) -> None:
     scenario = rig.scenarios()[index]
     prepared = rig.prepare(scenario)
