@@ -82,6 +82,25 @@ def test_results_of_unlike_conditions_are_refused(
     )
 
 
+def test_results_with_and_without_xnnpack_are_never_compared(
+    run: RunCommand, tmp_path: Path, measured: Measurement
+) -> None:
+    """The library for 32-bit Arm has none, and everything else may be alike."""
+    with_it = quiet(measured, scale=1.0)
+    engine = replace(with_it.engine, name="tensorflow-lite-c", version="2.17.1", runner="native")
+    paths = []
+    for is_there in (True, False):
+        one = replace(with_it, engine=replace(engine, has_xnnpack=is_there))
+        paths.append(tmp_path / f"{is_there}.json")
+        paths[-1].write_bytes(write_measurement(one))
+    one, other = (load_measurements(path)[0] for path in paths)
+    assert find_unlike(one, one) == ()
+    assert find_unlike(one, other) == ("XNNPACK in the runtime: True and False",)
+    ran = run("compare", *paths)
+    assert ran.code == 1
+    assert "  - XNNPACK in the runtime: True and False\n" in ran.err
+
+
 def test_two_models_are_measured_in_turns(
     run: RunCommand, tmp_path: Path, device_root: Path
 ) -> None:
