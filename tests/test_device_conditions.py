@@ -171,6 +171,12 @@ def test_what_spoils_a_measurement(
     assert (finding.severity, finding.found) == (severity, found)
 
 
+def test_the_load_of_a_single_core_reads_well() -> None:
+    alone = replace(facts(), num_cores=1)
+    finding = only(judge_measuring(alone, replace(idle(), load_1min=0.8)))
+    assert finding.found == "the load is 0.8 on 1 core"
+
+
 def test_temporary_files() -> None:
     mount = Mount(point="/t", source="tmpfs", kind="tmpfs", options=("rw", "noexec"))
     place = Place(folder="/t", is_writable=True, free_bytes=900 * 1024, mount=mount)

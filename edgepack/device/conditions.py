@@ -187,7 +187,7 @@ def judge_measuring(facts: DeviceFacts, state: DeviceState) -> Iterator[Finding]
         yield _measuring(
             Severity.WARNING,
             "an idle device",
-            f"the load is {state.load_1min:.1f} on {cores} cores",
+            f"the load is {state.load_1min:.1f} on {cores} core{'' if cores == 1 else 's'}",
             "Stop what runs there; `top` names it.",
         )
 
