@@ -121,6 +121,18 @@ def test_a_scheme_that_no_layer_saves_is_given_up_at_half_of_them() -> None:
     assert [len(each.layers) for each in found] == [0, 0, 1, 2, 4, 8, 16, 25]
 
 
+def test_where_bytes_matter_layers_are_left_in_float16_if_the_target_takes_it() -> None:
+    def rule(recipe: Recipe) -> Trial:
+        return Trial(is_inside=len(recipe.layers) > 1, num_bytes=1, median_ns=1.0)
+
+    for schemes, kept in (((Scheme.INT8, Scheme.FLOAT16), "half"), ((Scheme.INT8,), "float")):
+        where = space(schemes=schemes, can_prune=False, objective=Objective.SIZE)
+        found = run(where, rule)[-2:]
+        assert [each.name for each in found] == [f"int8+refined+{kept}{n}" for n in (1, 2)]
+        scheme = Scheme.FLOAT16 if kept == "half" else Scheme.FLOAT32
+        assert {each.scheme for recipe in found for each in recipe.layers} == {scheme}
+
+
 def test_what_could_not_be_built_is_not_tried_with_fewer_layers() -> None:
     def rule(recipe: Recipe) -> Trial:
         if recipe.scheme is Scheme.INT8:
