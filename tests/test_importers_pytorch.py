@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 
 from edgepack.cache import Cache
+from edgepack.contract import ContractRequest, InputWish, OutputWish, make_plan, shape_model
+from edgepack.data import ImageLayout
 from edgepack.errors import ModelError
-from edgepack.importers import check_parity, detect_format, import_model, worker
+from edgepack.evaluate import run_model
+from edgepack.importers import (
+    ImportedModel,
+    check_parity,
+    detect_format,
+    import_model,
+    worker,
+)
+from edgepack.model import load_model
 from edgepack.toolchains import Toolchain
 from tests.fixtures.pytorch import NETWORKS, GetPytorchOptions
 
@@ -133,6 +143,26 @@ def test_a_model_keeps_its_names_shapes_and_answers(  # noqa: PLR0917 - pytest p
     )
     assert report.reference == "PyTorch"
     assert min(each.sqnr_db for each in report.outputs) > 100
+    if "decoder" in name:
+        _check_channels_last(imported)
+
+
+def _check_channels_last(imported: ImportedModel) -> None:
+    """Turn what came of PyTorch to channels last, in and out, as --input-layout NHWC asks."""
+    request = ContractRequest(
+        inputs=(InputWish(name="code", layout=ImageLayout.NHWC),),
+        outputs=(OutputWish(name="output_0", layout=ImageLayout.NHWC),),
+    )
+    plan = make_plan(imported, request)
+    shaped = shape_model(imported.model, plan)
+    signature = shaped.signature
+    assert [each.shape for each in signature.inputs] == [(1, 5, 6, 4)]
+    assert [each.shape for each in signature.outputs] == [(1, 120, 144, 4), (1, 3, 12)]
+    array = np.random.default_rng(3).normal(size=(1, 4, 5, 6)).astype(np.float32)
+    ((own, line),) = run_model(imported.model, [(array,)])
+    ((turned, same),) = run_model(shaped, [(array.transpose(0, 2, 3, 1).copy(),)])
+    assert np.allclose(turned, own.transpose(0, 2, 3, 1), atol=1e-5)
+    assert np.allclose(same, line, atol=1e-5)
 
 
 def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
@@ -148,7 +178,8 @@ def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
         "collections.defaultdict",
         "pickle.pt2": f"pickle.pt2: {does_more} data/sample_inputs/model.pt is a pickle that holds "
         "posix.system",
-        "half.pt2": "half.pt2: it computes in bfloat16, which TFLite's kernels do not",
+        "double.pt": "double.pt: PyTorch cannot run it on x (1, 4) float32: RuntimeError: mat1 and "
+        "mat2 must have the same dtype, but got Double and Float",
         "scripted.ts": "scripted.ts: it does not say what shapes its inputs pixels have",
         "networks.py:lacking": "networks.py:lacking: litert-torch cannot convert "
         "aten._linalg_svd.default (_linalg_svd)",
@@ -172,6 +203,9 @@ def test_what_cannot_or_must_not_be_converted_is_refused_with_the_reason(
         name: answer.get("message") for name, answer in zip(expected, answers, strict=True)
     } == expected
     assert all(answer["remedy"] for answer in answers)
+    assert answers[list(expected).index("double.pt")]["remedy"] == (
+        "It was changed to float32, and may not take that: export it in float32, of model.float()."
+    )
     assert not (pytorch_models / "stolen").exists()
 
 
@@ -186,6 +220,37 @@ def test_weights_that_a_function_draws_are_the_same_in_each_call(
         with np.load(tmp_path / "outputs.npz") as arrays:
             answers.append(arrays["0"])
     assert np.array_equal(*answers)
+
+
+def test_models_of_half_and_double_are_changed_to_float32_and_compared_with_themselves(
+    pytorch_models: Path, pytorch_toolchain: Toolchain, tmp_path: Path
+) -> None:
+    inputs = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 1, 4)
+    requests = []
+    for name in ("half.pt2", "double.pt2"):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / "inputs.npz", allow_pickle=False, **{"0": inputs})
+        requests += [
+            _request(pytorch_models, name, folder=str(folder), operation=operation)
+            for operation in ("convert", "run")
+        ]
+    half, _, double, _ = _ask(pytorch_toolchain, pytorch_models, requests)
+    for name, answer, precision, source_type in (
+        ("half.pt2", half, "bfloat16", np.float32),
+        ("double.pt2", double, "float64", np.float64),
+    ):
+        assert answer["notes"] == [f"the module computes in {precision}: it was changed to float32"]
+        assert [each["dtype"] for each in (*answer["inputs"], *answer["outputs"])] == [
+            "float32",
+            "float32",
+        ]
+        with np.load(tmp_path / name / "outputs.npz") as arrays:
+            source = arrays["0"]
+        assert source.dtype == source_type
+        model = load_model(tmp_path / name / "model.tflite")
+        converted = run_model(model, [(sample,) for sample in inputs])
+        assert np.allclose(np.stack([each for (each,) in converted]), source, atol=1e-6)
 
 
 def test_what_was_changed_or_is_known_of_a_model_is_told(
@@ -205,8 +270,11 @@ def test_what_was_changed_or_is_known_of_a_model_is_told(
             operation="run",
             expose=["conv2d", "relu"],
         ),
+        _request(pytorch_models, "traced.pt", folder=str(tmp_path), operation="nodes"),
     ]
-    training, half, recurrent, conv, nodes, _ = _ask(pytorch_toolchain, pytorch_models, requests)
+    training, half, recurrent, conv, nodes, _, traced = _ask(
+        pytorch_toolchain, pytorch_models, requests
+    )
     assert training["notes"] == [
         "batch_norm was exported in training mode: it was set at rest",
         "dropout was exported in training mode: it was set at rest",
@@ -216,6 +284,8 @@ def test_what_was_changed_or_is_known_of_a_model_is_told(
         "the module computes in bfloat16: it was changed to float32",
     ]
     assert [each["dtype"] for each in half["inputs"]] == ["float32"]
+    # A trace knows its shapes; a script has to be told them.
+    assert "convolution" in [each["op"] for each in traced["nodes"]]
     ids, *states = recurrent["inputs"]
     assert (ids["dtype"], ids["maximum"]) == ("int64", 10)
     assert [each["role"] for each in states] == ["state"] * 3

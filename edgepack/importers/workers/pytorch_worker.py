@@ -6,6 +6,8 @@ Runs inside the `pytorch` toolchain on its own interpreter.
 import hashlib
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     first_line,
     serve,
 )
+from precision import check_precision  # type: ignore[import-not-found]
 from torch_archive import check_program, check_script  # type: ignore[import-not-found]
 from torch_function import load_function  # type: ignore[import-not-found]
 from torch_graph import (  # type: ignore[import-not-found]
@@ -83,7 +86,12 @@ def convert(request: Request) -> dict[str, Any]:
 
 
 def run(request: Request) -> dict[str, Any]:
-    """Run the source on each sample of the inputs file; write the outputs beside it."""
+    """Run the source on each sample of the inputs file; write the outputs beside it.
+
+    One of double answers as it is. One of half precision is run in float32, as the converted
+    model is, once its own answers have been found to agree as far as its precision goes, unless
+    PyTorch has no kernels for them on this machine.
+    """
     source = load(request)
     folder = Path(request["folder"])
     with np.load(folder / "inputs.npz", allow_pickle=False) as arrays:
@@ -102,13 +110,47 @@ def run(request: Request) -> dict[str, Any]:
         else:
             with torch.no_grad():
                 tensors = list(module(*(each.clone() for each in sample)))
-        results.append([each.detach().resolve_conj().resolve_neg().numpy() for each in tensors])
+        results.append([to_array(each) for each in tensors])
+    own = run_own(source, samples) if module is None else None
+    if own is not None:
+        if source.is_half:
+            names, _ = flatten_outputs(source, run_source(source, samples[0]))
+            check_precision(names, own, results)
+        else:
+            results = own
     stacked = {
         str(index): np.stack([sample[index] for sample in results])
         for index in range(len(results[0]))
     }
     np.savez(folder / "outputs.npz", **stacked)  # type: ignore[arg-type] # numpy types it as bool
     return {"file": "outputs.npz", "reference": request["title"]}
+
+
+def run_own(
+    source: TorchSource, samples: Sequence[Sequence[torch.Tensor]]
+) -> list[list[Any]] | None:
+    """Give a source's answers in its own precision; None where that is float32, or unknown here."""
+    if source.own is None:
+        return None
+    own = replace(source, call=source.own)
+    results = []
+    for sample in samples:
+        typed = [
+            tensor if each.own_dtype is None else tensor.to(each.own_dtype)
+            for each, tensor in zip(source.inputs, sample, strict=True)
+        ]
+        try:
+            _, tensors = flatten_outputs(own, run_source(own, typed))
+        except RefusedError:
+            return None
+        results.append([to_array(each) for each in tensors])
+    return results
+
+
+def to_array(tensor: torch.Tensor) -> Any:  # noqa: ANN401 - of any numbers
+    """Give a tensor as an array that a file can hold: NumPy's own format knows no bfloat16."""
+    whole = tensor.detach().resolve_conj().resolve_neg()
+    return (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy()
 
 
 def nodes(request: Request) -> dict[str, Any]:

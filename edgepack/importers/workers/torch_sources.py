@@ -18,15 +18,19 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     fix_shapes,
 )
 from torch.utils import _pytree as pytree
+from torch_precision import (  # type: ignore[import-not-found]
+    FLOATS,
+    HALVES,
+    other_floats,
+    settle_precision,
+)
 
 # What running or tracing a model raises when it does not fit its inputs or PyTorch's rules.
 RUN_ERRORS = (
     RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError,
     NotImplementedError, ZeroDivisionError, OverflowError,
 )  # fmt: skip
-_HALVES = frozenset({torch.float16, torch.bfloat16})
-_FLOATS = _HALVES | {torch.float32, torch.float64}
-_NUMBERS = _FLOATS | {
+_NUMBERS = FLOATS | {
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 }  # fmt: skip
 _LARGEST_SYMBOL = 1 << 62
@@ -41,12 +45,15 @@ class TorchInput:
         dims: its shape; None where nothing is known but that there are inputs.
         dtype: its element type.
         example: a value it was traced or is documented with.
+        own_dtype: what the model itself takes, where it computes in another precision than
+            float32.
     """
 
     name: str
     dims: Dims | None
     dtype: torch.dtype
     example: torch.Tensor | None = None
+    own_dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +67,21 @@ class TorchSource:
         is_script: TorchScript, which has no program to look into until it is traced.
         notes: what was changed of the model, for the user to know.
         ranges: lowest and highest size of each symbolic dimension.
+        own: the same as `call` in the model's own precision; None where that is float32.
     """
 
     title: str
     call: torch.nn.Module
     inputs: tuple[TorchInput, ...]
+    own: torch.nn.Module | None = None
     is_script: bool = False
     notes: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it computes in half precision itself."""
+        return self.own is not None and bool(HALVES.intersection(other_floats(self.own)))
 
 
 class Flat(torch.nn.Module):  # type: ignore[misc] # PyTorch is untyped here
@@ -95,16 +109,13 @@ def flatten_module(
     if module.training:
         notes.append("the module was in training mode: eval() was called")
     module.eval()
-    computed = {each.dtype for each in (*module.parameters(), *module.buffers())}
-    wide = sorted(
-        str(each).removeprefix("torch.") for each in computed & (_FLOATS - {torch.float32})
-    )
-    if wide:
-        notes.append(f"the module computes in {' and '.join(wide)}: it was changed to float32")
-        module.float()
-    args, kwargs = pytree.tree_map(_as_float32, (args, kwargs))
     if isinstance(module, torch.jit.ScriptModule):
         return _flatten_script(title, module, args, notes)
+    own = settle_precision(module, notes)
+    own_dtypes = [
+        leaf.dtype for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+    ]
+    args, kwargs = pytree.tree_map(_as_float32, (args, kwargs))
     signature = inspect.signature(module.forward)
     try:
         signature.bind(*args, **kwargs)
@@ -128,10 +139,16 @@ def flatten_module(
     return TorchSource(
         title=title,
         call=Flat(module, structure, leaves),
+        own=None if own is None else Flat(own, structure, leaves),
         inputs=tuple(
-            TorchInput(name=name, dims=tuple(leaf.shape), dtype=leaf.dtype, example=leaf)
-            for name, leaf in zip(
-                _distinct([name for name, _ in named]), (x for _, x in named), strict=True
+            TorchInput(
+                name=name, dims=tuple(leaf.shape), dtype=leaf.dtype, example=leaf, own_dtype=dtype
+            )
+            for name, leaf, dtype in zip(
+                _distinct([name for name, _ in named]),
+                (x for _, x in named),
+                own_dtypes,
+                strict=True,
             )
         ),
         notes=tuple(notes),
@@ -225,7 +242,10 @@ def run_source(source: TorchSource, tensors: Sequence[torch.Tensor]) -> Any:  # 
         raise RefusedError(
             "model",
             f"{source.title}: PyTorch cannot run it on {shapes}: {reason_of(error)}",
-            "Give the shapes and values it was made for, with --input-shape and --data.",
+            "Give the shapes and values it was made for, with --input-shape and --data."
+            if source.own is None
+            else "It was changed to float32, and may not take that: export it in float32, of "
+            "model.float().",
         ) from error
 
 
@@ -255,10 +275,8 @@ def load_script(path: Path) -> TorchSource:
 def _flatten_script(
     title: str, module: torch.jit.ScriptModule, args: tuple[Any, ...], notes: list[str]
 ) -> TorchSource:
-    computed = {each.dtype for each in (*module.parameters(), *module.buffers())}
-    if computed & _HALVES:
-        notes.append("the module computes in half precision: it was changed to float32")
-        module.float()
+    usual = next(iter(other_floats(module)), torch.float32)
+    own = settle_precision(module, notes)
     arguments = module.forward.schema.arguments[1:]
     required = [each for each in arguments if not each.has_default_value()]
     odd = [f"{each.name}: {each.type}" for each in required if str(each.type) != "Tensor"]
@@ -279,7 +297,7 @@ def _flatten_script(
         sizes = known.sizes() if known.kind() == "TensorType" else None
         example = args[index] if index < len(args) else None
         scalar = known.dtype() if sizes is not None and hasattr(known, "dtype") else None
-        dtype = torch.int64 if index in indices else scalar or torch.float32
+        dtype = torch.int64 if index in indices else scalar or usual
         dtype = example.dtype if isinstance(example, torch.Tensor) else dtype
         dims = tuple(example.shape) if isinstance(example, torch.Tensor) else sizes
         if example is None and dims is not None:
@@ -288,12 +306,18 @@ def _flatten_script(
             TorchInput(
                 name=argument.name,
                 dims=None if dims is None else tuple(dims),
-                dtype=torch.float32 if dtype in _FLOATS else dtype,
-                example=example,
+                dtype=torch.float32 if dtype in FLOATS else dtype,
+                example=_as_float32(example),
+                own_dtype=dtype,
             )
         )
     return TorchSource(
-        title=title, call=module, inputs=tuple(inputs), is_script=True, notes=tuple(notes)
+        title=title,
+        call=module,
+        own=own,
+        inputs=tuple(inputs),
+        is_script=True,
+        notes=tuple(notes),
     )
 
 
@@ -325,21 +349,9 @@ def load_program(path: Path) -> TorchSource:
 def flatten_program(title: str, program: torch.export.ExportedProgram) -> TorchSource:
     """Make a flat function of an exported program, with dropout and normalization at rest."""
     signature = program.graph_signature
-    halves = sorted(
-        {
-            str(node.meta["val"].dtype).removeprefix("torch.")
-            for node in program.graph.nodes
-            if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].dtype in _HALVES
-        }
-    )
-    if halves:
-        raise RefusedError(
-            "model",
-            f"{title}: it computes in {' and '.join(halves)}, which TFLite's kernels do not",
-            "Export it in float32: torch.export.export(model.float(), example_inputs).",
-        )
     module = program.module(check_guards=False)
     notes = [f"{name} was exported in training mode: it was set at rest" for name in rest(module)]
+    own = settle_precision(module, notes)
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = [name for name in signature.user_inputs if name in placeholders]
     metas = [(name, placeholders[name].meta.get("val")) for name in names]
@@ -353,7 +365,8 @@ def flatten_program(title: str, program: torch.export.ExportedProgram) -> TorchS
             dims=tuple(
                 int(size) if isinstance(size, int) else str(size.node.expr) for size in value.shape
             ),
-            dtype=torch.float32 if value.dtype in _FLOATS else value.dtype,
+            dtype=torch.float32 if value.dtype in FLOATS else value.dtype,
+            own_dtype=value.dtype,
         )
         for name, value in metas
         if isinstance(value, torch.Tensor)
@@ -365,6 +378,7 @@ def flatten_program(title: str, program: torch.export.ExportedProgram) -> TorchS
     return TorchSource(
         title=title,
         call=Flat(module, structure, leaves),
+        own=None if own is None else Flat(own, structure, leaves),
         inputs=tuple(
             replace(each, name=name)
             for each, name in zip(inputs, _distinct([each.name for each in inputs]), strict=True)
@@ -442,13 +456,13 @@ def _check_ranges(source: TorchSource, shapes: Sequence[tuple[int, ...]]) -> Non
 def _example(each: TorchInput, shape: tuple[int, ...]) -> torch.Tensor:
     if each.example is not None and tuple(each.example.shape) == shape:
         return each.example.detach()
-    if each.dtype in _FLOATS:
+    if each.dtype in FLOATS:
         return torch.rand(shape, dtype=each.dtype, generator=torch.Generator().manual_seed(0))
     return torch.zeros(shape, dtype=each.dtype)
 
 
 def _as_float32(leaf: Any) -> Any:  # noqa: ANN401 - any argument
-    is_other_float = isinstance(leaf, torch.Tensor) and leaf.dtype in _FLOATS
+    is_other_float = isinstance(leaf, torch.Tensor) and leaf.dtype in FLOATS
     return leaf.detach().to("cpu", torch.float32) if is_other_float else leaf
 
 
