@@ -4,16 +4,19 @@
 
 Starts an SSH server of its own on a loopback port, and reaches it without delay and over a
 link with a round trip of 50 ms (`benchmarks/slow_link.py`, all sides alike). Connections are
-made anew for each transfer. Bar: the transfer has at least 0.9x the rate of scp at both, by the
-median of the paired ratios.
+made anew for each transfer. Bars, by the medians of the paired ratios, at both:
 
-The transfer is what scp does, and the device hashing what it stored. A whole push is shown
-beside it: hold the device, see what it has, send what is missing, sync, rename, make it
-current, read all of it back through `current`, let go of the device. The runtime and the
-golden check are left out of both.
+- The transfer, which is what scp does and the device hashing what it stored, has at least 0.9x
+  the rate of scp.
+- A whole push has at least 0.9x the rate of scp followed by what makes a copy as sure: `sync` and
+  `sha256sum` of it over ssh. A push is more: hold the device, see what it has, send what is
+  missing, sync, rename, make it current, read all of it back through `current`, let go.
+
+The runtime and the golden check are left out.
 """
 
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -36,6 +39,7 @@ NUM_BYTES = 100_000_000
 NUM_ROUNDS = 9
 ROUND_TRIPS_MS = (0, 50)
 LEAST_RATIO = 0.9
+LABELS = ("transfer, verified", "whole push", "scp", "scp, sync, sha256sum")
 
 
 def send_with_edgepack(bundle: Bundle, target: Path, config: Path) -> float:
@@ -71,6 +75,16 @@ def push_with_scp(source: Path, target: Path, config: Path) -> float:
     return time.perf_counter() - start
 
 
+def push_with_scp_surely(source: Path, target: Path, config: Path) -> float:
+    """Copy with scp, then sync and hash the copy over ssh; give the seconds."""
+    start = time.perf_counter()
+    push_with_scp(source, target, config)
+    command = f"sync && sha256sum {shlex.quote(str(target))}"
+    argv = ("ssh", "-F", str(config), "quickstart", command)
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
 @contextmanager
 def slow_link(config: Path, milliseconds: int) -> Iterator[Path]:
     """Give a client configuration that leads to the server over a link with that round trip."""
@@ -93,22 +107,30 @@ def slow_link(config: Path, milliseconds: int) -> Iterator[Path]:
 
 
 def measure(bundle: Bundle, folder: Path, config: Path) -> tuple[list[float], ...]:
-    """Give the seconds of transfers, of whole pushes and of scp, taken in turns."""
-    taken: tuple[list[float], ...] = ([], [], [])
+    """Give the seconds of transfers, of whole pushes and of scp without and with sync and hash."""
+    taken: tuple[list[float], ...] = ([], [], [], [])
     for round_ in range(NUM_ROUNDS + 1):
-        sent, root, copy = folder / "sent", folder / "root", folder / "copy"
+        sent, root = folder / "sent", folder / "root"
+        copy, sure = folder / "copy", folder / "sure"
         seconds = (
             send_with_edgepack(bundle, sent, config),
             push_with_edgepack(bundle, root, config),
             push_with_scp(bundle.path, copy, config),
+            push_with_scp_surely(bundle.path, sure, config),
         )
         shutil.rmtree(root)
         sent.unlink()
         copy.unlink()
+        sure.unlink()
         if round_:  # the first round warms all sides up
             for each, value in zip(taken, seconds, strict=True):
                 each.append(value)
     return taken
+
+
+def compare(ours: list[float], theirs: list[float]) -> float:
+    """Give the median of the paired ratios of two rates."""
+    return statistics.median(other / mine for mine, other in zip(ours, theirs, strict=True))
 
 
 def main() -> int:
@@ -128,16 +150,14 @@ def main() -> int:
             for milliseconds in ROUND_TRIPS_MS:
                 with slow_link(server / "ssh_config", milliseconds) as config:
                     taken = measure(bundle, folder, config)
-                print(f"round trip of {milliseconds} ms, {NUM_ROUNDS} rounds in turns")
-                labels = ("transfer, verified", "whole push", "scp")
-                for label, seconds in zip(labels, taken, strict=True):
-                    pairs = zip(seconds, taken[-1], strict=True)
-                    ratio = statistics.median(scp / ours for ours, scp in pairs)
+                print(f"round trip of {milliseconds} ms, {NUM_ROUNDS} rounds in turns; rate as a")
+                print("multiple of scp's and of that of scp, sync and sha256sum")
+                for label, seconds in zip(LABELS, taken, strict=True):
+                    scp, sure = (compare(seconds, taken[place]) for place in (2, 3))
                     median = statistics.median(seconds)
                     rate = f"{median:6.3f} s  {NUM_BYTES / median / 1e6:6.0f} MB/s"
-                    print(f"  {label:20}{rate}  {ratio:5.2f}x scp", flush=True)
-                    if label == labels[0]:
-                        ratios.append(ratio)
+                    print(f"  {label:24}{rate}  {scp:5.2f}x  {sure:5.2f}x", flush=True)
+                ratios += (compare(taken[0], taken[2]), compare(taken[1], taken[3]))
         finally:
             subprocess.run((server_script, "stop", server), check=True)
     return int(min(ratios) < LEAST_RATIO)
