@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,8 @@ _DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 _FLATBUFFERS = (*sorted(_DATA.glob("*.tflite")), *sorted(FOLDER.glob("*.tflite")))
 _PIXELS = TensorSpec(name="pixels", shape=(1, 8, 8, 1), dtype="float32")
 _SEEDS = st.integers(0, 2**32 - 1)
+# About one mutant in three is read.
+_NUM_RUN, _MOST_SEEDS = 8, 60
 
 
 def explains_itself(error: EdgePackError) -> bool:
@@ -51,16 +52,31 @@ def test_inspecting_a_damaged_flatbuffer_is_no_bug(source: Path, seed: int) -> N
         assert ("error" in ran.json()) is (ran.code == 1)
 
 
-# Seeds of tests/data/models/cnn.tflite that the readers take: the runtime must be asked.
-@pytest.mark.parametrize("seed", range(12))
-def test_running_a_damaged_flatbuffer_gives_arrays_or_an_error(seed: int) -> None:
+def is_read(path: Path) -> bool:
+    try:
+        load_model(path)
+    except EdgePackError:
+        return False
+    return True
+
+
+def test_running_a_damaged_flatbuffer_gives_arrays_or_an_error() -> None:
     def run() -> None:
         model = load_model(path)
         run_model(model, make_feeds(model, num_samples=1), timeout_seconds=30)
 
-    with scratch("mutant-") as folder:
-        path = make_mutant(FOLDER / "cnn.tflite", folder, seed)
-        assert not (came := attempt(run, seconds=60)).is_fault, came
+    num_run = 0
+    for seed in range(_MOST_SEEDS):
+        with scratch("mutant-") as folder:
+            path = make_mutant(FOLDER / "cnn.tflite", folder, seed)
+            # What the readers refuse never reaches the runtime.
+            if not is_read(path):
+                continue
+            num_run += 1
+            assert not (came := attempt(run, seconds=60)).is_fault, (seed, came)
+        if num_run == _NUM_RUN:
+            break
+    assert num_run == _NUM_RUN
 
 
 @settings(max_examples=40, deadline=None)
