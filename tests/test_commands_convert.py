@@ -12,6 +12,7 @@ from edgepack.flatbuffer import FILE_IDENTIFIER
 from edgepack.report.conversion import AttemptRow, describe_attempts, layout_text
 from tests.fixtures.commands import FLOAT_MODEL, RunCommand
 from tests.fixtures.importers import save_onnx, weights_of
+from tests.fixtures.models import KINDS
 
 
 def _picture_onnx(folder: Path) -> Path:
@@ -36,6 +37,12 @@ def test_a_tflite_model_is_written_as_it_is(run: RunCommand) -> None:
     assert ran.out.splitlines()[-1] == (
         f"wrote copy.tflite ({FLOAT_MODEL.stat().st_size // 1000} kB), converted already"
     )
+
+
+def test_the_signature_that_is_not_taken_is_a_warning(run: RunCommand) -> None:
+    ran = run("convert", KINDS / "signatures.tflite", "-o", "copy.tflite")
+    assert ran.code == 0, ran.err
+    assert "the model has 2 signatures (scale, step): scale is judged and measured" in ran.err
 
 
 def test_the_default_name_is_the_models_in_this_folder(run: RunCommand) -> None:
