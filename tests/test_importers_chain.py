@@ -239,7 +239,7 @@ def test_a_forced_converter_that_falls_says_that_there_are_others(chain: Chain) 
 def test_a_fault_of_the_source_itself_is_told_once(
     chain: Chain, parts: dict[str, Any], kind: type[EdgePackError], message: str
 ) -> None:
-    fault = _fault(chain, "write(RIGHT)", "write(RIGHT)", "write(RIGHT)", **parts)
+    fault = _fault(chain, "write(RIGHT)", "write(RIGHT)", "write(RIGHT)", converter=None, **parts)
     assert isinstance(fault, kind)
     assert fault.message == message
     # No toolchain of another converter was made for it.

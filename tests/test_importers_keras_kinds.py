@@ -41,6 +41,7 @@ _NAMES = {
         ["x", "memory_state_0", "memory_state_1"],
         ["out", "memory_state_0_next", "memory_state_1_next"],
     ),
+    "open.keras": (["x"], ["out"]),
     "words.keras": (["x"], ["out"]),
     "own.keras": (["x"], ["out"]),
     "whole.keras": (["input"], ["output_0"]),
@@ -73,7 +74,13 @@ def test_models_of_every_kind_compute_what_their_source_computes(
     own = tmp_path / "own_layers.py"
     own.write_text(_OWN)
     requests = {
-        name: make_request("convert", keras_sources / name, tmp_path / name, with_files=[str(own)])
+        name: make_request(
+            "convert",
+            keras_sources / name,
+            tmp_path / name,
+            with_files=[str(own)],
+            input_shapes={"x": [2, 9, 7, 3]} if name == "open.keras" else {},
+        )
         for name in _NAMES
     }
     answers = dict(zip(_NAMES, ask_tensorflow(list(requests.values())), strict=True))
@@ -101,6 +108,13 @@ def test_models_of_every_kind_compute_what_their_source_computes(
         None, "state", "state",
     ]  # fmt: skip
     assert {name: answers[name]["outputs"][0]["dtype"] for name in _DTYPES} == _DTYPES
+    assert answers["open.keras"]["outputs"][0]["shape"] == [2, 7, 5, 4]
+    # Keras exports its only signature under two names, of which nothing need be said.
+    assert answers["recurrent"]["notes"] == []
+    assert answers["memory"]["notes"][0] == (
+        "it has other signatures, too (scale): serving_default was taken, and --signature NAME "
+        "chooses another"
+    )
 
 
 def test_a_layer_from_a_file_of_the_users_own_is_imported_without_trust(
