@@ -163,7 +163,10 @@ def _to_json(measured: "Sequence[Measurement]") -> dict[str, object]:
 
 
 def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
-    """Warn of each of the target's limits that is not shown to be met; tell whether one is not."""
+    """Warn of each of the target's limits that is not shown to be kept; tell whether one is not.
+
+    What the device or the bundle does not tell is a warning alone.
+    """
     from dataclasses import replace
 
     from edgepack.bundle.archive import Bundle
@@ -178,7 +181,7 @@ def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
     for check in checks:
         if check.verdict is not Verdict.PASSED:
             warn(f"on {device_name(measurement.device_name)}, {check.text}")
-    return any(check.verdict is Verdict.FAILED for check in checks)
+    return any(check.is_beyond for check in checks)
 
 
 def open_subject(path: Path) -> Subject:

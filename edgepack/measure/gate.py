@@ -6,7 +6,7 @@ latency within its limit passes all the same.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
@@ -42,12 +42,14 @@ class Check:
     Attributes:
         name: what is limited, such as `p95 latency`.
         verdict: what was found.
+        is_beyond: whether the figure is beyond the limit, whatever that is worth.
         text: the figure and the limit, or why it cannot be judged.
     """
 
     name: str
     verdict: Verdict
     text: str
+    is_beyond: bool = False
 
 
 def check_limits(
@@ -98,7 +100,7 @@ def _check(name: str, figure: float | None, limit: float, unit: str, *, lacking:
         return Check(name=name, verdict=Verdict.UNKNOWN, text=text)
     if figure > limit:
         text = f"{name} {_exact(figure, limit)} {unit} exceeds the limit of {limit:g} {unit}"
-        return Check(name=name, verdict=Verdict.FAILED, text=text)
+        return Check(name=name, verdict=Verdict.FAILED, text=text, is_beyond=True)
     text = f"{name} {figure:.4g} {unit} is within the limit of {limit:g} {unit}"
     return Check(name=name, verdict=Verdict.PASSED, text=text)
 
@@ -115,7 +117,7 @@ def _check_p95(measurement: Measurement, limit: float) -> Check:
     verdict = measurement.validity.verdict
     if check.verdict is Verdict.FAILED and verdict in _DISTURBED:
         reason = f"{check.text}, but the device was {verdict.value}: let it be and measure again"
-        return Check(name=check.name, verdict=Verdict.UNKNOWN, text=reason)
+        return replace(check, verdict=Verdict.UNKNOWN, text=reason)
     return check
 
 
@@ -155,7 +157,7 @@ def _check_slowdown(
             verdict, text = _judge_contrast(found, limit)
     if verdict is Verdict.UNKNOWN:
         text = f"{name} cannot be judged: {text}"
-    return Check(name=name, verdict=verdict, text=text)
+    return Check(name=name, verdict=verdict, text=text, is_beyond=verdict is Verdict.FAILED)
 
 
 def _judge_contrast(found: Contrast, limit: float) -> tuple[Verdict, str]:
