@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgepack.device.connect import ConnectOptions, open_device
@@ -18,6 +19,7 @@ from edgepack.device.ssh import SshDevice
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from tests.fixtures.boards import EmulatedBoard
 from tests.fixtures.commands import FLOAT_MODEL, RunCommand, listing
+from tests.fixtures.graphs import GraphMaker
 from tests.fixtures.sshd import SshServer, SshServers, make_key
 from tests.test_device_android import make_library, write_aar, write_program
 
@@ -55,6 +57,19 @@ def copy_python(folder: Path, *, without: str) -> Path:
         if source.name != "lib-dynload" and not source.name.strip("_").startswith(without):
             (folder / name / source.relative_to(library)).symlink_to(source)
     return folder / "bin"
+
+
+def write_wide_model(path: Path, num_bytes: int) -> Path:
+    """Write a model of few bytes whose tensors between layers take this many."""
+    maker = GraphMaker((1, 8, 8, 1))
+    num_rows = num_bytes // (4 * 1024)
+    shape = (1, num_rows, 1024, 1)
+    size = maker.constant(np.array(shape[1:3], np.int32))
+    wide = maker.op(
+        "RESIZE_NEAREST_NEIGHBOR", [maker.input, size], shape, ("ResizeNearestNeighborOptions", {})
+    )
+    path.write_bytes(maker.finish(maker.mean(wide)))
+    return path
 
 
 class TestThisMachine:
@@ -181,6 +196,30 @@ class TestThisMachine:
         (error,) = [each for each in body["findings"] if each["severity"] == "error"]
         assert error["topic"] == "runtime"
         assert " is for stock Android, but " in error["found"]
+
+    def test_too_little_memory(self, run: RunCommand, tmp_path: Path) -> None:
+        """More than is free is a warning, and more than there is at all is refused."""
+        options = ("--root", tmp_path / "root")
+        ram_bytes = run("doctor", "local:", *options, "--json").json()["facts"]["ram_bytes"]
+        tight = write_wide_model(tmp_path / "tight.tflite", ram_bytes - 2 * 2**20)
+        ran = run("doctor", "local:", tight, *options, "--json")
+        assert ran.code == 0
+        (warning,) = [each for each in ran.json()["findings"] if each["topic"] == "memory"]
+        assert warning["severity"] == "warning"
+        assert re.fullmatch(
+            r"\d+ MiB of free memory: .* 57 MiB of the runtime", warning["expected"]
+        )
+        large = write_wide_model(tmp_path / "large.tflite", ram_bytes + 2 * 2**20)
+        ran = run("bench", large, "local:", *options)
+        assert ran.code == 1
+        message, remedy = ran.err.splitlines()[-2:]
+        assert re.fullmatch(
+            r"edgepack: memory: expected at least \d+ MiB of RAM: 0\.0 MiB of weights and "
+            r"\d+\.\d MiB between layers, but the device has \d+ MiB in all",
+            message,
+        )
+        assert remedy.startswith("  Quantize the model further, ")
+        assert not (tmp_path / "root").exists()
 
     def test_who_holds_the_device(self, run: RunCommand, tmp_path: Path) -> None:
         root = tmp_path / "root"
