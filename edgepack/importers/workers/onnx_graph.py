@@ -65,6 +65,12 @@ def dims_of(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:
 def dtype_of(value: onnx.ValueInfoProto) -> str:
     """Give a value's element type as numpy names it."""
     element = value.type.tensor_type.elem_type
+    if element not in onnx.helper.get_all_tensor_dtypes():
+        raise RefusedError(
+            "model",
+            f"input {value.name!r} holds elements of type {element}, which ONNX does not have",
+            "Copy or export the model again and compare its checksum.",
+        )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(element)
     if dtype.kind not in "fiub" or element == onnx.TensorProto.BFLOAT16:
         raise RefusedError(
