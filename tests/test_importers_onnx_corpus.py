@@ -147,6 +147,13 @@ def _refused() -> dict[str, tuple[Entry, str, str]]:
             "expected fixed input shapes, but input 'x' of shape 1,0,4 holds no value at all",
             "Give every input's whole shape, as in --input-shape NAME=1,224,224,3.",
         ),
+        "huge": (
+            Entry(model=make([node("Relu", ["x"], ["y"])], {"x": (FLOAT, [1, 1 << 31, 4])},
+                             {"y": (FLOAT, [1, 1 << 31, 4])})),
+            ("expected inputs of less than 2 GB, but these hold more: 'x' of shape "
+            "1,2147483648,4"),
+            "Give smaller shapes with --input-shape NAME=1,3,224,224 or --dim NAME=224.",
+        ),
         "mismatched": (
             Entry(model=make([node("MatMul", ["x", "w"], ["y"], name="product")],
                              {"x": (FLOAT, ["N", "features"])}, {"y": (FLOAT, ["N", 3])},

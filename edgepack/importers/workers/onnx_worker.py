@@ -3,6 +3,7 @@
 Runs inside the `onnx` toolchain on its own interpreter.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +18,13 @@ sys.path.append(str(Path(__file__).parent))
 from exchange import (  # type: ignore[import-not-found] # a sibling, outside any package here
     RefusedError,
     Request,
+    dims_text,
     first_line,
     fix_shapes,
     serve,
 )
 from onnx2tf_backends import DIRECT, to_flatbuffer  # type: ignore[import-not-found]
-from onnx_files import SMALLER, load  # type: ignore[import-not-found]
+from onnx_files import MAXIMUM_BYTES, SMALLER, load  # type: ignore[import-not-found]
 from onnx_graph import (  # type: ignore[import-not-found]
     describe_inputs,
     dims_of,
@@ -202,6 +204,17 @@ def open_source(request: Request) -> Source:
         request["input_shapes"],
         request.get("dimensions"),
     )
+    huge = [
+        f"{each.name!r} of shape {dims_text(shape)}"
+        for each, shape in zip(inputs, shapes, strict=True)
+        if math.prod(shape) > MAXIMUM_BYTES
+    ]
+    if huge:
+        raise RefusedError(
+            "model",
+            f"expected inputs of less than 2 GB, but these hold more: {', '.join(huge)}",
+            "Give smaller shapes with --input-shape NAME=1,3,224,224 or --dim NAME=224.",
+        )
     return Source(
         path=path,
         model=model,
