@@ -2,9 +2,10 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from edgepack.device.local import LocalDevice
 from edgepack.device.premises import Mount, Place, Premises, find_mount, read_premises, survey
+from edgepack.device.remote_shell import wrap_command
+from edgepack.device.transport import CommandResult
 from tests.fixtures.faulty_device import FaultyDevice
 
 # A Raspberry Pi with an overlay as its root, and a card that another program fills.
@@ -246,3 +249,16 @@ def test_programs_that_are_missing(tmp_path: Path) -> None:
     )
     assert premises.hash_tool is None
     assert premises.root.free_bytes is None
+
+
+def test_the_question_is_short_enough_for_dropbear(tmp_path: Path) -> None:
+    """It closes the connection at a command of more than 9000 bytes."""
+    asked: list[int] = []
+
+    class Listening(LocalDevice):
+        def run(self, argv: Sequence[str], **rest: Any) -> CommandResult:  # noqa: ANN401 - as given
+            asked.append(len(wrap_command(argv).text))
+            return super().run(argv, **rest)
+
+    survey(Listening(), f"{tmp_path}/{'long' * 25}", is_thorough=True)
+    assert 5000 < max(asked) < 8900

@@ -35,9 +35,9 @@ export LC_ALL=C
 section() {{ printf '\n@@%s\n' "$1"; }}
 has() {{ command -v "$1" >/dev/null 2>&1; }}
 section user; id -u 2>/dev/null
-section missing; for name in {" ".join(_TOOLS)}; do has "$name" || printf '%s\n' "$name"; done
+section missing; for name in {" ".join(_TOOLS)}; do has "$name" || echo "$name"; done
 {SHA256_FUNCTION}
-section hash; printf '%s\n' "$hash_with"
+section hash; echo "$hash_with"
 section mounts; head -c 65536 /proc/mounts 2>/dev/null
 trial=
 trap '[ -z "$trial" ] || rm -rf -- "$trial"' EXIT
@@ -51,12 +51,12 @@ try_folder() {{
     interpreter=$(command -v sh)
     {{ printf '#!%s\nexit 42\n' "$interpreter" >"$trial/program"; }} 2>/dev/null
     if [ -s "$trial/program" ]; then
-      printf 'write yes\n'
+      echo write yes
       chmod 700 "$trial/program" 2>/dev/null
       ("$trial/program") >/dev/null 2>&1
-      [ $? = 42 ] && printf 'execute yes\n' || printf 'execute no\n'
-    else printf 'write no No space left on device\n'; fi
-    ln -s program "$trial/link" 2>/dev/null && printf 'link yes\n' || printf 'link no\n'
+      [ $? = 42 ] && echo execute yes || echo execute no
+    else echo write no No space left on device; fi
+    ln -s program "$trial/link" 2>/dev/null && echo link yes || echo link no
     rm -rf -- "$trial"
   else printf 'write no %s\n' "$said" | head -n 1; fi
   section "$1_files"; df -Pi "$2" 2>/dev/null
@@ -157,7 +157,9 @@ def survey(device: Device, root: str, *, is_thorough: bool = False) -> tuple[Dev
         DeviceError: it has no POSIX shell, or answers with something else.
     """
     absolute = resolve_root(device, root)
-    script = PREMISES_SCRIPT + probe.FACTS_SCRIPT
+    # dropbear closes the connection at a command of more than 9000 bytes (2022.83, MAX_CMD_LEN).
+    lines = (PREMISES_SCRIPT + probe.FACTS_SCRIPT).splitlines()
+    script = "\n".join(line.strip() for line in lines)
     result = device.run(
         [
             "sh",

@@ -43,7 +43,7 @@ FACTS_SCRIPT: Final = r"""
 export LC_ALL=C
 section() { printf '\n@@%s\n' "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
-section uname; uname=$(uname -srm); printf '%s\n' "$uname"
+section uname; uname=$(uname -srm); printf %s\\n "$uname"
 section shell
 for sh in /bin/sh "${PREFIX:-/data/data/com.termux/files/usr}/bin/sh" /system/bin/sh; do
   [ -r "$sh" ] || continue
@@ -62,26 +62,26 @@ for getprop in getprop /system/bin/getprop; do
   "$getprop" ro.build.version.release; "$getprop" ro.product.model; break
 done 2>/dev/null
 section bionic; ls -d /system/bin/linker64 /system/bin/linker 2>/dev/null
-section glibc; glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null); printf '%s\n' "$glibc"
+section glibc; glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null); printf %s\\n "$glibc"
 section ldd; [ -n "$glibc" ] || ldd --version 2>&1 </dev/null | head -n 4
 section loaders
 [ -n "$glibc" ] ||
   for loader in /lib/ld-musl-*.so.1 /lib*/ld-linux*.so.* /lib/*/ld-linux*.so.*; do
     [ -e "$loader" ] || continue
-    printf '%s\n' "$loader"
+    printf %s\\n "$loader"
     "$loader" --version 2>&1 </dev/null | head -n 2
   done | head -n 16
 section libc
 [ -n "$glibc" ] ||
   for file in /lib/*/libc.so.6 /lib*/libc.so.6; do
-    [ -L "$file" ] && printf '%s %s\n' "$file" "$(readlink "$file" 2>/dev/null)"
+    [ -L "$file" ] && echo "$file $(readlink "$file" 2>/dev/null)"
   done
 section libstdcxx
 python=$(readlink -f "$(command -v python3)" 2>/dev/null)
 for folder in /usr/lib/* /lib/* /usr/lib /usr/lib64 /lib64 /usr/local/lib /usr/local/lib64 \
-  "${python%/bin/*}/lib" $(IFS=:; printf '%s ' $LD_LIBRARY_PATH); do
+  "${python%/bin/*}/lib" $(IFS=:; echo $LD_LIBRARY_PATH); do
   file=$folder/libstdc++.so.6
-  [ -e "$file" ] && printf '%s %s\n' "$file" "$(readlink -f "$file" 2>/dev/null)"
+  [ -e "$file" ] && echo "$file $(readlink -f "$file" 2>/dev/null)"
 done
 section cpuinfo; sed -n -e '/^[Ss]erial/d' -e '1,40p' /proc/cpuinfo 2>/dev/null
 section cpumodel; sed -n -e '/^Model[[:space:]]*:/p' /proc/cpuinfo 2>/dev/null
