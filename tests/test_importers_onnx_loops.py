@@ -56,7 +56,7 @@ def test_rows_of_as_many_trips_as_values_say_are_refused_by_node_and_reason(
 ) -> None:
     error = results[name].error
     assert error is not None
-    assert error["kind"] == "conversion"
+    assert error["kind"] == "model"
     assert error["message"] == _ROWS + _refused()[name][1]
     assert error["remedy"] == (
         "Export the model with a number of steps that follows from the shapes of its inputs, or "

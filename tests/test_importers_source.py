@@ -167,6 +167,15 @@ def test_a_directory_digest_covers_folders_behind_links(tmp_path: Path) -> None:
     assert digest_source(model) != before
 
 
+def test_a_device_in_a_directory_does_not_hang_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "variables").symlink_to("/dev/zero")
+    with pytest.raises(ModelError) as caught:
+        digest_source(tmp_path)
+    assert caught.value.message == (
+        f"{tmp_path / 'variables'}: expected a plain file, but it is none"
+    )
+
+
 @pytest.mark.parametrize("name", ["m.onnx", "model"])
 def test_an_onnx_digest_covers_the_weights_beside_it(tmp_path: Path, name: str) -> None:
     path = save_onnx(

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -209,5 +210,10 @@ def _tensors(message: Any) -> Iterator[Any]:  # noqa: ANN401 - protobuf messages
 
 
 def _digest_file(path: Path) -> str:
+    if not stat.S_ISREG(path.stat().st_mode):  # a link to /dev/zero has no end
+        raise ModelError(
+            f"{path}: expected a plain file, but it is none",
+            remedy="Copy or export the model again.",
+        )
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
