@@ -20,7 +20,8 @@ from onnx_graph import (  # type: ignore[import-not-found]
 
 # Ops that give as many values as they find.
 _FINDING = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
-_CHOOSING = frozenset({"If", "Loop"})
+_CHOOSING = frozenset({"If"})
+_REPEATING = frozenset({"Loop", "Scan"})
 # Ops that may make a fixed number of what was found.
 _FIXING = frozenset({
     "Pad", "Slice", "TopK", "Expand", "Tile", "Reshape", "Resize", "ConstantOfShape", "ScatterND",
@@ -76,10 +77,12 @@ def check_steady(
     shown = ", ".join(f"{name!r} has {text}" for name, text in faults.items())
     reason = "gives as many values as it finds"
     titles, ends = _cut(model, list(faults), _FINDING)
-    if not ends:
+    if not titles and _cut(model, list(faults), _REPEATING)[0]:
+        return  # which loop cannot be written out, and why, is told where they are
+    if not titles:
         reason = "goes by values"
         titles, ends = _cut(model, list(faults), _CHOOSING)
-    if not ends:
+    if not titles or not ends:
         raise RefusedError(
             "model",
             f"expected outputs that have one shape, whatever the inputs hold, but {shown}",
