@@ -2,11 +2,12 @@
 
     python -m benchmarks.cut_points
 
-A first push, a push over an older release, a rollback and pruning are killed before each
-mkdir, open for writing, write, sync, rename, link, unlink and chmod of any program that runs
-on the device for them, and in the middle of each write. Bar: after every cut the release that
-was current, or the new one, is current and whole, byte by byte; nothing lies outside of the
-staging folder; the next push succeeds at once and sweeps; a rollback from it works.
+A first push, a push over an older release, one with its health check, a rollback and pruning are
+killed before each mkdir, open for writing, write, sync, rename, link, unlink and chmod of any
+program that runs on the device for them, and in the middle of each write. Bar: after every cut the
+release that was current, or the new one, is current and whole, byte by byte, and answers rightly;
+nothing lies outside of the staging folder; the next push succeeds at once and sweeps; a rollback
+from it works.
 """
 
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fixtures.cut_points import CutRig
+from tests.fixtures.cut_points import CutRig, install_runner
 
 
 def main() -> int:
@@ -22,7 +23,9 @@ def main() -> int:
     start = time.perf_counter()
     num_cut = num_survived = 0
     with tempfile.TemporaryDirectory(prefix="edgepack-cuts-") as name:
-        rig = CutRig(folder=Path(name))
+        folder = Path(name)
+        (folder / "cuts").mkdir()
+        rig = CutRig(folder=folder / "cuts", engine=install_runner(folder / "root"))
         for scenario in rig.scenarios():
             prepared = rig.prepare(scenario)
             points = rig.find_points(scenario, prepared)

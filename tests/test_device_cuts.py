@@ -2,26 +2,14 @@
 
 import pytest
 
-from edgepack.cache import Cache, cache_directory
-from edgepack.device.facts import read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.provision import RunnerChoice, provision
-from tests.fixtures.cut_points import CutRig
+from tests.fixtures.cut_points import CutRig, install_runner
 
 _NUM_TRIED = 6
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> CutRig:
-    root = str(tmp_path_factory.mktemp("runtime") / "root")
-    engine = provision(
-        LocalDevice(),
-        read_facts(LocalDevice(), root),
-        root=root,
-        cache=Cache(root=cache_directory()),
-        on_progress=lambda _: None,
-        runner=RunnerChoice.NATIVE,  # which starts in milliseconds
-    )
+    engine = install_runner(tmp_path_factory.mktemp("runtime") / "root")
     return CutRig(folder=tmp_path_factory.mktemp("cuts"), engine=engine)
 
 

@@ -98,7 +98,8 @@ def _floors(pack: PackSummary) -> str:
     if pack.min_agreement is not None:
         floors.append(f"at least {share(pack.min_agreement)} agreement with float")
     if pack.max_drop_points is not None:
-        what = "percentage points of accuracy" if pack.metric is None else "of the metric"
+        points = "point" if pack.max_drop_points == 1 else "points"
+        what = f"percentage {points} of accuracy" if pack.metric is None else "of the metric"
         floors.append(f"at most {pack.max_drop_points:g} {what} lost")
     if not floors:
         return ""
