@@ -7,7 +7,7 @@ from edgepack.measure.plan import fit_plan, sustained_plan
 from edgepack.measure.record import make_measurement
 from edgepack.measure.sustained import Stretch, split_stretches, sustain
 from edgepack.measure.validity import VerdictName
-from edgepack.report.intake import summarize_measurement
+from edgepack.report.measured import summarize_measurement
 from edgepack.report.rows import figure_rows
 from edgepack.report.timeline import plot_timelines
 from tests.fixtures.measure import make_launch

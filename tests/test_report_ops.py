@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from edgepack.measure.profile import OpProfile, OpTime
-from edgepack.report.intake import summarize_measurement
+from edgepack.report.measured import summarize_measurement
 from edgepack.report.ops import describe_delegation, ops_part, plot_ops, rank_ops
 from tests.fixtures.measured import make_measured
 

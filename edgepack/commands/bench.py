@@ -266,7 +266,7 @@ def _place(ready: ReadyDevice, subject: Subject) -> "TimedModel":
 def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport":
     """Give the report of measurements alone."""
     from edgepack import __version__
-    from edgepack.report.intake import summarize_measurement
+    from edgepack.report.measured import summarize_measurement
     from edgepack.report.summary import DeployReport
 
     return DeployReport(
@@ -278,7 +278,7 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
 
 
 def _show(results: "Sequence[Sequence[Measurement]]", precision: float | None) -> None:
-    from edgepack.report.intake import summarize_measurement
+    from edgepack.report.measured import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
     for measured in results:

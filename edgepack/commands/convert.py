@@ -108,7 +108,7 @@ def _peak_memory_bytes() -> int:
 
 def _summarize(result: "ConvertResult", *, seconds: float) -> "ConversionSummary":
     from edgepack.report.conversion import AttemptRow, ConversionSummary
-    from edgepack.report.intake import summarize_parity
+    from edgepack.report.packed import summarize_parity
     from edgepack.workflow.material import record_parity
 
     parity = record_parity(result.verified.parity)

@@ -89,7 +89,7 @@ def inspect(*, subject: Path, with_layers: bool, as_json: bool, **given: Any) ->
 
 def _show_bundle(bundle: "Bundle") -> None:
     from edgepack.report.contract import contract_facts
-    from edgepack.report.intake import bundle_provenance, summarize_parity
+    from edgepack.report.packed import bundle_provenance, summarize_parity
     from edgepack.report.summary import Fact
     from edgepack.report.terminal import render_facts, render_parity
     from edgepack.report.units import decibels

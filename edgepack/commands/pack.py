@@ -165,7 +165,7 @@ def show_pack(request: "PackRequest", result: "PackResult") -> None:
 
 def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
     """Give what a report shows of a pack."""
-    from edgepack.report.intake import summarize_pack
+    from edgepack.report.packed import summarize_pack
 
     on_device = any(outcome.device is not None for outcome in result.outcomes)
     return summarize_pack(
@@ -183,7 +183,7 @@ def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
 
 def _row(outcome: "Outcome", *, on_device: bool) -> "VariantRow":
     from edgepack.optimize.recipe import describe_recipe
-    from edgepack.report.intake import summarize_variant
+    from edgepack.report.packed import summarize_variant
     from edgepack.report.summary import VariantRow
 
     if outcome.variant is None:

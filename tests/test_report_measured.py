@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from edgepack.report.intake import conditions, device_facts, summarize_measurement
+from edgepack.report.measured import conditions, device_facts, summarize_measurement
 from edgepack.report.rows import figure_rows
 from edgepack.report.summary import Condition, Fact, GoldenRow
 from tests.fixtures.measured import FACTS, STATE, make_measured

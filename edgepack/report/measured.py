@@ -1,16 +1,10 @@
-"""A report's values from what the other rooms measured, packed and read."""
+"""A measurement, as a report shows it."""
 
 from typing import TYPE_CHECKING, Final
 
 from edgepack.device.state import active_throttling
 from edgepack.measure.rounds import reach
 from edgepack.measure.sustained import split_stretches, sustain
-from edgepack.optimize.account import describe_passes
-from edgepack.optimize.findings import Severity
-from edgepack.optimize.recipe import describe_recipe
-from edgepack.optimize.recipe_file import recipe_to_toml
-from edgepack.optimize.sparse_facts import describe_sparse
-from edgepack.report.contract import attempt_facts, contract_facts
 from edgepack.report.ops import rank_ops
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -19,31 +13,21 @@ from edgepack.report.summary import (
     GoldenRow,
     LatencyFigures,
     LaunchSeries,
-    MetricFigures,
-    PackSummary,
-    ParityRow,
-    ParitySummary,
     SustainedFigures,
     TimePoint,
-    VariantRow,
 )
 from edgepack.report.units import memory_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgepack.bundle.manifest import BundleManifest, Parity
     from edgepack.device.facts import DeviceFacts
     from edgepack.device.state import DeviceState
-    from edgepack.fidelity import Fidelity
     from edgepack.measure.engine import EngineFacts
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
     from edgepack.measure.stats import LatencySummary
-    from edgepack.optimize.choose import Choice
-    from edgepack.optimize.floors import Floors
-    from edgepack.optimize.variant import Variant
 
 # What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
 _USED_FEATURES: Final = (
@@ -275,158 +259,3 @@ def _provenance(measurement: "Measurement") -> tuple[Fact, ...]:
         ("Measured at", origin.time),
     )
     return tuple(Fact(name=name, value=value) for name, value in rows if value is not None)
-
-
-def summarize_parity(parity: "Parity") -> ParitySummary:
-    """Give what a report shows of an import's parity check."""
-    return ParitySummary(
-        rows=tuple(
-            ParityRow(
-                output=each.output,
-                sqnr_db=each.sqnr_db,
-                max_abs_error=each.max_abs_error,
-                cosine=each.cosine,
-                judgement=each.judgement,
-                top1_agreement=each.top1_agreement,
-                equal_share=each.equal_share,
-            )
-            for each in parity.outputs
-        ),
-        reference=parity.reference,
-        num_samples=parity.num_samples,
-        generated=parity.generated,
-        minimum_db=parity.minimum_db,
-        num_sets=max(1, len(parity.seeds)),
-    )
-
-
-def bundle_provenance(manifest: "BundleManifest") -> tuple[Fact, ...]:
-    """Give where a bundle's model comes from."""
-    origin = manifest.provenance
-    rows = (
-        ("Source", f"{origin.source_name} ({origin.source_format})"),
-        ("Source sha256", origin.source_sha256),
-        ("Converter", origin.converter),
-        ("Calibration data sha256", origin.calibration_digest),
-        ("Evaluation data sha256", origin.evaluation_digest),
-        ("EdgePack", origin.tool_version),
-        *origin.versions,
-    )
-    facts = (Fact(name=name, value=value) for name, value in rows if value)
-    return (*facts, *attempt_facts(manifest))
-
-
-def summarize_variant(
-    variant: "Variant",
-    *,
-    reasons: tuple[str, ...],
-    median_ns: float | None = None,
-    median_ci95_ns: tuple[float, float] | None = None,
-) -> VariantRow:
-    """Give a built variant's row; `reasons` say why it is outside the floors, if it is."""
-    fidelity, pruned = variant.fidelity, variant.prune_facts
-    worst_db, worst_channel = _worst_channel(fidelity)
-    return VariantRow(
-        recipe=variant.recipe.name,
-        passes=describe_recipe(variant.recipe),
-        num_bytes=variant.model.num_bytes,
-        compressed_bytes=variant.compressed_bytes,
-        sqnr_db=fidelity.sqnr_db,
-        sqnr_ci95_db=min(fidelity.outputs, key=lambda each: each.sqnr_db).sqnr_ci95_db
-        if fidelity.outputs
-        else None,
-        worst_channel_sqnr_db=worst_db,
-        worst_channel=worst_channel,
-        top1_agreement=fidelity.top1_agreement,
-        top1_agreement_ci95=fidelity.top1_agreement_ci95,
-        accuracy=fidelity.accuracy,
-        accuracy_ci95=fidelity.accuracy_ci95,
-        drop_points=fidelity.drop_points,
-        drop_points_ci95=fidelity.drop_points_ci95,
-        metric=MetricFigures(
-            value=fidelity.metric.candidate,
-            drop=fidelity.metric.drop,
-            drop_ci95=fidelity.metric.drop_ci95,
-        )
-        if fidelity.metric is not None
-        else None,
-        median_ns=median_ns,
-        median_ci95_ns=median_ci95_ns,
-        within_budget=not reasons,
-        reasons=reasons,
-        doubts=tuple(each.text for each in variant.findings if each.severity is Severity.WARNING),
-        done=describe_passes(variant),
-        zero_share=pruned.num_zero_after / pruned.num_weights
-        if pruned is not None and pruned.num_weights
-        else None,
-        storage=() if variant.sparse_facts is None else describe_sparse(variant.sparse_facts),
-        sha256=variant.model.sha256,
-    )
-
-
-def _worst_channel(fidelity: "Fidelity") -> tuple[float | None, str]:
-    """Give the least SQNR of one channel, and which one that is."""
-    known = [
-        (each.worst_channel_sqnr_db, each)
-        for each in fidelity.outputs
-        if each.worst_channel_sqnr_db is not None
-    ]
-    if not known:
-        return None, ""
-    worst_db, output = min(known, key=lambda each: each[0])
-    axis = "" if output.worst_channel_axis is None else f" of axis {output.worst_channel_axis}"
-    return worst_db, f"channel {output.worst_channel}{axis} of output {output.output!r}"
-
-
-def summarize_pack(
-    manifest: "BundleManifest",
-    *,
-    variants: tuple[VariantRow, ...],
-    choice: "Choice",
-    floors: "Floors",
-    objective: str,
-    bundle: str,
-    bundle_bytes: int,
-    latency_on: str | None = None,
-    warnings: tuple[str, ...] = (),
-) -> PackSummary:
-    """Give what a report shows of a pack; the bundle's own variant is the chosen one.
-
-    Args:
-        manifest: of the bundle that was written.
-        variants: rows of all recipes, in the order they were asked for.
-        choice: why the chosen one was chosen.
-        floors: what a variant had to keep.
-        objective: what the choice was to be best in.
-        bundle: the bundle's file name.
-        bundle_bytes: its size.
-        latency_on: what the rows' latencies were taken on.
-        warnings: what the user must know.
-    """
-    by_labels = floors.max_drop is not None
-    metric = manifest.fidelity.metric
-    return PackSummary(
-        model=manifest.provenance.source_name,
-        target=manifest.target.id,
-        target_description=manifest.target.description,
-        variants=variants,
-        chosen=manifest.recipe.name,
-        chosen_reason=choice.reason,
-        bundle=bundle,
-        bundle_bytes=bundle_bytes,
-        latency_on=latency_on,
-        measured_on=choice.measured_on,
-        objective=objective,
-        min_sqnr_db=None if by_labels else floors.min_sqnr_db,
-        min_agreement=None if by_labels else floors.min_agreement,
-        max_drop_points=floors.max_drop,
-        is_confident=floors.is_confident,
-        reference_accuracy=manifest.fidelity.reference_accuracy,
-        metric=metric.name if metric is not None else None,
-        reference_metric=metric.reference if metric is not None else None,
-        num_samples=manifest.fidelity.num_samples,
-        parity=summarize_parity(manifest.parity) if manifest.parity is not None else None,
-        provenance=(*contract_facts(manifest), *bundle_provenance(manifest)),
-        warnings=warnings,
-        recipe_toml=recipe_to_toml(manifest.recipe),
-    )
