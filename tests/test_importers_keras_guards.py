@@ -53,7 +53,7 @@ _EXPECTED = {
     ),
     "ragged": ("ragged: expected inputs of whole tensors, but these are not: 'rows' (ragged)"),
     "cubic.keras": (
-        "TFLite has no kernel for tf.ResizeBicubic (in functional_7/zoom/resize/ResizeBicubic)"
+        "TFLite has no kernel for tf.ResizeBicubic (in cubic/zoom/resize/ResizeBicubic)"
     ),
 }
 
