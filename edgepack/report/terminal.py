@@ -64,6 +64,7 @@ _STANDING_STYLES: Final = {
 _NUM_MEDIANS: Final = 20
 _NUM_OPS: Final = 3
 _MANY_VARIANTS: Final = 8
+_LONG_RECIPE: Final = 16
 
 PIPED_WIDTH: Final = 100
 """Columns of text that goes to no terminal: what a log or a terminal of today shows in a line."""
@@ -182,7 +183,7 @@ def _variant_cells(
 ) -> list[Text]:
     chosen = row.recipe == pack.chosen
     cells = [
-        Text(plain(row.recipe, longest=64), style="bold" if chosen else ""),
+        Text(_broken(plain(row.recipe, longest=64)), style="bold" if chosen else ""),
         Text(file_size(row.num_bytes) if row.num_bytes is not None else ABSENT),
         Text(file_size(row.compressed_bytes) if row.compressed_bytes is not None else ABSENT),
         Text(decibels(row.sqnr_db) if row.sqnr_db is not None else ABSENT),
@@ -193,6 +194,12 @@ def _variant_cells(
     state = standing(row, chosen=pack.chosen)
     cells.append(Text(state.value, style=_STANDING_STYLES[state]))
     return cells
+
+
+def _broken(recipe: str) -> str:
+    """Break a long name before its last part, rather than anywhere."""
+    head, plus, last = recipe.rpartition("+")
+    return f"{head}\n  {plus}{last}" if plus and len(recipe) > _LONG_RECIPE else recipe
 
 
 def _answer_cell(row: VariantRow, answers: str) -> Text:
