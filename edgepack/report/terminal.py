@@ -64,7 +64,7 @@ _STANDING_STYLES: Final = {
 _NUM_MEDIANS: Final = 20
 _NUM_OPS: Final = 3
 _MANY_VARIANTS: Final = 8
-_LONG_RECIPE: Final = 16
+_LONG_RECIPE: Final = 20
 
 PIPED_WIDTH: Final = 100
 """Columns of text that goes to no terminal: what a log or a terminal of today shows in a line."""
@@ -197,9 +197,15 @@ def _variant_cells(
 
 
 def _broken(recipe: str) -> str:
-    """Break a long name before its last part, rather than anywhere."""
-    head, plus, last = recipe.rpartition("+")
-    return f"{head}\n  {plus}{last}" if plus and len(recipe) > _LONG_RECIPE else recipe
+    """Break a long name before its parts, rather than anywhere."""
+    first, *rest = recipe.split("+")
+    lines = [first]
+    for part in rest:
+        if len(lines[-1]) + len(part) < _LONG_RECIPE:
+            lines[-1] += f"+{part}"
+        else:
+            lines.append(f"  +{part}")
+    return "\n".join(lines)
 
 
 def _answer_cell(row: VariantRow, answers: str) -> Text:
