@@ -144,7 +144,7 @@ def bench(
 def _contrast(pair: "Sequence[Measurement]") -> "Contrast":
     from edgepack.measure.contrast import contrast
 
-    ours, theirs = ([launch.samples_ns for launch in each.launches] for each in pair)
+    ours, theirs = (each.launch_samples_ns for each in pair)
     return contrast(ours, theirs, is_paired=True)
 
 

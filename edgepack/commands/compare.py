@@ -36,10 +36,7 @@ def compare(*, first: Path, second: Path, as_json: bool) -> None:
             "differ:\n" + "\n".join(f"  - {each}" for each in unlike),
             remedy="Measure both models in turns: `edgepack bench MODEL DEVICE --against OTHER`.",
         )
-    found = contrast(
-        *([launch.samples_ns for launch in each.launches] for each in (ours, theirs)),
-        is_paired=False,
-    )
+    found = contrast(ours.launch_samples_ns, theirs.launch_samples_ns, is_paired=False)
     if as_json:
         print_json(to_json(found))
     else:

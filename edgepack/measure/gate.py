@@ -20,11 +20,10 @@ from edgepack.measure.contrast import TOLD_APART, Contrast, Difference, contrast
 from edgepack.measure.likeness import find_unlike
 from edgepack.measure.record import Measurement
 from edgepack.measure.stats import quantile
-from edgepack.measure.validity import VerdictName
+from edgepack.measure.validity import DISTURBED
 from edgepack.profile import Limits
 
 _P95: Final = Fraction(95, 100)
-_DISTURBED: Final = frozenset({VerdictName.THROTTLED, VerdictName.CONTENDED})
 
 
 class Verdict(StrEnum):
@@ -80,9 +79,8 @@ def _checks(
     if limits.p95_ms is not None:
         yield _check_p95(measurement, limits.p95_ms)
     if limits.peak_memory_mib is not None:
-        peaks = [launch.peak_memory_bytes for launch in measurement.launches]
-        known = [peak for peak in peaks if peak is not None]
-        figure = max(known) / 2**20 if known else None
+        peak = measurement.peak_memory_bytes
+        figure = None if peak is None else peak / 2**20
         lacking = "the device did not tell it"
         yield _check("peak memory", figure, limits.peak_memory_mib, "MiB", lacking=lacking)
     if limits.bundle_mib is not None:
@@ -115,7 +113,7 @@ def _check_p95(measurement: Measurement, limit: float) -> Check:
     samples = np.sort(np.concatenate([np.array(e.samples_ns) for e in measurement.launches]))
     check = _check("p95 latency", quantile(samples, _P95) / 1e6, limit, "ms", lacking="")
     verdict = measurement.validity.verdict
-    if check.verdict is Verdict.FAILED and verdict in _DISTURBED:
+    if check.verdict is Verdict.FAILED and verdict in DISTURBED:
         reason = f"{check.text}, but the device was {verdict.value}: let it be and measure again"
         return replace(check, verdict=Verdict.UNKNOWN, text=reason)
     return check
@@ -148,8 +146,7 @@ def _check_slowdown(
     else:
         try:
             found = contrast(
-                *([launch.samples_ns for launch in e.launches] for e in (measurement, baseline)),
-                is_paired=False,
+                measurement.launch_samples_ns, baseline.launch_samples_ns, is_paired=False
             )
         except MeasureError as error:
             text = error.message

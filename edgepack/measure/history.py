@@ -223,7 +223,6 @@ class History:
 def _figures(measurement: Measurement) -> dict[str, object]:
     model, engine, summary = measurement.model, measurement.engine, measurement.summary
     low, high = summary.median_ci95_ns or (None, None)
-    peaks = [e.peak_memory_bytes for e in measurement.launches if e.peak_memory_bytes is not None]
     return {
         "time": measurement.provenance.time,
         "device": measurement.device_name,
@@ -242,7 +241,7 @@ def _figures(measurement: Measurement) -> dict[str, object]:
         "median_high_ns": high,
         "p90_ns": summary.p90_ns,
         "p99_ns": summary.p99_ns,
-        "peak_memory_bytes": max(peaks, default=None),
+        "peak_memory_bytes": measurement.peak_memory_bytes,
         "verdict": measurement.validity.verdict.value,
         "tool_version": measurement.provenance.tool_version,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from edgepack.measure.record import Measurement
-from edgepack.measure.validity import VerdictName
+from edgepack.measure.validity import DISTURBED
 
 
 def find_unlike(first: Measurement, second: Measurement) -> tuple[str, ...]:
@@ -53,5 +53,5 @@ def _conditions(measurement: Measurement) -> dict[str, object]:
 def _verdicts(first: Measurement, second: Measurement) -> Iterator[str]:
     for each in (first, second):
         verdict = each.validity.verdict
-        if verdict in {VerdictName.THROTTLED, VerdictName.CONTENDED}:
+        if verdict in DISTURBED:
             yield f"{each.model.name} was measured on a device that was {verdict.value}"

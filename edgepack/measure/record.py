@@ -116,6 +116,17 @@ class Measurement:
     provenance: Provenance
     profile: OpProfile = NOT_ASKED
 
+    @property
+    def launch_samples_ns(self) -> list[tuple[int, ...]]:
+        """The timed samples of each launch."""
+        return [launch.samples_ns for launch in self.launches]
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Largest peak of any launch that could tell it."""
+        peaks = (launch.peak_memory_bytes for launch in self.launches)
+        return max((peak for peak in peaks if peak is not None), default=None)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredResults:

@@ -38,6 +38,10 @@ class VerdictName(StrEnum):
     THROTTLED = "throttled"
 
 
+DISTURBED: Final = frozenset({VerdictName.THROTTLED, VerdictName.CONTENDED})
+"""Verdicts of a device that was slower than it is by itself."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validity:
     """Whether a measurement can be believed.

@@ -105,7 +105,7 @@ def _sustained(measurement: "Measurement") -> SustainedFigures | None:
 
 def _precision(measurement: "Measurement") -> tuple[float, float] | None:
     asked = measurement.plan.precision
-    reached = reach([[launch.samples_ns for launch in measurement.launches]])
+    reached = reach([measurement.launch_samples_ns])
     return None if asked is None or reached is None else (reached, asked)
 
 

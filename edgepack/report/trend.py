@@ -7,7 +7,7 @@ from typing import Final
 
 from edgepack.measure.contrast import SMALLEST_MARGIN
 from edgepack.measure.history import Entry
-from edgepack.measure.validity import VerdictName
+from edgepack.measure.validity import DISTURBED
 from edgepack.report.axes import Axis, draw_frame, lay_out, linear_axis
 from edgepack.report.document import write_document
 from edgepack.report.labels import device_name, model_name, plain
@@ -17,7 +17,6 @@ from edgepack.report.units import count, duration_scale, latency, latency_interv
 
 _HEIGHT: Final = 250.0
 _MOST_POINTS: Final = 60
-_DISTURBED: Final = frozenset({VerdictName.THROTTLED.value, VerdictName.CONTENDED.value})
 
 
 def change_text(before: Entry | None, entry: Entry) -> str:
@@ -26,7 +25,7 @@ def change_text(before: Entry | None, entry: Entry) -> str:
     It is shown when the 95% intervals do not meet, which is stricter than a test of the difference,
     and the medians are more than 1% apart; never of a disturbed device. `compare` tells more apart.
     """
-    if before is not None and {before.verdict, entry.verdict} & _DISTURBED:
+    if before is not None and not DISTURBED.isdisjoint({before.verdict, entry.verdict}):
         return ""
     old = before.interval_ns if before is not None else None
     new = entry.interval_ns
