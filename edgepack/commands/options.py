@@ -69,9 +69,12 @@ class NumberRange(click.FloatRange):
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, as `90`, `90s`, `10m` or `1h`, up to a day."""
+    """Seconds, as `90`, `90s`, `10m` or `1h`, up to a limit."""
 
     name = "time"
+
+    def __init__(self, *, maximum: int = 86_400) -> None:
+        self._maximum = maximum
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -79,8 +82,9 @@ class Duration(click.ParamType[float]):
         """Give the seconds."""
         match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh]?)", str(value))
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
-        if not 1 <= seconds <= 86_400:  # noqa: PLR2004 - a day
-            self.fail(f"{value!r} is no time from 1s to 24h, such as 90s or 10m.", param, ctx)
+        if not 1 <= seconds <= self._maximum:
+            longest = f"{self._maximum // 3600}h"
+            self.fail(f"{value!r} is no time from 1s to {longest}, such as 90s or 10m.", param, ctx)
         return seconds
 
 
@@ -312,6 +316,13 @@ def plan_options(function: F) -> F:
             "share to either side, such as 2%, or --max-seconds end.",
         ),
         click.option(
+            "--cooldown",
+            type=Duration(maximum=3600),
+            metavar="TIME",
+            help="Before each launch wait until the temperature is back near where it began, at "
+            "most so long; in any case so long where no thermometer can be read.",
+        ),
+        click.option(
             "--sustained",
             type=Duration(),
             metavar="TIME",
@@ -334,7 +345,7 @@ def check_plan_options(given: Mapping[str, Any]) -> None:
     """
     from edgepack.errors import UsageError
 
-    others = ("launches", "runs", "precision", "max_seconds")
+    others = ("launches", "runs", "precision", "max_seconds", "cooldown")
     refused = [f"--{key.replace('_', '-')}" for key in others if given[key] is not None]
     if given["sustained"] is not None and refused:
         raise UsageError(
@@ -362,6 +373,8 @@ def plan_from(
         plan = replace(plan, min_runs=given["runs"], min_seconds=0.0)
     if given["precision"] is not None:
         plan = replace(plan, precision=given["precision"])
+    if given["cooldown"] is not None:
+        plan = replace(plan, cooldown_seconds=given["cooldown"])
     if given["max_seconds"]:
         plan = replace(plan, max_seconds=given["max_seconds"])
     return plan

@@ -21,11 +21,13 @@ from edgepack.device import state as device_state
 from edgepack.device.facts import DeviceFacts
 from edgepack.device.state import DeviceState
 from edgepack.errors import DeviceError, MeasureError
+from edgepack.measure import cooling
 from edgepack.measure import golden as golden_check
 from edgepack.measure import launch as raw
 from edgepack.measure import plan as planning
 from edgepack.measure import profile as profiling
 from edgepack.measure import validity as judging
+from edgepack.measure.cooling import Rest
 from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.launch import LatencyLaunch, optional_text
@@ -99,6 +101,7 @@ class Measurement:
         validity: computed from launches and states.
         provenance: who, where and when.
         profile: what each op takes, of runs that were not timed otherwise.
+        rests: waits for the device to cool, one before each launch; empty when none were asked for.
     """
 
     device_name: str
@@ -115,6 +118,7 @@ class Measurement:
     validity: Validity
     provenance: Provenance
     profile: OpProfile = NOT_ASKED
+    rests: tuple[Rest, ...] = ()
 
     @property
     def launch_samples_ns(self) -> list[tuple[int, ...]]:
@@ -155,6 +159,7 @@ def make_measurement(
     after: DeviceState,
     provenance: Provenance | None = None,
     profile: OpProfile = NOT_ASKED,
+    rests: tuple[Rest, ...] = (),
 ) -> Measurement:
     """Make a measurement of raw values: its summary and validity follow from them."""
     return Measurement(
@@ -177,9 +182,11 @@ def make_measurement(
             num_cores=device.num_cores,
             precision=plan.precision,
             is_sustained=plan.is_sustained,
+            rests=rests,
         ),
         provenance=provenance or _provenance(),
         profile=profile,
+        rests=rests,
     )
 
 
@@ -214,6 +221,7 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         "validity": judging.to_json(measurement.validity),
         "provenance": asdict(measurement.provenance),
         "profile": profiling.to_json(measurement.profile),
+        "rests": cooling.to_json(measurement.rests),
         "sustained": _sustained_to_json(measurement),
     }
 
@@ -318,6 +326,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     # Results of older versions have none.
     has_profile = fields.has("profile")
     profile = profiling.read_profile(fields.table("profile")) if has_profile else NOT_ASKED
+    rests = cooling.read_rests(fields, "rests")
     stored = fields.raw("summary")
     fields.raw("sustained")
     fields.close()
@@ -336,6 +345,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
         after=after,
         provenance=provenance,
         profile=profile,
+        rests=rests,
     )
     computed = _summary_to_json(measurement.summary)
     if not isinstance(stored, dict) or any(stored.get(key) != computed[key] for key in _CHECKED):

@@ -17,6 +17,7 @@ from typing import Final
 from edgepack._fields import Fields
 from edgepack.device.state import DeviceState, new_throttling
 from edgepack.measure import stats
+from edgepack.measure.cooling import TOLERANCE_C, Rest, sum_up
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import reach
 
@@ -66,6 +67,7 @@ def judge(
     num_cores: int | None,
     precision: float | None = None,
     is_sustained: bool = False,
+    rests: Sequence[Rest] = (),
 ) -> Validity:
     """Judge a measurement by its launches and the device's state before and after.
 
@@ -77,12 +79,14 @@ def judge(
         num_cores: the device's cores; None when unknown.
         precision: how far the median's interval was to reach at most, as a share.
         is_sustained: whether one launch went on to see what heat does: its drift is the result.
+        rests: waits for the device to cool, before each launch.
     """
     findings: list[tuple[VerdictName, str]] = []
     findings += _throttling(launches, before, after)
     findings += _contention(launches, before, num_threads, num_cores)
     findings += _noise(launches) if not is_sustained else []
     findings += _imprecision(launches, precision)
+    findings += _warmth(rests, before)
     marks = tuple(_marks(launch, _top_clock(launches)) for launch in launches)
     order = list(VerdictName)
     verdict = max((name for name, _ in findings), key=order.index, default=VerdictName.VALID)
@@ -182,6 +186,18 @@ def _imprecision(
     text = (
         f"the median is known to ±{reached:.2%} after {len(launches)} launches, not to the "
         f"±{precision:.2%} asked for: give more time (--max-seconds), or leave the device alone"
+    )
+    return [(VerdictName.NOISY, text)]
+
+
+def _warmth(rests: Sequence[Rest], before: DeviceState) -> list[tuple[VerdictName, str]]:
+    cooling = sum_up(rests, began_c=before.temperature_c)
+    if cooling is None or not cooling.num_warm:
+        return []
+    text = (
+        f"{cooling.num_warm} of {cooling.num_rests} launches began more than {TOLERANCE_C:g} °C "
+        f"above the {cooling.goal_c:.0f} °C of before: let the device cool longer (--cooldown), "
+        "or give it a fan"
     )
     return [(VerdictName.NOISY, text)]
 

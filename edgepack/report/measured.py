@@ -16,6 +16,7 @@ from edgepack.report.summary import (
     SustainedFigures,
     TimePoint,
 )
+from edgepack.report.throughout import throughout
 from edgepack.report.units import memory_size
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         reasons=measurement.validity.reasons,
         golden=_golden(measurement.golden) if measurement.golden is not None else None,
         facts=device_facts(measurement.device),
-        conditions=conditions(measurement.before, measurement.after),
+        conditions=(
+            *conditions(measurement.before, measurement.after),
+            *throughout(measurement),
+        ),
         provenance=_provenance(measurement),
         timeline=_timeline(measurement),
         sustained=_sustained(measurement),

@@ -224,13 +224,15 @@ class GoldenRow:
 class Condition:
     """One quantity of the device's state, before and after.
 
-    Where the device told neither, both hold why, and `is_known` is false.
+    Where the device told neither, both hold why, and `is_known` is false. What is of the whole run
+    is the same in both, and `is_throughout` true.
     """
 
     name: str
     before: str
     after: str
     is_known: bool = True
+    is_throughout: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
