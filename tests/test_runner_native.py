@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,13 @@ from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd
 from tests.fixtures.models import KINDS, came_as, make_feeds
 from tests.fixtures.runners import (
     PLAN,
+    READ_CONDITIONS,
     Answer,
     NativeRunner,
+    fake_system,
     request,
     sample_feeds,
+    see,
     unpack_native,
     write_feeds,
 )
@@ -165,6 +170,22 @@ def test_a_long_launch_looks_at_the_conditions_in_between(native_runner: NativeR
     assert 1 <= len(launch.ticks) <= 3
     assert 0 < launch.ticks[0].sample <= len(launch.samples_ns)
     assert launch.ticks[0].conditions.num_runnable is not None
+
+
+def test_conditions_are_those_of_the_files(native_runner: NativeRunner, tmp_path: Path) -> None:
+    root = fake_system(tmp_path)
+    may_mount = subprocess.run([*see(root), "true"], capture_output=True, check=False)
+    if may_mount.returncode != 0:
+        pytest.skip("needs a user who may mount")
+    runner = replace(native_runner, emulator=see(root))
+    asked = request("latency", DATA / "digits.tflite")
+    answer = runner.ask(asked)
+    assert answer.code == 0, answer.stderr
+    assert answer.events[-2]["before"] == answer.events[-2]["after"] == READ_CONDITIONS
+    (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
+    (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
+    unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    assert runner.ask(asked).events[-2]["after"] == READ_CONDITIONS | unknown
 
 
 def test_the_time_limit_beats_the_minimums(native_runner: NativeRunner) -> None:

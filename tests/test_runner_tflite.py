@@ -17,7 +17,14 @@ from edgepack.model import load_model, read_model
 from edgepack.runner import tflite
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
 from tests.fixtures.models import KINDS, came_as, make_feeds
-from tests.fixtures.runners import PLAN, request, sample_feeds, write_feeds
+from tests.fixtures.runners import (
+    PLAN,
+    READ_CONDITIONS,
+    fake_system,
+    request,
+    sample_feeds,
+    write_feeds,
+)
 
 
 def run(
@@ -145,6 +152,20 @@ def test_a_long_launch_looks_at_the_conditions_in_between() -> None:
     assert places == sorted(set(places))
     assert 0 < places[0] <= places[-1] <= len(launch["samples_ns"])
     assert all(tick.keys() == {"sample", *launch["after"]} for tick in launch["ticks"])
+
+
+def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fake_system(tmp_path)
+    monkeypatch.setattr(tflite, "_PROC", str(root / "proc"))
+    monkeypatch.setattr(tflite, "_SYS", str(root / "sys"))
+    assert tflite._conditions() == READ_CONDITIONS
+    # Android's proot-distro makes this file up, and the others of /proc with it.
+    (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
+    (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
+    unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    assert tflite._conditions() == READ_CONDITIONS | unknown
+    monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
+    assert tflite._conditions() == READ_CONDITIONS | unknown
 
 
 def test_the_time_limit_beats_the_minimums() -> None:

@@ -1,7 +1,7 @@
 """One launch of a model in a fresh process: its raw times, and what stood around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from edgepack._fields import Fields
@@ -19,11 +19,17 @@ class Conditions:
         frequency_khz: clock of the fastest core.
         temperature_c: of the hottest zone.
         num_runnable: threads of all programs that wanted a core, this launch's own included.
+        stolen_ns: time of all cores that a hypervisor gave to others, since the system's start.
+        memory_stall_ns: time in which some program waited for memory, since then.
+        swapped_bytes: what was moved to swap and back, since then.
     """
 
     frequency_khz: int | None = None
     temperature_c: float | None = None
     num_runnable: int | None = None
+    stolen_ns: int | None = None
+    memory_stall_ns: int | None = None
+    swapped_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,11 +111,7 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
 
 
 def _conditions_to_json(conditions: Conditions) -> dict[str, object]:
-    return {
-        "frequency_khz": conditions.frequency_khz,
-        "temperature_c": conditions.temperature_c,
-        "num_runnable": conditions.num_runnable,
-    }
+    return asdict(conditions)
 
 
 def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
@@ -173,6 +175,10 @@ def _read_conditions(fields: Fields) -> Conditions:
         frequency_khz=optional_integer(fields, "frequency_khz", maximum=10**9),
         temperature_c=optional_number(fields, "temperature_c"),
         num_runnable=optional_integer(fields, "num_runnable", maximum=10**9),
+        # Results of older versions have none of these.
+        stolen_ns=optional_integer(fields, "stolen_ns", maximum=MAXIMUM_NS),
+        memory_stall_ns=optional_integer(fields, "memory_stall_ns", maximum=MAXIMUM_NS),
+        swapped_bytes=optional_integer(fields, "swapped_bytes", maximum=2**62),
     )
     fields.close()
     return conditions

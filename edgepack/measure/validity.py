@@ -2,7 +2,8 @@
 
 A launch is marked when its coefficient of variation reaches 10% (pyperf's bound), when its
 second half is more than 3% slower or quicker than its first, when its clock fell by more than
-5% between launches or within one, or when it got less than 90% of a core's time. Fewer launches
+5% between launches or within one, when it got less than 90% of a core's time, or when other
+work took too much (`disturbance`). Fewer launches
 than an interval needs count as noisy too, and so does a median that is known less precisely than
 was asked for. The verdict is the gravest of `throttled`, `contended`,
 `noisy` and `valid`.
@@ -18,6 +19,7 @@ from edgepack._fields import Fields
 from edgepack.device.state import DeviceState, new_throttling
 from edgepack.measure import stats
 from edgepack.measure.cooling import TOLERANCE_C, Rest, sum_up
+from edgepack.measure.disturbance import find_disturbances, mark
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import reach
 
@@ -87,7 +89,10 @@ def judge(
     findings += _noise(launches) if not is_sustained else []
     findings += _imprecision(launches, precision)
     findings += _warmth(rests, before)
-    marks = tuple(_marks(launch, _top_clock(launches)) for launch in launches)
+    top_clock = _top_clock(launches)
+    marks = tuple(
+        (*_marks(launch, top_clock), *mark(launch, num_threads=num_threads)) for launch in launches
+    )
     order = list(VerdictName)
     verdict = max((name for name, _ in findings), key=order.index, default=VerdictName.VALID)
     return Validity(verdict=verdict, reasons=tuple(text for _, text in findings), marks=marks)
@@ -291,6 +296,7 @@ def _contention(
                 f"the load was {before.load_1min:.1f} on {num_cores} cores before the model's "
                 f"{num_threads} threads started: stop other programs on the device"
             )
+    found += find_disturbances(launches, num_threads=num_threads)
     return [(VerdictName.CONTENDED, text) for text in found]
 
 

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from edgepack.measure.cooling import TOLERANCE_C, sum_up
+from edgepack.measure.disturbance import measure_disturbance
 from edgepack.report.summary import Condition
-from edgepack.report.units import count, seconds
+from edgepack.report.units import count, memory_size, seconds, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,3 +31,19 @@ def _texts(measurement: "Measurement") -> "Iterator[tuple[str, str]]":
             began = f"{cooling.goal_c:.1f} °C"
             warm = f"; {cooling.num_warm} ended warmer" if cooling.num_warm else ""
             yield "Cool-down", f"{waited}, each until {TOLERANCE_C:g} °C above {began}{warm}"
+    lost = _lost(measurement)
+    if lost:
+        yield "Lost while timed", ", ".join(lost)
+
+
+def _lost(measurement: "Measurement") -> tuple[str, ...]:
+    """Say what other work took, as far as the system tells it."""
+    taken = measure_disturbance(measurement.launches, num_threads=measurement.engine.num_threads)
+    texts = []
+    if taken.stolen is not None:
+        texts.append(f"{share(taken.stolen)} of its cores' time to other virtual machines")
+    if taken.memory_stall is not None:
+        texts.append(f"{share(taken.memory_stall)} of the time to waits for memory")
+    if taken.swap_bytes_per_second is not None:
+        texts.append(f"{memory_size(round(taken.swap_bytes_per_second))} a second were swapped")
+    return tuple(texts)

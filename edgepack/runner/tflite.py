@@ -51,6 +51,8 @@ _MAXIMUM_REQUEST_BYTES = 2**20
 _MAXIMUM_WARMUP_SAMPLES = 1000  # as many are kept; more may be run
 _MAXIMUM_TICKS = 1000
 _TICK_NS = 500_000_000  # between looks at the conditions
+_PROC, _SYS = "/proc", "/sys"
+_STEAL_FIELD = 7  # of the line cpu of /proc/stat (proc_stat(5))
 _QUICK_NS = 50_000_000  # a longer run brings the model back into the caches by itself
 
 # What the runtimes say of ops they have no kernel for (tflite_runtime 2.14, LiteRT 2.3). Flex
@@ -354,13 +356,15 @@ def _time_runs(
 
 
 def _conditions() -> Dict[str, Any]:
-    """Read what may move the latency, where Linux tells it: clock, temperature, other work."""
+    """Read what may move the latency, where Linux tells it: clock, temperature, other work.
+
+    The last three count since the system was started.
+    """
     frequencies = _read_integers("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
     temperatures = _read_integers("class/thermal/thermal_zone*/temp")
     runnable = None
     try:
-        with Path("/proc/loadavg").open(encoding="ascii") as file:
-            text = file.read()
+        text = Path(_PROC, "loadavg").read_text(encoding="ascii")
         # Android hides it, and proot-distro puts a file of always this line there.
         if text.strip() != "0.12 0.07 0.02 2/165 765":
             runnable = int(text.split()[3].split("/")[0])
@@ -370,12 +374,52 @@ def _conditions() -> Dict[str, Any]:
         "frequency_khz": max(frequencies) if frequencies else None,
         "temperature_c": max(temperatures) / 1000 if temperatures else None,
         "num_runnable": runnable,
+        # Who hides that file, or puts another in its place, does so with these.
+        "stolen_ns": None if runnable is None else _stolen_ns(),
+        "memory_stall_ns": _memory_stall_ns(),
+        "swapped_bytes": None if runnable is None else _swapped_bytes(),
     }
+
+
+def _stolen_ns() -> Optional[int]:
+    """Give the time of all cores that a hypervisor gave to others."""
+    words = _find_line("stat", "cpu") or []
+    if len(words) <= _STEAL_FIELD or not words[_STEAL_FIELD].isdecimal():
+        return None
+    return int(words[_STEAL_FIELD]) * 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def _memory_stall_ns() -> Optional[int]:
+    """Give the time in which some program waited for memory; kernels may be without it."""
+    words = _find_line("pressure/memory", "some") or [""]
+    total = words[-1][len("total=") :]
+    return int(total) * 1000 if words[-1].startswith("total=") and total.isdecimal() else None
+
+
+def _swapped_bytes() -> Optional[int]:
+    """Give what was moved to swap and back."""
+    pages = [(_find_line("vmstat", key) or [""])[0] for key in ("pswpin", "pswpout")]
+    if not all(each.isdecimal() for each in pages):
+        return None
+    return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _find_line(path: str, key: str) -> Optional[List[str]]:
+    """Give the words after the first in the line of a file of /proc that begins with a key."""
+    try:
+        with Path(_PROC, path).open(encoding="ascii", errors="replace") as file:
+            for line in file:
+                words = line.split()
+                if words and words[0] == key:
+                    return words[1:]
+    except OSError:
+        pass  # not Linux, not in this kernel, or hidden from this user
+    return None
 
 
 def _read_integers(pattern: str) -> List[int]:
     values = []
-    for path in sorted(Path("/sys").glob(pattern)):
+    for path in sorted(Path(_SYS).glob(pattern)):
         try:
             values.append(int(path.read_text(encoding="ascii")))
         except (OSError, ValueError):  # noqa: PERF203 - a few files, each may be a sensor asleep
