@@ -63,8 +63,8 @@ def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
             disturbed(stolen_ns=250_000_000),
             disturbed(stolen_ns=90_000_000),
             (
-                "2 of 6 launches lost 10% or more of their cores' time to other virtual machines (up "
-                "to 25%): measure when their host is quiet, or on a machine of its own"
+                "2 of 6 launches lost 10% or more of their cores' time to other virtual machines "
+                "(up to 25%): measure when their host is quiet, or on a machine of its own"
             ),
             "lost 25% to other virtual machines",
         ),
@@ -72,8 +72,8 @@ def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
             disturbed(stall_ns=61_000_000),
             disturbed(stall_ns=40_000_000),
             (
-                "programs waited for memory for 5% or more of the time in 2 of 6 launches (up to 6%): "
-                "stop other programs, or choose a smaller variant"
+                "programs waited for memory for 5% or more of the time in 2 of 6 launches (up to "
+                "6%): stop other programs, or choose a smaller variant"
             ),
             "waited for memory for 6% of the time",
         ),
@@ -81,8 +81,8 @@ def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
             disturbed(swapped_bytes=12 * MIB),
             disturbed(swapped_bytes=MIB - 1),
             (
-                "memory was swapped in 2 of 6 launches (up to 12 MiB/s): stop other programs, choose a "
-                "smaller variant, or turn swap off (swapoff -a)"
+                "memory was swapped in 2 of 6 launches (up to 12 MiB/s): stop other programs, "
+                "choose a smaller variant, or turn swap off (swapoff -a)"
             ),
             "swapped 12 MiB/s",
         ),
@@ -123,8 +123,8 @@ def test_the_report_tells_what_was_lost() -> None:
     assert (row.name, row.before) == (
         "Lost while timed",
         (
-            "1.2% of its cores' time to other virtual machines, 0.0% of the time to waits for memory, "
-            "512 KiB a second were swapped"
+            "1.2% of its cores' time to other virtual machines, 0.0% of the time to waits for "
+            "memory, 512 KiB a second were swapped"
         ),
     )
     assert not any(each.is_throughout for each in summarize_measurement(given).conditions)
