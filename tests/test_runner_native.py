@@ -24,6 +24,8 @@ from tests.fixtures.runners import (
     READ_CONDITIONS,
     Answer,
     NativeRunner,
+    add_rapl,
+    add_sensor,
     fake_system,
     request,
     sample_feeds,
@@ -186,6 +188,33 @@ def test_conditions_are_those_of_the_files(native_runner: NativeRunner, tmp_path
     (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
     unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
     assert runner.ask(asked).events[-2]["after"] == READ_CONDITIONS | unknown
+
+
+def test_energy_is_the_power_over_the_time(native_runner: NativeRunner, tmp_path: Path) -> None:
+    root = fake_system(tmp_path)
+    if subprocess.run([*see(root), "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a user who may mount")
+    runner = replace(native_runner, emulator=see(root))
+    add_sensor(root, 3_000_000)
+    plan = PLAN | {"min_seconds": 0.3, "max_samples": 20_000}
+    launch = runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
+    assert (launch["energy_source"], launch["energy_reason"]) == ("ina219 of hwmon2", None)
+    taken_uj = launch["after"]["energy_uj"] - launch["before"]["energy_uj"]
+    assert taken_uj == pytest.approx(3 * launch["wall_ns"] / 1e3, rel=0.2)
+    idle = runner.ask({"mode": "idle", "seconds": 0.2}).events[0]
+    assert idle["energy_uj"] == pytest.approx(3 * idle["wall_ns"] / 1e3, rel=0.2)
+    assert idle["wall_ns"] >= 2e8
+    add_rapl(root)  # comes before a sensor
+    launch = runner.ask(request("latency", DATA / "digits.tflite")).events[-2]
+    assert launch["energy_source"] == "RAPL package-0, dram, package-1"
+    assert (launch["before"]["energy_uj"], launch["after"]["energy_uj"]) == (0, 0)
+
+
+def test_without_a_sensor_energy_is_unknown_with_the_reason(native_runner: NativeRunner) -> None:
+    idle = native_runner.ask({"mode": "idle", "seconds": 3600}).events[0]
+    if idle["energy_source"] is None:
+        assert (idle["energy_uj"], idle["wall_ns"]) == (None, 0)
+        assert idle["energy_reason"]
 
 
 def test_the_time_limit_beats_the_minimums(native_runner: NativeRunner) -> None:

@@ -158,14 +158,15 @@ def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.M
     root = fake_system(tmp_path)
     monkeypatch.setattr(tflite, "_PROC", str(root / "proc"))
     monkeypatch.setattr(tflite, "_SYS", str(root / "sys"))
-    assert tflite._conditions() == READ_CONDITIONS
+    meter = tflite.Meter()
+    assert tflite._conditions(meter) == READ_CONDITIONS
     # Android's proot-distro makes this file up, and the others of /proc with it.
     (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
     (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
     unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
-    assert tflite._conditions() == READ_CONDITIONS | unknown
+    assert tflite._conditions(meter) == READ_CONDITIONS | unknown
     monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
-    assert tflite._conditions() == READ_CONDITIONS | unknown
+    assert tflite._conditions(meter) == READ_CONDITIONS | unknown
 
 
 def test_the_time_limit_beats_the_minimums() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgepack._fields import Fields, describe, join_faults
 from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError, MeasureError
+from edgepack.measure.energy import Idle, read_idle
 from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.launch import LatencyLaunch, read_launch
 from edgepack.measure.profile import OpProfile, read_profile
@@ -164,6 +165,18 @@ def parse_profile(events: Sequence[Event], *, name: str) -> OpProfile:
     profile = read_profile(fields)
     close(fields, name)
     return profile
+
+
+def parse_idle(events: Sequence[Event], *, name: str) -> Idle:
+    """Read what was taken while the runner slept.
+
+    Raises:
+        MeasureError: none, or a malformed one.
+    """
+    fields = take(events, "idle", name)
+    idle = read_idle(fields)
+    close(fields, name)
+    return idle
 
 
 def parse_run_times(events: Sequence[Event], *, num_samples: int, name: str) -> list[int]:

@@ -21,6 +21,7 @@ from edgepack.measure.bench import (
     python_command,
 )
 from edgepack.measure.cooling import Rest, rest
+from edgepack.measure.energy import IDLE_SECONDS, Idle
 from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenVerdict, judge_golden
 from edgepack.measure.launch import LatencyLaunch
@@ -243,6 +244,7 @@ def _measure(
         clock=clock,  # waiting is no measuring
     )
     after = read_state(device)
+    idle = _watch_idle(benches[0], plan, launches[0], on_progress)
     return tuple(
         make_measurement(
             device_name=device.name,
@@ -257,6 +259,7 @@ def _measure(
             after=after,
             profile=_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress),
             rests=tuple(rested),
+            idle=idle,
         )
         for bench, fit, taken, (verdict, times, engine), rested in zip(
             benches, fitted, launches, checked, rests, strict=True
@@ -278,6 +281,28 @@ def _cool(
             f"letting {device.name} cool down from {degrees:.0f} °C"
         ),
     )
+
+
+def _watch_idle(
+    bench: Bench,
+    plan: BenchmarkPlan,
+    launches: Sequence[LatencyLaunch],
+    on_progress: StepCallback,
+) -> Idle | None:
+    """Ask what the device takes in idle, where it tells energy at all."""
+    if launches[0].energy_source is None:
+        return None
+    on_progress(f"asking what {bench.device.name} takes in idle")
+    try:
+        events = channel.talk(
+            bench.device,
+            bench.argv({"mode": "idle", "seconds": IDLE_SECONDS}, plan),
+            timeout_seconds=_STARTUP_SECONDS + IDLE_SECONDS,
+            max_events=2,
+        )
+        return channel.parse_idle(events, name=bench.device.name)
+    except (MeasureError, DeviceError):  # what was timed is not lost for it, and is told as gross
+        return None
 
 
 def _own_plan(plan: BenchmarkPlan, num_models: int) -> BenchmarkPlan:

@@ -7,6 +7,7 @@ from typing import Final
 from edgepack._fields import Fields
 
 MAXIMUM_NS: Final = 2**62
+MAXIMUM_UJ: Final = 2**62
 MAXIMUM_TICKS: Final = 1000
 _MAXIMUM_BYTES: Final = 2**50
 
@@ -22,6 +23,7 @@ class Conditions:
         stolen_ns: time of all cores that a hypervisor gave to others, since the system's start.
         memory_stall_ns: time in which some program waited for memory, since then.
         swapped_bytes: what was moved to swap and back, since then.
+        energy_uj: taken of what the launch's `energy_source` sees, since its meter was opened.
     """
 
     frequency_khz: int | None = None
@@ -30,6 +32,7 @@ class Conditions:
     stolen_ns: int | None = None
     memory_stall_ns: int | None = None
     swapped_bytes: int | None = None
+    energy_uj: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +68,8 @@ class LatencyLaunch:
         peak_memory_reason: why it is unknown.
         start_memory_bytes: largest resident memory before the model was opened.
         ticks: looks at the conditions in between, about each half second.
+        energy_source: the counter or sensor that tells the energy; None when there is none.
+        energy_reason: why there is none.
     """
 
     init_ns: int
@@ -81,6 +86,8 @@ class LatencyLaunch:
     peak_memory_reason: str | None
     start_memory_bytes: int | None
     ticks: tuple[Tick, ...] = ()
+    energy_source: str | None = None
+    energy_reason: str | None = None
 
     @property
     def timed_conditions(self) -> tuple[Conditions, ...]:
@@ -107,6 +114,8 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
         "peak_memory_bytes": launch.peak_memory_bytes,
         "peak_memory_reason": launch.peak_memory_reason,
         "start_memory_bytes": launch.start_memory_bytes,
+        "energy_source": launch.energy_source,
+        "energy_reason": launch.energy_reason,
     }
 
 
@@ -132,6 +141,8 @@ def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
         start_memory_bytes=optional_integer(fields, "start_memory_bytes", maximum=_MAXIMUM_BYTES),
         # Results of older versions have none.
         ticks=_read_ticks(fields) if fields.has("ticks") else (),
+        energy_source=optional_text(fields, "energy_source"),
+        energy_reason=optional_text(fields, "energy_reason"),
     )
     if not fields.faults and not launch.samples_ns:
         fields.fault("samples_ns", "expected at least one time")
@@ -179,6 +190,7 @@ def _read_conditions(fields: Fields) -> Conditions:
         stolen_ns=optional_integer(fields, "stolen_ns", maximum=MAXIMUM_NS),
         memory_stall_ns=optional_integer(fields, "memory_stall_ns", maximum=MAXIMUM_NS),
         swapped_bytes=optional_integer(fields, "swapped_bytes", maximum=2**62),
+        energy_uj=optional_integer(fields, "energy_uj", maximum=MAXIMUM_UJ),
     )
     fields.close()
     return conditions

@@ -9,6 +9,7 @@ from edgepack.report.ops import rank_ops
 from edgepack.report.summary import (
     BenchmarkSummary,
     Condition,
+    EnergyRow,
     Fact,
     GoldenRow,
     LatencyFigures,
@@ -73,6 +74,18 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         sustained=_sustained(measurement),
         ops=rank_ops(measurement.profile),
         precision=_precision(measurement),
+        energy=_energy(measurement),
+    )
+
+
+def _energy(measurement: "Measurement") -> EnergyRow:
+    found = measurement.energy
+    return EnergyRow(
+        gross_nj=found.gross_nj,
+        gross_ci95_nj=found.gross_ci95_nj,
+        above_idle_nj=found.above_idle_nj,
+        idle_watts=found.idle_watts,
+        remark=found.source or found.reason or "",
     )
 
 

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "energy.h"
 #include "json.h"
 
 #define UNKNOWN (-1)
@@ -104,6 +105,7 @@ struct conditions {
   int64_t stolen_ns;
   int64_t memory_stall_ns;
   int64_t swapped_bytes;
+  int64_t energy_uj;
 };
 
 static struct conditions read_conditions(void) {
@@ -116,6 +118,7 @@ static struct conditions read_conditions(void) {
       .stolen_ns = is_hidden ? UNKNOWN : stolen_ns(),
       .memory_stall_ns = memory_stall_ns(),
       .swapped_bytes = is_hidden ? UNKNOWN : swapped_bytes(),
+      .energy_uj = read_meter(),
   };
 }
 
@@ -138,6 +141,8 @@ static void write_fields(struct conditions conditions) {
   write_count("memory_stall_ns", conditions.memory_stall_ns);
   fputc(',', channel);
   write_count("swapped_bytes", conditions.swapped_bytes);
+  fputc(',', channel);
+  write_count("energy_uj", conditions.energy_uj);
   fputc('}', channel);
 }
 
