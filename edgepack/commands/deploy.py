@@ -29,7 +29,7 @@ from edgepack.commands.options import (
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
 from edgepack.commands.pack_options import make_requests, pack_options
-from edgepack.commands.push import Pushed, health_option, note_example, push_on, summarize_push
+from edgepack.commands.push import health_option, note_example, push_on, summarize_push
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgepack.cache import Cache
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
+    from edgepack.workflow.delivery import Pushed
     from edgepack.workflow.request import PackRequest, PackResult
 
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 class Deployed:
     """A bundle pushed to a device and measured there."""
 
-    push: Pushed
+    push: "Pushed"
     measurement: "Measurement"
 
 

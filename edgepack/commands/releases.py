@@ -18,7 +18,7 @@ from edgepack.commands.options import (
     lock_options_from,
     root_option,
 )
-from edgepack.commands.retention import Retention, note_removed, prune, retention_options
+from edgepack.commands.retention import note_removed, retention_from, retention_options
 from edgepack.errors import DeployError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def releases(
     Never removed: the current release, and the one a rollback leads to unless --keep 1 asks
     for it. --prune alone keeps those two of each bundle.
     """
-    retention = Retention.of(given, is_asked=is_pruning)
+    retention = retention_from(given, is_asked=is_pruning)
     if retention is not None and not is_pruning:
         raise UsageError(
             "--keep and --keep-free: expected --prune with them, since they remove releases",
@@ -94,12 +94,13 @@ def releases(
 
     def look(address: str) -> Listed:
         from edgepack.device.releases import list_releases
+        from edgepack.workflow.retention import prune
 
         with _open_site(address, given, purpose="prune" if is_pruning else None) as site:
             removed = None
             if retention is not None:
                 pruned = prune(site.device, site.layout, retention, name=name, fence=site.fence)
-                note_removed(site.device.name, pruned)
+                note_removed(site.device.name, pruned, retention)
                 removed = pruned.removed
             found = list_releases(site.device, root=site.layout.root)
             of_name = tuple(facts for facts in found if name in {None, facts.name})
