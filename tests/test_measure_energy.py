@@ -1,6 +1,7 @@
 """Energy of an inference: the runner's meter, the figures, and a whole measurement."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ def test_counters_that_may_not_be_read_are_named(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_rapl(root)
-    monkeypatch.setattr(tflite.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     meter = tflite.Meter()
     assert (meter.source, meter.read()) == (None, None)
     assert meter.reason == (
@@ -223,6 +224,7 @@ def test_a_measurement_on_a_board_with_a_sensor(tmp_path: Path) -> None:
     assert "asking what local: takes in idle" in said
     mean_ns = found.summary.mean_ns
     assert found.energy.source == "ina219 of hwmon2"
+    assert found.energy.gross_nj is not None
     assert found.energy.gross_nj == pytest.approx(3 * mean_ns, rel=0.2)  # 3 W at every look
     assert found.energy.idle_watts == pytest.approx(3, rel=0.1)
     assert found.energy.above_idle_nj is not None

@@ -459,7 +459,7 @@ class Meter:
         self._total_uj = 0.0
         self._find()
         self._last = self._look()
-        if self.source is not None and self._last is None:
+        if self._last is None:
             self._deny("it cannot be read")
         self._time_ns = time.perf_counter_ns()
 
@@ -486,7 +486,8 @@ class Meter:
         return told if told and len(told) == len(values) else None
 
     def _deny(self, reason: str) -> None:
-        self.reason = f"{self.source}: {reason}"
+        if self.source is not None:
+            self.reason = f"{self.source}: {reason}"
         self.source, self._counters, self._power = None, [], None
 
     def _find(self) -> None:
