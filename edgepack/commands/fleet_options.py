@@ -167,7 +167,7 @@ def plan_from(devices: "Sequence[FleetDevice]", given: Mapping[str, Any]) -> "Pl
         raise UsageError(
             "--canary and --waves both say what goes first", remedy="Leave one of them out."
         )
-    waves = CANARY if given["canary"] else ()
+    waves: tuple[Amount, ...] = CANARY if given["canary"] else ()
     if given["waves"]:
         waves = parse_waves(given["waves"])
     limit = parse_amount(given["max_failures"]) if given["max_failures"] is not None else None

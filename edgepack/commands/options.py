@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from edgepack.device.android import AndroidRuntime
     from edgepack.device.connect import ConnectOptions
     from edgepack.device.lock import LockOptions
-    from edgepack.measure.plan import BenchmarkPlan
-    from edgepack.profile import BenchmarkDefaults, TargetProfile
+    from edgepack.profile import TargetProfile
+    from edgepack.workflow.timing import PlanWishes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -354,27 +354,10 @@ def check_plan_options(given: Mapping[str, Any]) -> None:
         )
 
 
-def plan_from(
-    given: Mapping[str, Any], *, defaults: "BenchmarkDefaults", num_threads: int
-) -> "BenchmarkPlan":
-    """Make the plan from the profile's defaults and what the command line overrides."""
-    from dataclasses import replace
+def wishes_from(given: Mapping[str, Any]) -> "PlanWishes":
+    """Read what the command line says of a plan: the values of `plan_options`."""
+    from dataclasses import fields
 
-    from edgepack.measure import plan as planning
+    from edgepack.workflow.timing import PlanWishes
 
-    num_threads, affinity = given["threads"] or num_threads, given["cpu_affinity"]
-    if given["sustained"] is not None:
-        plan = planning.sustained_plan(given["sustained"], num_threads=num_threads)
-        return replace(plan, cpu_affinity=affinity)
-    plan = replace(planning.plan_from(defaults, num_threads=num_threads), cpu_affinity=affinity)
-    if given["launches"]:
-        plan = replace(plan, num_launches=given["launches"])
-    if given["runs"]:  # that many and no more: no least time beside them
-        plan = replace(plan, min_runs=given["runs"], min_seconds=0.0)
-    if given["precision"] is not None:
-        plan = replace(plan, precision=given["precision"])
-    if given["cooldown"] is not None:
-        plan = replace(plan, cooldown_seconds=given["cooldown"])
-    if given["max_seconds"]:
-        plan = replace(plan, max_seconds=given["max_seconds"])
-    return plan
+    return PlanWishes(**{each.name: given[each.name] for each in fields(PlanWishes)})

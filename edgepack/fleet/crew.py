@@ -146,9 +146,7 @@ class Crew(Executor):
         """The processes."""
         return tuple(each.pid for each in self._members)
 
-    def submit(  # type: ignore[override]  # the first two are positional there too
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Give a call to the process that has the fewest.
 
         Raises:

@@ -36,7 +36,7 @@ class RetryPolicy:
         """
         if num_tries > self._num_retries(error):
             return None
-        whole = min(_LONGEST_SECONDS, self.base_seconds * 2 ** (num_tries - 1))
+        whole = min(_LONGEST_SECONDS, self.base_seconds * 2.0 ** (num_tries - 1))
         return whole * (0.5 + 0.5 * draw())
 
     def _num_retries(self, error: EdgePackError) -> int:

@@ -194,7 +194,7 @@ class Rollout(Generic[T]):
             result = future.result()
         except (Broken, CancelledError) as broken:
             error: EdgePackError = DeviceError(
-                f"{device}: the process that worked on it has ended: {broken or 'canceled'}",
+                f"{device}: the process that worked on it has ended: {str(broken) or 'canceled'}",
                 remedy="The device is whole; push again. If it happens again, give fewer --jobs.",
             )
         except EdgePackError as refused:
