@@ -178,7 +178,9 @@ def test_once_a_version(tmp_path: Path) -> None:
     ]
     assert parse_engine(to_json(engine)) == engine
     device.uploads.clear()
+    os.utime(engine.site, (1, 1))
     assert install(device, facts) == replace(engine, runtime_bytes=0)
+    assert Path(engine.site).stat().st_mtime > 1  # which says when it was used last
     assert device.uploads == []
 
     # A damaged one is noticed by starting it, and mended.

@@ -1,6 +1,7 @@
 """Provisioning: a runtime is installed from here, proved by an import, and sent once."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,7 +74,9 @@ def test_once_a_version(tmp_path: Path) -> None:
     assert not list(site.rglob("*WebGpu*"))
     assert len(device.uploads) < 10
     device.uploads.clear()
+    os.utime(site.parent, (1, 1))
     again = install(device, facts)
+    assert site.parent.stat().st_mtime > 1  # which says when it was used last
     assert (again.runtime_bytes, device.uploads) == (0, [])
     assert again == replace(engine, runtime_bytes=0)
     assert parse_engine(to_json(engine)) == engine

@@ -1,4 +1,4 @@
-"""Which old releases stay on a device: options, and removing the others."""
+"""What stays on a device of what is old: options, and telling what was removed."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,26 +32,27 @@ def retention_from(given: Mapping[str, Any], *, is_asked: bool = False) -> "Rete
 
 
 def retention_options(function: F) -> F:
-    """Add the options that say which old releases stay."""
+    """Add the options that say what stays of what is old."""
     return apply_options(
         click.option(
             "--keep",
             type=click.IntRange(1, 1000),
             metavar="NUMBER",
-            help="Remove older releases of a bundle beyond so many, the current one counted. "
-            "Only with 1 the one goes that a rollback leads to.",
+            help="Remove older releases of a bundle beyond so many, the current one counted, and "
+            "runtimes and bare models but for so many that were used last. Only with 1 the "
+            "release goes that a rollback leads to.",
         ),
         click.option(
             "--keep-free",
             type=read_size,
             metavar="SIZE",
-            help="Remove older releases only until so much room is free, such as 500MB.",
+            help="Remove what is old only until so much room is free, such as 500MB.",
         ),
     )(function)
 
 
 def note_removed(device: str, pruned: "Pruned | None", retention: "Retention | None") -> None:
-    """Say which releases were removed; warn when too little room is free all the same."""
+    """Say what was removed; warn when too little room is free all the same."""
     from edgepack.report.units import file_size
 
     if pruned is None or retention is None:
@@ -64,3 +65,6 @@ def note_removed(device: str, pruned: "Pruned | None", retention: "Retention | N
         )
     for name, release in pruned.removed:
         note(f"{subject(device)} removed release {release} of {name}")
+    for each in pruned.holdings:
+        name = each.name[:12] if each.is_by_content else each.name
+        note(f"{subject(device)} removed {each.kind} {name} ({file_size(each.disk_bytes)})")

@@ -50,6 +50,7 @@ done
 [ -L "$2" ] && {{ echo "$2: Not a directory" >&2; exit 1; }}
 [ -d "$2" ] || exit 0
 cd -- "$2" || exit 1
+case $3 in */models) touch -c -- . 2>/dev/null ;; esac  # its last use: see `holdings`
 printf 'present\\n'
 while IFS= read -r path; do
   [ -f "$path" ] && [ ! -L "$path" ] || continue

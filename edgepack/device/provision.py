@@ -40,7 +40,8 @@ _KILLED: Final = 137  # by SIGKILL, as Linux does when memory runs out
 _OUT_OF_MEMORY: Final = re.compile(r"MemoryError|[Cc]annot allocate memory")
 
 # `argv`: the site folder, the module, the engine's package. What is there must be what runs:
-# the folder stands first on the path, and the module must come from it.
+# the folder stands first on the path, and the module must come from it. Its date tells when it
+# was used last (see `holdings`).
 _CHECK: Final = """
 import importlib, json, os, sys
 site, name = sys.argv[1], sys.argv[2]
@@ -52,6 +53,10 @@ module = importlib.import_module(name)
 if not os.path.realpath(module.__file__).startswith(os.path.realpath(site) + os.sep):
     sys.exit("another %s: %s" % (name, module.__file__))
 module.Interpreter
+try:
+    os.utime(os.path.dirname(site))
+except OSError:
+    pass
 print(json.dumps({"numpy": numpy.__version__}))
 """
 

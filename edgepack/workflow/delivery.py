@@ -17,6 +17,7 @@ from edgepack.device.android import AndroidRuntime
 from edgepack.device.connect import ConnectOptions
 from edgepack.device.deploy import Deployment, push_bundle
 from edgepack.device.diagnosis import Cargo
+from edgepack.device.facts import DeviceFacts
 from edgepack.device.layout import Layout
 from edgepack.device.lock import WAIT_SECONDS, LockOptions
 from edgepack.device.provision import RunnerChoice
@@ -28,7 +29,7 @@ from edgepack.measure.golden import GoldenVerdict
 from edgepack.workflow.preflight import weigh_cargo
 from edgepack.workflow.pushing import push_release
 from edgepack.workflow.request import StepCallback
-from edgepack.workflow.retention import Retention, prune
+from edgepack.workflow.retention import Retention, prune, removed_json
 from edgepack.workflow.rig import Rig, default_root, open_rig
 from edgepack.workflow.site import Site, open_site
 
@@ -73,7 +74,7 @@ class Pushed:
             "example": self.example,
             "previous": self.deployment.previous,
             "health_check": None if self.health is None else self.health.passed,
-            "removed": [] if self.pruned is None else [list(e) for e in self.pruned.removed],
+            **removed_json(self.pruned),
         }
 
 
@@ -279,7 +280,7 @@ def deliver(
         rig, bundle, health_check=health_check, on_step=on_step, on_transfer=on_transfer
     )
     site = Site(device=rig.device, layout=Layout(root=rig.root), fence=rig.fence)
-    pruned = _prune(site, bundle, retention)
+    pruned = _prune(site, bundle, retention, rig.facts)
     return Pushed(
         device=rig.device.name,
         deployment=pushed.deployment,
@@ -318,15 +319,17 @@ def deliver_alone(
         runtime_bytes=0,
         seconds=time.monotonic() - start,
         example=None,
-        pruned=_prune(site, bundle, retention),
+        pruned=_prune(site, bundle, retention, None),
     )
 
 
-def _prune(site: Site, bundle: Bundle, retention: Retention | None) -> Pruned | None:
+def _prune(
+    site: Site, bundle: Bundle, retention: Retention | None, facts: DeviceFacts | None
+) -> Pruned | None:
     if retention is None:
         return None
     name = bundle.manifest.name
-    return prune(site.device, site.layout, retention, name=name, fence=site.fence)
+    return prune(site.device, site.layout, retention, name=name, facts=facts, fence=site.fence)
 
 
 def _example_command(bundle: Bundle, *, python: str | None, folder: str) -> str | None:

@@ -1,7 +1,9 @@
-"""Old releases taken from a device, as far as they need not stay."""
+"""What is old taken from a device, as far as it need not stay."""
 
 from dataclasses import dataclass
 
+from edgepack.device.facts import DeviceFacts
+from edgepack.device.holdings import choose_surplus, fitting_runtimes, list_holdings
 from edgepack.device.layout import Layout
 from edgepack.device.lease import Fence
 from edgepack.device.releases import choose_removable, list_releases
@@ -14,7 +16,8 @@ class Retention:
     """What stays.
 
     Attributes:
-        keep: releases of each bundle, the current one among them.
+        keep: releases of each bundle, the current one among them; and of runtimes and of bare
+            models those used last.
         free_bytes: room that shall be free; None removes all that need not stay.
     """
 
@@ -23,20 +26,50 @@ class Retention:
 
 
 def prune(
-    device: Device, layout: Layout, retention: Retention, *, name: str | None, fence: Fence
+    device: Device,
+    layout: Layout,
+    retention: Retention,
+    *,
+    name: str | None,
+    facts: DeviceFacts | None,
+    fence: Fence,
 ) -> Pruned:
-    """Remove the releases that need not stay.
+    """Remove what need not stay.
 
     Args:
-        device: a connected device.
-        layout: of its deploy root.
+        device: a connected device that is held.
+        layout: of the deploy root.
         retention: what stays.
-        name: of the bundle; None prunes those of all.
+        name: of the bundle whose releases are meant; None is all of them.
+        facts: of the device, whose runtimes and bare models are meant too; None: releases only.
         fence: the right to do so.
 
     Raises:
-        DeviceError: as `list_releases` and `remove_releases`.
+        DeviceError: as `list_releases`, `list_holdings` and `remove_releases`.
     """
     present = list_releases(device, root=layout.root)
     removable = choose_removable(present, keep=retention.keep, name=name)
-    return remove_releases(device, layout, removable, free_bytes=retention.free_bytes, fence=fence)
+    surplus = (
+        ()
+        if facts is None
+        else choose_surplus(
+            list_holdings(device, layout), keep=retention.keep, runtimes=fitting_runtimes(facts)
+        )
+    )
+    return remove_releases(
+        device,
+        layout,
+        removable,
+        holdings=surplus,
+        free_bytes=retention.free_bytes,
+        fence=fence,
+    )
+
+
+def removed_json(pruned: Pruned | None) -> dict[str, object]:
+    """Give what was removed as `push --json` and `releases --json` print it."""
+    releases, holdings = ((), ()) if pruned is None else (pruned.removed, pruned.holdings)
+    return {
+        "removed": [list(each) for each in releases],
+        "removed_folders": [each.path for each in holdings],
+    }
