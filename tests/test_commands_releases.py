@@ -173,7 +173,7 @@ def test_a_push_and_a_bench_do_not_cross(run: RunCommand, bundle: Path, root: Pa
             ran = run(verb, bundle, "local:", "--root", root, "--lock-wait", "0", "--json")
             assert ran.json()["error"]["kind"] == "locked"
             assert re.search(
-                r"local:: \S+ is held by \S+ \(bench since .* UTC\); waited 0 s", ran.err
+                r"local: \S+ is held by \S+ \(bench since .* UTC\); waited 0 s", ran.err
             )
         ran = run("rollback", "local:", "--root", root, "--lock-wait", "0")
         assert "allow more time with --lock-wait" in ran.err

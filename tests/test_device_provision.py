@@ -125,7 +125,7 @@ def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
     short = replace(facts, python=replace(facts.python, path=str(small)))
     with pytest.raises(ProvisionError) as caught:
         install(LocalDevice(), short)
-    assert f"local:: ai-edge-litert 2.3.0 was sent, but {small} cannot import it: " in (
+    assert f"local: ai-edge-litert 2.3.0 was sent, but {small} cannot import it: " in (
         caught.value.message
     )
     assert list((tmp_path / "root" / "runtimes").iterdir()) == []
@@ -150,7 +150,7 @@ def test_a_device_without_memory_for_the_import(tmp_path: Path, end: str, said: 
     with pytest.raises(ProvisionError) as caught:
         install(LocalDevice(), replace(facts, python=replace(facts.python, path=str(python))))
     assert caught.value.message == (
-        f"local:: ai-edge-litert 2.3.0 was sent, but {python} cannot import it: {said}"
+        f"local: ai-edge-litert 2.3.0 was sent, but {python} cannot import it: {said}"
     )
     assert caught.value.remedy == (
         "Free memory on the device, or use `--runner native`, which needs less; "

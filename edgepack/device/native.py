@@ -13,6 +13,7 @@ from typing import Final
 from edgepack.cache import Cache, digest_parts
 from edgepack.crossbuild import PROGRAM, build_runner, runner_key
 from edgepack.device.facts import DeviceFacts
+from edgepack.device.faults import subject
 from edgepack.device.layout import Layout
 from edgepack.device.payload import PlacedFile, describe_file
 from edgepack.device.placing import place_proved
@@ -287,7 +288,7 @@ def _prove(
     elif "libstdc++" in said:
         remedy = LIBSTDCXX_REMEDY.removesuffix(".")
     raise ProvisionError(
-        f"{device.name}: {label} was sent, but it does not start there: "
+        f"{subject(device.name)} {label} was sent, but it does not start there: "
         f"{clean_text(said, limit=400)}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )

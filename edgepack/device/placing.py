@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from edgepack.device.donors import PREFIX, Donors, find_donors
+from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
     FREE_FUNCTION,
@@ -344,7 +345,7 @@ def _is_short(free_bytes: int | None, needed: int) -> bool:
 def _check_room(device: Device, layout: Layout, free_bytes: int | None, needed: int) -> None:
     if free_bytes is not None and _is_short(free_bytes, needed):
         raise DeployError(
-            f"{device.name}: {layout.root} needs {needed / 2**20:.1f} MiB of room, "
+            f"{subject(device.name)} {layout.root} needs {needed / 2**20:.1f} MiB of room, "
             f"but {free_bytes / 2**20:.1f} MiB are free",
             remedy="Remove old releases with `edgepack releases DEVICE --prune`, free some room "
             "on the device, or give another `--root`.",

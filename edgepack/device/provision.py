@@ -13,6 +13,7 @@ from edgepack.cache import Cache
 from edgepack.device.android import AndroidRuntime, check_android, install_android
 from edgepack.device.elf import SymbolNeeds, is_elf, read_needs
 from edgepack.device.facts import DeviceFacts, PythonFacts
+from edgepack.device.faults import subject
 from edgepack.device.layout import Layout
 from edgepack.device.native import (
     ENGINE,
@@ -351,7 +352,7 @@ def _prove_runtime(device: Device, python: PythonFacts, runtime: Runtime, site: 
     if result.exit_code == _KILLED or _OUT_OF_MEMORY.search(result.stderr):
         remedy = "Free memory on the device, or use `--runner native`, which needs less"
     raise ProvisionError(
-        f"{device.name}: {runtime.engine.project} {runtime.engine.version} was sent, but "
+        f"{subject(device.name)} {runtime.engine.project} {runtime.engine.version} was sent, but "
         f"{python.path} cannot import it: {said}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )
@@ -377,7 +378,7 @@ def _read_numpy(device: Device, python: PythonFacts, result: CommandResult) -> s
         return clean_text(str(answer["numpy"]), limit=40)
     except (ValueError, LookupError, TypeError) as error:
         raise ProvisionError(
-            f"{device.name}: {python.path} answered {clean_text(result.text, limit=80)!r} "
+            f"{subject(device.name)} {python.path} answered {clean_text(result.text, limit=80)!r} "
             "to the import check",
             remedy="Look at what that interpreter is; `python3 -c 'print(1)'` must print 1.",
         ) from error
