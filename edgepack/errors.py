@@ -164,6 +164,12 @@ class DeviceTimeoutError(DeviceError):
     kind = "timeout"
 
 
+class KilledError(DeviceError):
+    """A program on the device was killed, as Linux does when memory runs out."""
+
+    kind = "killed"
+
+
 class LockedError(DeviceError):
     """Another host uses the device."""
 

@@ -17,6 +17,7 @@ from edgepack.fidelity import compare_outputs
 from edgepack.measure.engine import read_engine
 from edgepack.measure.launch import read_launch
 from edgepack.model import Model, load_model, read_model
+from tests.fixtures.graphs import roomy_model
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
 from tests.fixtures.models import KINDS, came_as, make_feeds
 from tests.fixtures.runners import (
@@ -288,6 +289,18 @@ def test_inputs_that_do_not_fit_are_refused(native_runner: NativeRunner, tmp_pat
     assert refusal(native_runner, request("outputs", model, [tmp_path / "none"])) == (
         "missing_file",
         f"the input file {tmp_path / 'none'} cannot be read: No such file or directory",
+    )
+
+
+def test_a_device_without_memory_for_the_tensors(
+    native_runner: NativeRunner, tmp_path: Path
+) -> None:
+    path = tmp_path / "roomy.tflite"
+    path.write_bytes(roomy_model(8192))
+    limited = replace(native_runner, emulator=("sh", "-c", 'ulimit -v 900000; exec "$@"', "sh"))
+    assert refusal(limited, request("outputs", path)) == (
+        "memory",
+        "the device ran out of memory: there is none for the model's tensors",
     )
 
 

@@ -158,6 +158,9 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
         interpreter = make(model_path=model, num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
+        # Memory that cannot be had is an error without a word (LiteRT 2.3).
+        if not str(error):
+            raise MemoryError from error
         raise _runtime_error("model", error) from error
     init_ns = time.perf_counter_ns() - start
     engine.update(event="engine", threads=threads, xnnpack=_is_delegated(interpreter))

@@ -158,8 +158,9 @@ static void feed(TfLiteInterpreter *interpreter, const struct value *request, in
     size_t num_bytes = api.TensorByteSize(tensor);
     const char *type = type_name(tensor), *name = api.TensorName(tensor);
     void *data = api.TensorData(tensor);
+    /* Tensors count as allocated when the memory for them could not be had (2.17.1). */
     if (data == NULL && num_bytes != 0)
-      fail("inputs", "input %s has no memory to write to", name);
+      fail("memory", "the device ran out of memory: there is none for the model's tensors");
     if (num_bytes == 0) continue;
     if (path != NULL) read_sample(path->text, sample, data, num_bytes, name);
     else make_up(data, num_bytes, type, &state);
