@@ -4,9 +4,9 @@
 
 Each round launches both once, in the opposite order of the last, with the same model, threads and
 timed runs. Bar: the median of the rounds' differences is within 2% of the tool's median, or within
-5 µs; a model that our runner times as quicker than that shows what the tool's own call takes, and is
-no miss. The tool rounds what it writes to 0.01 ms (ai-edge-litert 2.3), where ours is in nanoseconds;
-here it is kept from rounding, and nothing else of it is changed. It times
+5 µs; a model that our runner times as quicker than that shows what the tool's own call takes, and
+is no miss. The tool rounds what it writes to 0.01 ms (ai-edge-litert 2.3), where ours is in
+nanoseconds; here it is kept from rounding, and nothing else of it is changed. It times
 `CompiledModel.run_by_name`, our runner `Interpreter.invoke`: two ways to the same kernels.
 
 Without models: EfficientNet-Lite0, float32, which scripts/fetch-models brings, and the digits model
