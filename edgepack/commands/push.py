@@ -114,8 +114,7 @@ def _push_one(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Push
 
 def _push_alone(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Pushed":
     from edgepack.workflow.delivery import deliver_alone
-    from edgepack.workflow.rig import default_root
-    from edgepack.workflow.site import open_site
+    from edgepack.workflow.site import default_root, open_site
 
     with (
         show_work() as work,
@@ -191,7 +190,7 @@ def push_on(
     retention: "Retention | None" = None,
 ) -> "Pushed":
     """Push a bundle to a device that was made ready."""
-    from edgepack.workflow.delivery import deliver
+    from edgepack.workflow.outfitting import deliver
 
     return deliver(
         ready.rig,

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from edgepack.cache import Cache
 from edgepack.device.android import AndroidRuntime, check_android
@@ -22,8 +21,7 @@ from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.profile import TargetProfile
 from edgepack.workflow.request import StepCallback
-
-DEFAULT_ROOT: Final = "~/.edgepack"
+from edgepack.workflow.site import default_root
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +53,6 @@ class Rig:
         if profile is None:
             return 1
         return profile.num_threads or self.facts.num_cores or 1
-
-
-def default_root(profile: TargetProfile | None) -> str:
-    """Give the deploy root where the user names none."""
-    return profile.deploy_root if profile is not None else DEFAULT_ROOT
 
 
 @contextmanager
