@@ -135,7 +135,7 @@ def _remove(
             timeout_seconds=disk_seconds(disk_bytes),
         )
     removed: list[tuple[str, str]] = []
-    gone: "list[Holding]" = []
+    gone: list[Holding] = []
     free_kib: int | None = None
     for line in result.text.splitlines():
         match line.split(" "):
