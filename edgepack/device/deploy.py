@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.bundle.archive import Bundle
-from edgepack.bundle.manifest import FileRecord
+from edgepack.bundle.manifest import MODEL_PATH, FileRecord
 from edgepack.device.layout import Layout, is_release, resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.payload import PlacedFile, content_digest, describe_file
@@ -78,6 +78,7 @@ def push_bundle(
             sha256=record.sha256,
             num_bytes=record.num_bytes,
             load=lambda: bundle.read(record.path),
+            blobs=bundle.manifest.blobs if record.path == MODEL_PATH else (),
         )
 
     records = bundle.files()

@@ -1,10 +1,11 @@
 """Folders that appear on a device complete or not at all, whoever vanishes in between."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
+from edgepack.device.assembly import plan_assembly
 from edgepack.device.donors import PREFIX, Donors, find_donors
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
@@ -159,7 +160,8 @@ def place_folder(
     """Make a folder on the device hold exactly these contents.
 
     What is there is verified by hash on the device; only what is missing or differs is
-    sent, to a staging folder, and renamed into place when all of it has been verified. A
+    sent, to a staging folder, and renamed into place when all of it has been verified. Of a
+    file whose blobs are known only those are sent that no neighbor holds. A
     file that was on its way when a link was lost goes on from where it stopped.
 
     Args:
@@ -194,11 +196,11 @@ def place_folder(
         sweep(device, layout, plan.inventory.abandoned)
         plan = _make_plan(device, layout, wanted)
     inventory, missing = plan.inventory, plan.missing
-    sent_bytes, total_bytes = plan.load.num_bytes, sum(file.num_bytes for file in files)
+    total_bytes = sum(file.num_bytes for file in files)
     _check_room(device, layout, inventory.free_bytes, plan.load.room_bytes)
     transfer = Transfer(
-        sent_bytes=sent_bytes,
-        skipped_bytes=total_bytes - sent_bytes,
+        sent_bytes=0,
+        skipped_bytes=total_bytes,
         was_there=inventory.is_present,
         link_target=inventory.link_target,
     )
@@ -210,7 +212,7 @@ def place_folder(
         _stage(device, staging, plan)
         if inventory.abandoned:
             sweep(device, layout, inventory.abandoned)
-        send_load(device, staging, plan.load, on_progress=on_progress)
+        sent = send_load(device, staging, plan.load, on_progress=on_progress)
         if check is not None and not inventory.is_present:
             check(f"{staging}/new")
         run_step(
@@ -222,7 +224,11 @@ def place_folder(
             stdin="".join(f"{file.path}\n" for file in missing).encode(),
             timeout_seconds=disk_seconds(total_bytes),
         )
-    return transfer
+    return replace(
+        transfer,
+        sent_bytes=sent.payload_bytes,
+        skipped_bytes=max(0, total_bytes - sent.payload_bytes),
+    )
 
 
 def place_proved(
@@ -277,7 +283,14 @@ def _make_plan(device: Device, layout: Layout, wanted: _Wanted) -> _Plan:
             abandoned=inventory.abandoned,
         )
     to_send = [file for file in missing if file.sha256 not in donors.files]
-    load = make_load(to_send, pieces=donors.pieces, python=wanted.python)
+    assemblies = (plan_assembly(file, donors.ranges) for file in to_send if file.blobs)
+    assembly = next((each for each in assemblies if each is not None), None)
+    load = make_load(
+        [file for file in to_send if assembly is None or file is not assembly.file],
+        assembly=assembly,
+        pieces=donors.pieces,
+        python=wanted.python,
+    )
     return _Plan(inventory=inventory, missing=missing, donors=donors, load=load)
 
 
