@@ -1,11 +1,19 @@
 """What goes over the wire for a folder, and what is checked of it on the other side."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edgepack.device.assembly import Assembly, assembly_lines
+from edgepack.device.compression import (
+    Codec,
+    Timing,
+    can_be_compressed,
+    choose_codec,
+    link_rate,
+)
 from edgepack.device.donors import PREFIX, Piece, Resumption, find_resumption
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import STALL_SECONDS, disk_seconds, explain_failure, run_step
@@ -32,6 +40,12 @@ cat rest >> {PREFIX} && rm -f rest || exit 1
 sum=$(sha256 < {PREFIX}) || exit 1
 chmod 444 {PREFIX} && mv -f {PREFIX} "$2" || exit 1
 printf '%s %s\\n' "${{sum%% *}}" "$2"
+"""
+
+
+# `$1` a file that did not arrive.
+_DROP_PARTS: Final = """
+rm -f -- "$1".*.part
 """
 
 
@@ -80,9 +94,30 @@ class Sent:
 
     Attributes:
         payload_bytes: of files, or of parts of them.
+        wire_bytes: what that was on the wire.
+        codec: what compressed some of it; None where nothing was.
     """
 
     payload_bytes: int
+    wire_bytes: int
+    codec: Codec | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """What is known of the way to a device.
+
+    Attributes:
+        turn_seconds: what a command took that sent nothing to speak of.
+        codecs: what this machine packs and the device unpacks, the better first.
+        timings: of what was sent just now.
+        codec: what compressed some of it.
+    """
+
+    turn_seconds: float
+    codecs: tuple[Codec, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    codec: Codec | None = None
 
 
 def make_load(
@@ -113,11 +148,12 @@ def make_load(
 
 
 def send_load(
-    device: Device, staging: str, load: Load, *, on_progress: TransferCallback | None
+    device: Device, staging: str, load: Load, *, link: Link, on_progress: TransferCallback | None
 ) -> Sent:
     """Send everything into a staging folder, below `new`, each file verified by the device.
 
-    A file that came out wrong where it was put together is sent whole.
+    A file that came out wrong where it was put together is sent whole. What can be compressed
+    is, once the files before it showed that the link is slow.
 
     Raises:
         DeployError: the device refused a file, or stored another.
@@ -134,19 +170,71 @@ def send_load(
     begun = next((file for file in load.files if _is_begun(file, resumption)), None)
     if begun is not None and resumption is not None:
         _send_rest(device, staging, _target(begun, load), begun, resumption, on_progress=tell)
-    for file in load.files:
+    largest = max(load.files, key=lambda file: file.num_bytes, default=None)
+    content = largest.load() if largest is not None and link.codecs else None
+    files = load.files
+    if content is not None and can_be_compressed(content):
+        # The small ones show what the link carries. Otherwise large ones go first, so that a cut
+        # leaves the beginning of one.
+        files = tuple(sorted(files, key=lambda file: file.num_bytes))
+    for file in files:
         if file is not begun:
-            _upload(device, f"{staging}/{_target(file, load)}", file, on_progress=tell)
-    if load.pack is None and load.assembly is None:
-        return Sent(payload_bytes=load.num_bytes)
-    is_whole = _cut_apart(device, staging, load)
-    if is_whole or load.assembly is None:
-        return Sent(payload_bytes=load.num_bytes)
-    file = load.assembly.file
-    total_bytes = load.num_bytes + file.num_bytes
-    tell_more = None if on_progress is None else lambda sent: on_progress(sent, total_bytes)
-    _upload(device, f"{staging}/new/{file.path}", file, on_progress=tell_more)
-    return Sent(payload_bytes=total_bytes)
+            read = content if file is largest else None
+            target = f"{staging}/{_target(file, load)}"
+            link = _upload_timed(device, target, file, link, content=read, on_progress=tell)
+    sent_bytes = load.num_bytes
+    is_whole = (load.pack is None and load.assembly is None) or _cut_apart(device, staging, load)
+    if load.assembly is not None and not is_whole:
+        file = load.assembly.file
+        sent_bytes += file.num_bytes
+        tell_more = None if on_progress is None else lambda sent: on_progress(sent, sent_bytes)
+        link = _upload_timed(
+            device, f"{staging}/new/{file.path}", file, link, on_progress=tell_more
+        )
+    rest_bytes = (
+        0 if begun is None or resumption is None else begun.num_bytes - resumption.num_bytes
+    )
+    wire_bytes = rest_bytes + sum(each.num_bytes for each in link.timings)
+    return Sent(payload_bytes=sent_bytes, wire_bytes=wire_bytes, codec=link.codec)
+
+
+def _upload_timed(
+    device: Device,
+    target: str,
+    file: PlacedFile,
+    link: Link,
+    *,
+    content: bytes | Path | None = None,
+    on_progress: Callable[[int], None] | None,
+) -> Link:
+    """Upload a file, compressed where that pays; give what is known of the link then."""
+    content = file.load() if content is None else content
+    rate = link_rate(link.timings, turn_seconds=link.turn_seconds)
+    codec = choose_codec(content, rate=rate, offered=link.codecs)
+    wire: list[int] = []
+    start = time.monotonic()
+    try:
+        _upload(
+            device,
+            target,
+            file,
+            content=content,
+            on_progress=on_progress,
+            codec=codec,
+            on_wire=wire.append,
+        )
+    except DeployError:
+        if codec is None:
+            raise
+        # A program that is there and does not unpack is no reason to fail.
+        plain = replace(link, codecs=(), timings=(*link.timings, _timing(wire, start)))
+        run_step(device, _DROP_PARTS, target, action=f"tidy up after {file.path}")
+        return _upload_timed(device, target, file, plain, content=content, on_progress=None)
+    return replace(link, timings=(*link.timings, _timing(wire, start)), codec=codec or link.codec)
+
+
+def _timing(wire: Sequence[int], start: float) -> Timing:
+    return Timing(num_bytes=sum(wire), seconds=time.monotonic() - start)
 
 
 def _cut_apart(device: Device, staging: str, load: Load) -> bool:
@@ -220,16 +308,25 @@ def _send_rest(
 
 
 def _upload(
-    device: Device, target: str, file: PlacedFile, *, on_progress: Callable[[int], None] | None
+    device: Device,
+    target: str,
+    file: PlacedFile,
+    *,
+    content: bytes | Path | None = None,
+    on_progress: Callable[[int], None] | None,
+    codec: Codec | None = None,
+    on_wire: Callable[[int], None] | None = None,
 ) -> None:
     """Upload one file and compare the digest that the device computed."""
     try:
         stored = device.upload(
-            file.load(),
+            file.load() if content is None else content,
             target,
             timeout_seconds=STALL_SECONDS,
             mode=0o444,
             on_progress=on_progress,
+            codec=codec,
+            on_wire=on_wire,
         )
     except (ConnectError, DeviceTimeoutError):
         raise
