@@ -140,6 +140,12 @@ class ConnectError(DeviceError):
     kind = "connect"
 
 
+class DroppedError(ConnectError):
+    """The host took the connection and hung up before its greeting, as a busy SSH server does."""
+
+    kind = "dropped"
+
+
 class HostKeyError(ConnectError):
     """The device's host key is unknown, changed, or not the pinned one."""
 
@@ -156,6 +162,12 @@ class DeviceTimeoutError(DeviceError):
     """A step on the device or on the way to it took longer than its limit."""
 
     kind = "timeout"
+
+
+class KilledError(DeviceError):
+    """A program on the device was killed, as Linux does when memory runs out."""
+
+    kind = "killed"
 
 
 class LockedError(DeviceError):
@@ -192,6 +204,19 @@ class HistoryError(EdgePackError):
     """The history of results cannot be read or added to."""
 
     kind = "history"
+
+
+class FleetError(EdgePackError):
+    """A fleet file breaks its schema, or a filter leaves no device."""
+
+    kind = "fleet"
+    exit_code = ExitCode.USAGE
+
+
+class JournalError(EdgePackError):
+    """The journal of a fleet cannot be written, or is not the one to go on from."""
+
+    kind = "journal"
 
 
 class LimitError(EdgePackError):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgepack.bundle.archive import open_bundle
+from edgepack.device.deploy import place_files
 from edgepack.device.local import LocalDevice
 from edgepack.device.lock import LockOptions, hold_device
 from tests.fixtures.bundle import built_in_profile, digits_golden, write_digits_bundle
@@ -87,8 +88,10 @@ def test_old_ones_go_when_asked(
     releases = [open_bundle(each).release for each in (bundle, int8_bundle, third)]
     for each in (bundle, int8_bundle):
         assert run("push", each, "local:", "--root", root).code == 0
+    old, *_ = place_models(root, 3)
     pushed = run("push", third, "local:", "--root", root, "--keep", "2")
     assert f"local: removed release {releases[0]} of digits\n" in pushed.err
+    assert f"local: removed model {old[:12]} (" in pushed.err
     listed = run("releases", "local:", "--root", root, "--prune", "--json").json()
     assert (listed["removed"], len(listed["releases"])) == ([], 2)
     listed = run("releases", "local:", "--root", root, "--prune", "--keep", "1", "--json").json()
@@ -100,6 +103,38 @@ def test_old_ones_go_when_asked(
         r"warning: local: \S+ \wB are free, not 900000 GB; what is left must ", ran.err
     )
     assert current(root) == releases[2]
+
+
+def place_models(root: Path, number: int) -> list[str]:
+    """Bare models as benchmarks leave them, the oldest first."""
+    placed = []
+    for age in range(number):
+        folder = Path(place_files(LocalDevice(), {"model.tflite": b"%d" % age}, root=str(root)))
+        os.utime(folder, (age, age))
+        placed.append(folder.name)
+    return placed
+
+
+def test_old_runtimes_and_bare_models_go_too(run: RunCommand, root: Path) -> None:
+    (root / "runtimes").unlink()  # the others' is a link, which is left alone
+    names = [f"ai-edge-litert-1.{number}.0-cp311-aaaaaaaaaaa{number}" for number in range(4)]
+    for age, name in enumerate(names):
+        folder = root / "runtimes" / name / "site"
+        folder.mkdir(parents=True)
+        (folder / "module.py").write_bytes(bytes(5000))
+        os.utime(folder.parent, (age, age))
+    models = place_models(root, 4)
+    here = ("releases", "local:", "--root", root, "--prune")
+    body = run(*here, "--name", "digits", "--json").json()
+    assert (body["removed"], body["removed_folders"]) == ([], [])
+    ran = run(*here, "--keep", "3")
+    assert re.search(rf"local: removed model {models[0][:12]} \([\d.]+ k?B\)\n", ran.err)
+    assert re.search(rf"local: removed runtime {re.escape(names[0])} \([\d.]+ kB\)\n", ran.err)
+    body = run(*here, "--json").json()
+    assert body["removed_folders"] == [f"models/{models[1]}", f"runtimes/{names[1]}"]
+    body = run(*here, "--keep-free", "900TB", "--json").json()
+    assert body["removed_folders"] == []
+    assert {path.name for path in (root / "runtimes").iterdir()} == set(names[2:])
 
 
 def test_options_that_remove_are_not_taken_for_a_list(run: RunCommand) -> None:
@@ -138,7 +173,7 @@ def test_a_push_and_a_bench_do_not_cross(run: RunCommand, bundle: Path, root: Pa
             ran = run(verb, bundle, "local:", "--root", root, "--lock-wait", "0", "--json")
             assert ran.json()["error"]["kind"] == "locked"
             assert re.search(
-                r"local:: \S+ is held by \S+ \(bench since .* UTC\); waited 0 s", ran.err
+                r"local: \S+ is held by \S+ \(bench since .* UTC\); waited 0 s", ran.err
             )
         ran = run("rollback", "local:", "--root", root, "--lock-wait", "0")
         assert "allow more time with --lock-wait" in ran.err

@@ -160,8 +160,14 @@ def test_a_converted_models_layout_follows_from_its_sources() -> None:
     assert (plan.layout, plan.source_channel_axis) == (ImageLayout.NHWC, 1)
 
 
-def test_axes_in_an_order_of_no_images_are_refused_when_something_is_asked() -> None:
-    imported = imported_as(small_model("depthwise"), source_format=SourceFormat.KERAS)
+@pytest.mark.parametrize(
+    ("source_format", "others"),
+    [(SourceFormat.KERAS, ""), (SourceFormat.ONNX, ", or try another --converter")],
+)
+def test_axes_in_an_order_of_no_images_are_refused_when_something_is_asked(
+    source_format: SourceFormat, others: str
+) -> None:
+    imported = imported_as(small_model("depthwise"), source_format=source_format)
     source = TensorSpec(name="image", shape=(1, 12, 12, 3), dtype="float32")
     turned = replace(imported, inputs=(TensorBinding(source=source, permutation=(0, 2, 1, 3)),))
     assert plan_of(turned).is_empty
@@ -169,8 +175,7 @@ def test_axes_in_an_order_of_no_images_are_refused_when_something_is_asked() -> 
         plan_of(turned, InputWish(name=None, scale=1.0))
     assert caught.value.message == (
         "model: input 'image': the converter turned the axes of (1, 12, 12, 3) to (0, 2, 1, 3), "
-        "which is no known layout of images: do this in the source model, or try another "
-        "--converter"
+        f"which is no known layout of images: do this in the source model{others}"
     )
 
 

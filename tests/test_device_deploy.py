@@ -170,7 +170,7 @@ def test_bytes_that_change_on_the_way_are_refused(tmp_path: Path, bundle: Bundle
     )
     with pytest.raises(DeployError) as caught:
         push_bundle(device, bundle, root=str(tmp_path))
-    assert caught.value.message.startswith("faulty:: stored small files with sha256 ")
+    assert caught.value.message.startswith("faulty: stored small files with sha256 ")
     assert not (tmp_path / "bundles/digits/current").exists()
     assert list((tmp_path / "bundles/digits/releases").iterdir()) == []
     assert_tidy(tmp_path)
@@ -321,7 +321,7 @@ def test_no_write_permission(tmp_path: Path, bundle: Bundle) -> None:
     device = FaultyDevice(device=LocalDevice(), prefix=as_nobody)
     with pytest.raises(DeployError) as caught:
         push_bundle(device, bundle, root=str(root))
-    assert caught.value.message.startswith(f"faulty:: could not look into {root}: ")
+    assert caught.value.message.startswith(f"faulty: could not look into {root}: ")
     assert caught.value.message.endswith("Permission denied")
     assert caught.value.remedy == (
         "Give a `--root` that this login may write to, or change the owner on the device."
@@ -333,7 +333,7 @@ def test_a_file_where_the_root_should_be(tmp_path: Path, bundle: Bundle) -> None
     (tmp_path / "root").write_text("a file")
     with pytest.raises(DeployError) as caught:
         push_bundle(LocalDevice(), bundle, root=f"{tmp_path}/root")
-    assert caught.value.message.startswith(f"local:: could not look into {tmp_path}/root: ")
+    assert caught.value.message.startswith(f"local: could not look into {tmp_path}/root: ")
     assert caught.value.remedy == (
         "Something else stands where a folder should be; give another `--root`."
     )
@@ -361,7 +361,7 @@ def test_full_disk_is_told_before_anything_is_sent(
         with pytest.raises(DeployError) as caught:
             place_files(device, {"big.bin": bytes(3 * 2**20)}, root=f"{full_disk}/root")
         assert caught.value.message.startswith(
-            f"faulty:: {full_disk}/root needs 3.0 MiB of room, but "
+            f"faulty: {full_disk}/root needs 3.0 MiB of room, but "
         )
         assert device.uploads == []
         (full_disk / "filler").write_bytes(bytes(int(1.9 * 2**20) - 200_000))
@@ -450,7 +450,7 @@ def test_a_failing_device_says_what_it_said(tmp_path: Path, bundle: Bundle) -> N
     (tmp_path / "bundles/digits/current/file").write_text("not ours")
     with pytest.raises(DeployError) as caught:
         push_bundle(LocalDevice(), bundle, root=str(tmp_path))
-    assert caught.value.message.startswith("local:: could not make ")
+    assert caught.value.message.startswith("local: could not make ")
     assert (tmp_path / "bundles/digits/current/file").read_text() == "not ours"
     assert_tidy(tmp_path)
 

@@ -117,7 +117,7 @@ def test_a_second_one_is_told_who_holds_the_device(device: Device, tmp_path: Pat
     with pytest.raises(LockedError) as caught:
         acquire(device, tmp_path)
     assert caught.value.message == (
-        f"local:: {tmp_path} is held by alice@laptop (bench since 2023-11-14 22:13:20 UTC); "
+        f"local: {tmp_path} is held by alice@laptop (bench since 2023-11-14 22:13:20 UTC); "
         "waited 0 s"
     )
     assert caught.value.remedy == (
@@ -293,7 +293,7 @@ def test_a_root_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file")
     with pytest.raises(DeviceError) as caught:
         acquire(LocalDevice(), tmp_path / "root")
-    assert caught.value.message.startswith(f"local:: could not hold {tmp_path}/root: ")
+    assert caught.value.message.startswith(f"local: could not hold {tmp_path}/root: ")
     assert caught.value.remedy == (
         "Something else stands where a folder should be; give another `--root`."
     )

@@ -12,7 +12,7 @@ import pytest
 
 from edgepack.bundle.golden import Golden, make_golden
 from edgepack.cache import Cache, cache_directory
-from edgepack.crossbuild import PROGRAM, build_runner, runner_key
+from edgepack.crossbuild import PROGRAM
 from edgepack.device.facts import DeviceFacts, read_answer, read_facts
 from edgepack.device.local import LocalDevice
 from edgepack.device.native import NativeRuntime, choose_native, install_program
@@ -44,7 +44,7 @@ from tests.fixtures.commands import QUICK as QUICK_OPTIONS
 from tests.fixtures.commands import RunCommand
 from tests.fixtures.faulty_device import FaultyDevice
 from tests.fixtures.measure import DATA
-from tests.fixtures.runners import sample_feeds
+from tests.fixtures.runners import sample_feeds, share_program
 
 GOLDEN = Path(__file__).parent / "golden" / "facts"
 CACHE = Cache(root=cache_directory())
@@ -178,7 +178,9 @@ def test_once_a_version(tmp_path: Path) -> None:
     ]
     assert parse_engine(to_json(engine)) == engine
     device.uploads.clear()
+    os.utime(engine.site, (1, 1))
     assert install(device, facts) == replace(engine, runtime_bytes=0)
+    assert Path(engine.site).stat().st_mtime > 1  # which says when it was used last
     assert device.uploads == []
 
     # A damaged one is noticed by starting it, and mended.
@@ -233,7 +235,7 @@ def test_a_root_that_nothing_may_be_started_from(tmp_path: Path) -> None:
             install(LocalDevice(), facts)
         assert list((tmp_path / "root" / "runtimes").iterdir()) == []
     assert caught.value.message.startswith(
-        "local:: tensorflow-lite-c 2.17.1 was sent, but it does not start there: "
+        "local: tensorflow-lite-c 2.17.1 was sent, but it does not start there: "
     )
     assert caught.value.message.endswith("runner: Permission denied")
     assert caught.value.remedy == (
@@ -257,7 +259,7 @@ def test_a_program_whose_loader_is_not_there(tmp_path: Path) -> None:
             on_transfer=None,
         )
     assert caught.value.message.startswith(
-        "local:: the runtime was sent, but it does not start there: "
+        "local: the runtime was sent, but it does not start there: "
     )
     assert caught.value.remedy == (
         "The loader that the program names is not there; run a system with its C library; nothing "
@@ -342,12 +344,6 @@ def test_what_was_timed_is_not_lost_for_a_profile(
     assert result.profile.ops == ()
     assert result.profile.reason is not None
     assert result.profile.reason.startswith("the runner on local: died without a result: ")
-
-
-def share_program(cache_home: Path, arch: str) -> None:
-    """Let the commands' cache have the compiled program, which takes 7 s."""
-    program = build_runner(arch, cache=CACHE, on_progress=lambda _: None)
-    Cache(root=cache_home / "edgepack").store(runner_key(arch), {PROGRAM: program})
 
 
 @pytest.mark.toolchain

@@ -1,6 +1,7 @@
 """Provisioning: a runtime is installed from here, proved by an import, and sent once."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,7 +74,9 @@ def test_once_a_version(tmp_path: Path) -> None:
     assert not list(site.rglob("*WebGpu*"))
     assert len(device.uploads) < 10
     device.uploads.clear()
+    os.utime(site.parent, (1, 1))
     again = install(device, facts)
+    assert site.parent.stat().st_mtime > 1  # which says when it was used last
     assert (again.runtime_bytes, device.uploads) == (0, [])
     assert again == replace(engine, runtime_bytes=0)
     assert parse_engine(to_json(engine)) == engine
@@ -122,7 +125,7 @@ def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
     short = replace(facts, python=replace(facts.python, path=str(small)))
     with pytest.raises(ProvisionError) as caught:
         install(LocalDevice(), short)
-    assert f"local:: ai-edge-litert 2.3.0 was sent, but {small} cannot import it: " in (
+    assert f"local: ai-edge-litert 2.3.0 was sent, but {small} cannot import it: " in (
         caught.value.message
     )
     assert list((tmp_path / "root" / "runtimes").iterdir()) == []
@@ -147,7 +150,7 @@ def test_a_device_without_memory_for_the_import(tmp_path: Path, end: str, said: 
     with pytest.raises(ProvisionError) as caught:
         install(LocalDevice(), replace(facts, python=replace(facts.python, path=str(python))))
     assert caught.value.message == (
-        f"local:: ai-edge-litert 2.3.0 was sent, but {python} cannot import it: {said}"
+        f"local: ai-edge-litert 2.3.0 was sent, but {python} cannot import it: {said}"
     )
     assert caught.value.remedy == (
         "Free memory on the device, or use `--runner native`, which needs less; "

@@ -165,7 +165,7 @@ def test_a_damaged_release_is_not_gone_back_to(
         )
     with pytest.raises(DeployError) as caught:
         back(tmp_path)
-    assert caught.value.message.startswith(f"local:: {said}")
+    assert caught.value.message.startswith(f"local: {said}")
     assert marks(tmp_path) == (bundles[1].release, bundles[0].release)
 
 
@@ -202,7 +202,7 @@ def test_a_switch_that_reads_back_wrong_is_taken_back(
     with pytest.raises(DeployError) as caught:
         push_bundle(Meddler(model), newer, root=str(tmp_path))
     assert caught.value.message == (
-        f"local:: release {newer.release} of digits was made current, but 'model.tflite' reads "
+        f"local: release {newer.release} of digits was made current, but 'model.tflite' reads "
         f"back with another sha256; release {older.release} is current again"
     )
     assert marks(tmp_path) == (older.release, None)

@@ -112,7 +112,7 @@ def test_a_beginning_that_changes_after_it_was_hashed_is_found(
                     file.write(b"other bytes")
             return super().upload(*arguments, **named)  # type: ignore[arg-type]  # passed on
 
-    with pytest.raises(DeployError, match=r"local:: stored files/weights.bin with sha256 "):
+    with pytest.raises(DeployError, match=r"local: stored files/weights.bin with sha256 "):
         push_bundle(Meddler(), large, root=str(tmp_path))
     assert not (tmp_path / "bundles/digits/current").exists()
     push_bundle(LocalDevice(), large, root=str(tmp_path))

@@ -71,6 +71,23 @@ def test_kernels_without_policies() -> None:
     assert state.temperature_c == 45.0
 
 
+@pytest.mark.parametrize(
+    ("groups", "available"),
+    [
+        ("", 3401234 * 1024),
+        ("max 5000000 1000000", 3401234 * 1024),
+        ("50000000 30000000 10000000\nmax 1 1", 30000000),
+        ("50000000 90000000 0", 0),
+        ("9000000 1000000 0\n8000000 1000000 0", 7000000),
+        ("rubbish\n-1 2 3\n1 2", 3401234 * 1024),
+    ],
+)
+def test_a_control_group_leaves_less_than_there_is(groups: str, available: int) -> None:
+    text = (GOLDEN / "raspberry-pi-4-throttled.txt").read_text()
+    text = text.replace("@@end", f"@@cgroup\n{groups}\n\n@@end")
+    assert read_answer(text).available_bytes == available
+
+
 def test_macos_tells_its_load() -> None:
     assert golden("macos").load_1min == 1.94
 

@@ -27,10 +27,10 @@ from tests.fixtures.bundle import (
 )
 from tests.fixtures.commands import QUICK, RunCommand
 from tests.fixtures.macos import add_macos
+from tests.fixtures.runners import share_program
 from tests.fixtures.userlands import Userland, make_root, require, serve
 from tests.test_commands_bad_input import assert_told
 from tests.test_device_contract import await_end
-from tests.test_device_native import share_program
 
 pytestmark = pytest.mark.sshd
 

@@ -36,6 +36,7 @@ def test_exit_codes_are_those_documented() -> None:
         "profile",
         "recipe",
         "contract",
+        "fleet",
     }
     assert {kind for kind, code in codes.items() if code is ExitCode.LIMIT} == {"limit"}
     assert {code.value for code in ExitCode} == {0, 1, 2, 3, 4, 130}

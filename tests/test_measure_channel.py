@@ -26,6 +26,12 @@ SIGNATURE = Signature(
 )
 
 
+MEMORY_REMEDY = (
+    "Free memory on the device, choose a smaller variant, or use `--runner native`, which needs "
+    "less; `edgepack doctor DEVICE MODEL` tells what is needed and what is free."
+)
+
+
 def talk(folder: Path, program: str, *, timeout: float = 20, max_events: int = 8) -> list[Any]:
     device = ScriptedDevice(folder, program)
     return channel.talk(
@@ -81,16 +87,36 @@ def test_a_killed_runner_leaves_its_last_words_and_a_remedy(tmp_path: Path) -> N
     )
     with pytest.raises(MeasureError) as caught:
         talk(tmp_path, program)
-    assert caught.value.message.startswith("the runner on local: died without a result: ")
+    assert caught.value.message.startswith(
+        "the runner on local: was killed, as Linux does when memory runs out: local: "
+    )
     assert "ended with exit code 137: allocating 9 GB" in caught.value.message
-    assert "137, SIGKILL) means the device ran out of memory" in caught.value.remedy
+    assert caught.value.remedy == MEMORY_REMEDY
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("what():  std::bad_alloc", MEMORY_REMEDY),
+        ("OpenBLAS error: Memory allocation still failed after 10 retries", MEMORY_REMEDY),
+        ("Aborted", "A crash (139, 134) means this runtime cannot run this model: "),
+    ],
+)
+def test_a_runner_that_dies_for_want_of_memory_is_told_apart(
+    tmp_path: Path, said: str, remedy: str
+) -> None:
+    with pytest.raises(MeasureError) as caught:
+        talk(tmp_path, f"import os, sys\nprint({said!r}, file=sys.stderr, flush=True)\nos.abort()")
+    assert caught.value.message.startswith("the runner on local: died without a result: ")
+    assert f"ended with exit code 134: {said}" in caught.value.message
+    assert caught.value.remedy.startswith(remedy)
 
 
 def test_an_error_of_the_runner_is_told_with_its_remedy(tmp_path: Path) -> None:
     event = {"event": "error", "kind": "unsupported_op", "message": "no \x1b[2J kernel"}
     with pytest.raises(MeasureError) as caught:
         talk(tmp_path, f"print({json.dumps(event)!r}); raise SystemExit(1)")
-    assert caught.value.message == "the model cannot be run on local:: no  [2J kernel"
+    assert caught.value.message == "the model cannot be run on local: no  [2J kernel"
     assert caught.value.remedy.startswith("Replace that op in the source model")
 
 

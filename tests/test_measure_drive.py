@@ -16,6 +16,8 @@ from edgepack.bundle.golden import Golden, make_golden
 from edgepack.device.facts import read_facts
 from edgepack.device.local import LocalDevice
 from edgepack.device.provision import Engine
+from edgepack.device.state import STATE_SCRIPT
+from edgepack.device.transport import CommandResult
 from edgepack.errors import GoldenError, MeasureError
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure, measure_on_host
@@ -209,6 +211,42 @@ class CountingDevice(LocalDevice):
             yield lines
 
 
+class WarmDevice(LocalDevice):
+    """This machine, if it had a thermometer, which shows 45 °C at every look."""
+
+    def __init__(self) -> None:
+        self.num_looks = 0
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: bytes = b"",
+        max_output_bytes: int = 16 * 2**20,
+    ) -> CommandResult:
+        result = super().run(
+            argv, timeout_seconds=timeout_seconds, stdin=stdin, max_output_bytes=max_output_bytes
+        )
+        if argv[-1] != STATE_SCRIPT:
+            return result
+        self.num_looks += 1
+        heat = b"@@thermal\n45000 cpu-thermal\n"
+        return replace(result, stdout=result.stdout.replace(b"@@thermal\n", heat))
+
+
+def test_the_temperature_is_looked_at_before_each_launch(tmp_path: Path) -> None:
+    model = load_model(DATA / "digits.tflite")
+    device = WarmDevice()
+    plan = replace(QUICK, num_launches=2, cooldown_seconds=1800.0)
+    result = measure_here(
+        timed(DATA / "digits.tflite", None, model), tmp_path, device=device, plan=plan
+    )
+    assert [each.temperature_c for each in result.rests] == [45.0, 45.0]
+    assert device.num_looks == 4  # and before and after all
+    assert parse_measurement(json.loads(write_measurement(result))) == result
+
+
 def test_a_model_that_answers_wrongly_is_not_timed(
     tmp_path: Path, digits: tuple[Model, Golden]
 ) -> None:
@@ -296,7 +334,7 @@ def test_a_runner_killed_within_a_launch_leaves_no_measurement(tmp_path: Path) -
         )
     assert device.modes == ["outputs", "latency"]
     assert "ended with exit code 137: cannot allocate memory" in caught.value.message
-    assert "ran out of memory" in caught.value.remedy
+    assert caught.value.remedy.startswith("Free memory on the device, ")
 
 
 def test_nan_on_the_device_fails_the_check(tmp_path: Path) -> None:

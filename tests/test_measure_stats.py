@@ -69,6 +69,29 @@ def test_bootstrap_over_launches_covers_where_pooling_would_not() -> None:
     assert pooled_covered / trials < 0.7
 
 
+@pytest.mark.parametrize(
+    # The normal distribution's share below sqrt(n / (n - 1)) times t's 97.5% point.
+    ("num_launches", "tail"),
+    [(1, 0.025), (6, 0.00243), (10, 0.00856), (30, 0.01878), (1000, 0.02480)],
+)
+def test_intervals_of_few_launches_reach_further(num_launches: int, tail: float) -> None:
+    assert stats.tail_share(num_launches) == pytest.approx(tail, rel=0.01)
+
+
+def test_few_launches_hold_p90_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(13)
+    # Launches differ by 2%, runs within one by 3%, skewed.
+    levels = 1e6 * np.exp(0.02 * generator.normal(size=(20_000, 1)))
+    runs = (levels * (1 + 0.03 * generator.exponential(size=(20_000, 20)))).astype(int)
+    truth = stats.quantile(np.sort(runs.ravel()), stats.P90)
+    trials, covered = 60, 0
+    for _ in range(trials):
+        drawn = runs[generator.choice(len(runs), 8, replace=False)].tolist()
+        low, high = stats.bootstrap_interval(drawn, stats.P90, num_resamples=200)
+        covered += low <= truth <= high
+    assert covered / trials >= 0.93
+
+
 def test_bootstrap_is_the_same_for_the_same_samples() -> None:
     launches = [[10 * i + j for j in range(30)] for i in range(6)]
     first = stats.bootstrap_interval(launches, stats.P90, num_resamples=100)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +17,20 @@ from edgepack.fidelity import compare_outputs
 from edgepack.measure.engine import read_engine
 from edgepack.measure.launch import read_launch
 from edgepack.model import Model, load_model, read_model
+from tests.fixtures.graphs import roomy_model
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
 from tests.fixtures.models import KINDS, came_as, make_feeds
 from tests.fixtures.runners import (
     PLAN,
+    READ_CONDITIONS,
     Answer,
     NativeRunner,
+    add_rapl,
+    add_sensor,
+    fake_system,
     request,
     sample_feeds,
+    see,
     unpack_native,
     write_feeds,
 )
@@ -167,6 +175,49 @@ def test_a_long_launch_looks_at_the_conditions_in_between(native_runner: NativeR
     assert launch.ticks[0].conditions.num_runnable is not None
 
 
+def test_conditions_are_those_of_the_files(native_runner: NativeRunner, tmp_path: Path) -> None:
+    root = fake_system(tmp_path)
+    may_mount = subprocess.run([*see(root), "true"], capture_output=True, check=False)
+    if may_mount.returncode != 0:
+        pytest.skip("needs a user who may mount")
+    runner = replace(native_runner, emulator=see(root))
+    asked = request("latency", DATA / "digits.tflite")
+    answer = runner.ask(asked)
+    assert answer.code == 0, answer.stderr
+    assert answer.events[-2]["before"] == answer.events[-2]["after"] == READ_CONDITIONS
+    (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
+    (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
+    unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    assert runner.ask(asked).events[-2]["after"] == READ_CONDITIONS | unknown
+
+
+def test_energy_is_the_power_over_the_time(native_runner: NativeRunner, tmp_path: Path) -> None:
+    root = fake_system(tmp_path)
+    if subprocess.run([*see(root), "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a user who may mount")
+    runner = replace(native_runner, emulator=see(root))
+    add_sensor(root, 3_000_000)
+    plan = PLAN | {"min_seconds": 0.3, "max_samples": 20_000}
+    launch = runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
+    assert (launch["energy_source"], launch["energy_reason"]) == ("ina219 of hwmon2", None)
+    taken_uj = launch["after"]["energy_uj"] - launch["before"]["energy_uj"]
+    assert taken_uj == pytest.approx(3 * launch["wall_ns"] / 1e3, rel=0.2)
+    idle = runner.ask({"mode": "idle", "seconds": 0.2}).events[0]
+    assert idle["energy_uj"] == pytest.approx(3 * idle["wall_ns"] / 1e3, rel=0.2)
+    assert idle["wall_ns"] >= 2e8
+    add_rapl(root)  # comes before a sensor
+    launch = runner.ask(request("latency", DATA / "digits.tflite")).events[-2]
+    assert launch["energy_source"] == "RAPL package-0, dram, package-1"
+    assert (launch["before"]["energy_uj"], launch["after"]["energy_uj"]) == (0, 0)
+
+
+def test_without_a_sensor_energy_is_unknown_with_the_reason(native_runner: NativeRunner) -> None:
+    idle = native_runner.ask({"mode": "idle", "seconds": 3600}).events[0]
+    if idle["energy_source"] is None:
+        assert (idle["energy_uj"], idle["wall_ns"]) == (None, 0)
+        assert idle["energy_reason"]
+
+
 def test_the_time_limit_beats_the_minimums(native_runner: NativeRunner) -> None:
     plan = PLAN | {"min_runs": 10**6, "max_samples": 10**6, "max_seconds": 0.3}
     answer = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan))
@@ -238,6 +289,18 @@ def test_inputs_that_do_not_fit_are_refused(native_runner: NativeRunner, tmp_pat
     assert refusal(native_runner, request("outputs", model, [tmp_path / "none"])) == (
         "missing_file",
         f"the input file {tmp_path / 'none'} cannot be read: No such file or directory",
+    )
+
+
+def test_a_device_without_memory_for_the_tensors(
+    native_runner: NativeRunner, tmp_path: Path
+) -> None:
+    path = tmp_path / "roomy.tflite"
+    path.write_bytes(roomy_model(8192))
+    limited = replace(native_runner, emulator=("sh", "-c", 'ulimit -v 900000; exec "$@"', "sh"))
+    assert refusal(limited, request("outputs", path)) == (
+        "memory",
+        "the device ran out of memory: there is none for the model's tensors",
     )
 
 

@@ -15,9 +15,17 @@ from edgepack.evaluate import run_model
 from edgepack.measure.bench import RUNNER_PATH
 from edgepack.model import load_model, read_model
 from edgepack.runner import tflite
+from tests.fixtures.graphs import roomy_model
 from tests.fixtures.measure import DATA, digits_bytes, model_with_custom_op, odd_models
 from tests.fixtures.models import KINDS, came_as, make_feeds
-from tests.fixtures.runners import PLAN, request, sample_feeds, write_feeds
+from tests.fixtures.runners import (
+    PLAN,
+    READ_CONDITIONS,
+    fake_system,
+    request,
+    sample_feeds,
+    write_feeds,
+)
 
 
 def run(
@@ -26,10 +34,11 @@ def run(
     options: Sequence[str] = (),
     stdin: str = "",
     program: Path = RUNNER_PATH,
+    starter: Sequence[str] = (),
 ) -> tuple[int, list[dict[str, Any]], str]:
     text = request if isinstance(request, str) else json.dumps(request)
     ended = subprocess.run(
-        [sys.executable, "-I", str(program), *options, text],
+        [*starter, sys.executable, "-I", str(program), *options, text],
         input=stdin,
         capture_output=True,
         text=True,
@@ -40,9 +49,13 @@ def run(
 
 
 def refusal(
-    request: object, *, options: Sequence[str] = (), program: Path = RUNNER_PATH
+    request: object,
+    *,
+    options: Sequence[str] = (),
+    program: Path = RUNNER_PATH,
+    starter: Sequence[str] = (),
 ) -> tuple[str, str]:
-    code, events, _ = run(request, options=options, program=program)
+    code, events, _ = run(request, options=options, program=program, starter=starter)
     assert code == 1
     assert events[-1]["event"] == "error"
     return events[-1]["kind"], events[-1]["message"]
@@ -147,6 +160,21 @@ def test_a_long_launch_looks_at_the_conditions_in_between() -> None:
     assert all(tick.keys() == {"sample", *launch["after"]} for tick in launch["ticks"])
 
 
+def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fake_system(tmp_path)
+    monkeypatch.setattr(tflite, "_PROC", str(root / "proc"))
+    monkeypatch.setattr(tflite, "_SYS", str(root / "sys"))
+    meter = tflite.Meter()
+    assert tflite._conditions(meter) == READ_CONDITIONS
+    # Android's proot-distro makes this file up, and the others of /proc with it.
+    (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
+    (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
+    unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    assert tflite._conditions(meter) == READ_CONDITIONS | unknown
+    monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
+    assert tflite._conditions(meter) == READ_CONDITIONS | unknown
+
+
 def test_the_time_limit_beats_the_minimums() -> None:
     plan = PLAN | {"min_runs": 10**6, "max_samples": 10**6, "max_seconds": 0.3}
     code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))
@@ -180,6 +208,17 @@ def test_an_unreadable_model_is_an_error_of_its_own_kind(tmp_path: Path, data: b
     path = tmp_path / "model.tflite"
     path.write_bytes(data)
     assert refusal(request("outputs", path))[0] == "model"
+
+
+def test_a_device_without_memory_for_the_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "roomy.tflite"
+    path.write_bytes(roomy_model(8192))
+    # OpenBLAS, which numpy loads, takes room for each core's thread.
+    limited = ("env", "OPENBLAS_NUM_THREADS=1", "sh", "-c", 'ulimit -v 900000; exec "$@"', "sh")
+    assert refusal(request("outputs", path), starter=limited) == (
+        "memory",
+        "the device ran out of memory",
+    )
 
 
 def test_inputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:

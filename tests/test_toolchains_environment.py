@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgepack.errors import ToolchainError
-from edgepack.toolchains import Origin, Toolchain, environment, run_worker
+from edgepack.toolchains import Origin, Toolchain, environment, installation, run_worker
 from edgepack.toolchains.builds import PLAIN_BUILDS
 from edgepack.toolchains.catalog import ToolchainSpec
 from edgepack.toolchains.environment import (
@@ -167,7 +167,7 @@ class TestFailures:
         assert spec.lock
         spec.lock.write_text(lock)
         with pytest.raises(ToolchainError) as caught:
-            environment._install(
+            installation.install(
                 spec,
                 folder,
                 probe_interpreter(Path(sys.executable)),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +9,14 @@ import click
 
 from edgepack.commands.compare import describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
-from edgepack.commands.fleet import ReadyDevice, fleet_json, ready_device, run_each
+from edgepack.commands.fleet import Reached, ReadyDevice, fleet_json, item_json, ready_device
+from edgepack.commands.fleet_options import (
+    check_targets,
+    fleet_options,
+    is_fleet,
+    plan_from,
+    read_devices,
+)
 from edgepack.commands.history import remember
 from edgepack.commands.options import (
     EXISTING_FILE,
@@ -19,48 +25,33 @@ from edgepack.commands.options import (
     device_options,
     json_option,
     lock_option,
-    plan_from,
     plan_options,
     root_option,
     runtime_options,
+    wishes_from,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
-from edgepack.errors import ExitCode, ModelError, UsageError
+from edgepack.commands.rollout import reach_options, roll_out, root_of, tell_counts
+from edgepack.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgepack.bundle.archive import Bundle
-    from edgepack.measure.bench import TimedModel
+    from edgepack.commands.rollout import Rolled
     from edgepack.measure.contrast import Contrast
-    from edgepack.measure.plan import BenchmarkPlan
     from edgepack.measure.record import Measurement
-    from edgepack.model import Model
-    from edgepack.profile import TargetProfile
     from edgepack.report.summary import DeployReport
+    from edgepack.workflow.subject import Subject
 
-_SOURCES: Final = frozenset({".keras", ".h5", ".hdf5", ".onnx"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """What is to be timed and what it is called."""
-
-    name: str
-    content: "Bundle | Model"
-
-    @property
-    def profile(self) -> "TargetProfile | None":
-        """The target of a bundle."""
-        from edgepack.bundle.archive import Bundle
-
-        return self.content.manifest.target if isinstance(self.content, Bundle) else None
+_MANY_DEVICES: Final = 3
+"""Beyond so many, a line each says more than a page each."""
 
 
 @click.command()
 @click.argument("subject", type=EXISTING_FILE, metavar="TFLITE|BUNDLE")
-@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE|@FLEET.toml...")
 @plan_options
+@fleet_options
 @device_options
 @root_option
 @runtime_options
@@ -87,11 +78,11 @@ def bench(
     """Measure the latency of a .tflite model or a bundle on devices.
 
     The answers are checked before anything is timed; then fresh launches are timed, each
-    after a warm-up, and the result says how far it can be trusted.
+    after a warm-up, and the result says how far it can be trusted. Several devices are measured
+    at a time, each by itself, and all of them stand in one result.
     """
-    from edgepack.cache import Cache, cache_directory
     from edgepack.measure.record import to_json
-    from edgepack.workflow.preflight import weigh_cargo
+    from edgepack.workflow.subject import open_subject
 
     check_plan_options(given)
     check_outputs(results=output, report=report_path)
@@ -100,34 +91,25 @@ def bench(
             "--against compares launches in turns, and --sustained makes one of each",
             remedy="Measure them one after the other, when the device has cooled.",
         )
-    opened = open_subject(subject)
-    other = None if against is None else open_subject(against)
-    cargo = weigh_cargo(opened.content)
-    cache = Cache(root=cache_directory())
-
-    def bench_one(address: str) -> "tuple[Measurement, ...]":
-        with ready_device(
-            address,
-            purpose="bench",
-            given=given,
-            profile=opened.profile,
-            cache=cache,
-            cargo=cargo,
-        ) as ready:
-            if other is not None:
-                return bench_against(ready, opened, other, given)
-            return (bench_on(ready, opened, given),)
-
-    reached = run_each(devices, bench_one)
+    paths = [subject] if against is None else [subject, against]
+    opened = [open_subject(path) for path in paths]
+    fault = None
+    if is_fleet(devices, given):
+        rolled = _bench_fleet(list(zip(paths, opened, strict=True)), devices, given)
+        reached, fault = rolled.reached, rolled.fault
+    else:
+        measured_one = _bench_one(opened, devices[0], given)
+        reached = (Reached(device=devices[0], result=measured_one),)
     results = [each.result for each in reached if each.result is not None]
     measured = [each for result in results for each in result]
     remember(measured)
     body = fleet_json(reached, _to_json)
-    stored = body if other is None else [to_json(each) for each in measured]
+    failed = [item_json(each, _to_json) for each in reached if each.result is None]
+    stored = body if against is None else [*(to_json(each) for each in measured), *failed]
     if output is not None:
         write_text(output, json.dumps(stored, allow_nan=False))
     if report_path is not None:
-        write_report(report_path, bench_report(opened.name, measured))
+        write_report(report_path, bench_report(opened[0].name, measured))
     if as_json:
         print_json(body)
     else:
@@ -135,10 +117,56 @@ def bench(
         for path in (output, report_path):
             if path is not None:
                 note(f"wrote {path}")
+    if fault is not None:
+        raise fault
     if any(each.error for each in reached):
         return ExitCode.FAILURE
-    exceeded = [warn_of_limits(opened, result[0]) for result in results]
+    exceeded = [warn_of_limits(opened[0], result[0]) for result in results]
     return ExitCode.LIMIT if any(exceeded) else ExitCode.DONE
+
+
+def _bench_one(
+    subjects: "Sequence[Subject]", address: str, given: Mapping[str, Any]
+) -> "tuple[Measurement, ...]":
+    from edgepack.cache import Cache, cache_directory
+    from edgepack.workflow.preflight import weigh_cargo
+
+    with ready_device(
+        address,
+        purpose="bench",
+        given=given,
+        profile=subjects[0].profile,
+        cache=Cache(root=cache_directory()),
+        cargo=weigh_cargo(subjects[0].content),
+    ) as ready:
+        return _bench_ready(ready, subjects, given)
+
+
+def _bench_fleet(
+    subjects: "Sequence[tuple[Path, Subject]]", named: tuple[str, ...], given: Mapping[str, Any]
+) -> "Rolled[tuple[Measurement, ...]]":
+    from edgepack.workflow.timing import BenchTask, bench_task
+
+    devices = read_devices(named, given["filters"])
+    target = subjects[0][1].profile
+    if target is not None:
+        check_targets(devices, target.id)
+    files = [(path.resolve(), opened.sha256) for path, opened in subjects]
+    reach, wishes = reach_options(given), wishes_from(given)
+    tasks = [
+        BenchTask(
+            subject=files[0],
+            against=files[1] if len(files) > 1 else None,
+            address=each.address,
+            root=root_of(each, given),
+            reach=reach,
+            wishes=wishes,
+        )
+        for each in devices
+    ]
+    rolled = roll_out(tasks, bench_task, plan=plan_from(devices, given), given=given)
+    tell_counts(rolled, None)
+    return rolled
 
 
 def _contrast(pair: "Sequence[Measurement]") -> "Contrast":
@@ -162,7 +190,7 @@ def _to_json(measured: "Sequence[Measurement]") -> dict[str, object]:
     }
 
 
-def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
+def warn_of_limits(subject: "Subject", measurement: "Measurement") -> bool:
     """Warn of each of the target's limits that is not shown to be kept; tell whether one is not.
 
     What the device or the bundle does not tell is a warning alone.
@@ -184,82 +212,22 @@ def warn_of_limits(subject: Subject, measurement: "Measurement") -> bool:
     return any(check.is_beyond for check in checks)
 
 
-def open_subject(path: Path) -> Subject:
-    """Open what is to be timed, told apart by content.
-
-    Raises:
-        BundleError: a damaged bundle.
-        ModelError: neither a bundle nor a usable TFLite model.
-    """
-    from edgepack.bundle.archive import open_bundle
-    from edgepack.bundle.manifest import SUFFIX
-    from edgepack.model import load_model
-
-    if path.suffix.lower() in _SOURCES:
-        raise ModelError(
-            f"{path}: expected a .tflite model or a bundle, but this is the format of a source "
-            "model",
-            remedy=f"Run `edgepack pack {path.name} --target NAME` first; `edgepack deploy` packs, "
-            "pushes and measures in one.",
-        )
-    with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"
-    if path.suffix == SUFFIX or is_archive:
-        bundle = open_bundle(path)
-        return Subject(name=bundle.manifest.name, content=bundle)
-    return Subject(name=path.name, content=load_model(path))
-
-
-def bench_on(ready: ReadyDevice, subject: Subject, given: Mapping[str, Any]) -> "Measurement":
+def bench_on(ready: ReadyDevice, subject: "Subject", given: Mapping[str, Any]) -> "Measurement":
     """Time a subject on a device that was made ready."""
-    from edgepack.workflow.benching import bench_placed
+    return _bench_ready(ready, [subject], given)[0]
 
-    return bench_placed(
+
+def _bench_ready(
+    ready: ReadyDevice, subjects: "Sequence[Subject]", given: Mapping[str, Any]
+) -> "tuple[Measurement, ...]":
+    from edgepack.workflow.timing import bench_subjects
+
+    return bench_subjects(
         ready.rig,
-        _place(ready, subject),
-        plan=_plan(ready, subject, given),
+        [(each, None) for each in subjects],
+        wishes=wishes_from(given),
         on_step=ready.work.step,
-    )
-
-
-def bench_against(
-    ready: ReadyDevice, first: Subject, second: Subject, given: Mapping[str, Any]
-) -> "tuple[Measurement, Measurement]":
-    """Time two subjects on a device in launches that take turns, by the first one's plan."""
-    from edgepack.workflow.benching import bench_in_turns
-
-    return bench_in_turns(
-        ready.rig,
-        (_place(ready, first), _place(ready, second)),
-        plan=_plan(ready, first, given),
-        on_step=ready.work.step,
-    )
-
-
-def _plan(ready: ReadyDevice, subject: Subject, given: Mapping[str, Any]) -> "BenchmarkPlan":
-    from edgepack.profile import BenchmarkDefaults
-
-    profile = subject.profile
-    return plan_from(
-        given,
-        defaults=profile.benchmark if profile else BenchmarkDefaults(),
-        num_threads=ready.rig.num_threads(profile),
-    )
-
-
-def _place(ready: ReadyDevice, subject: Subject) -> "TimedModel":
-    from edgepack.bundle.archive import Bundle
-    from edgepack.workflow.benching import place_model, place_release
-
-    rig, work = ready.rig, ready.work
-    if isinstance(subject.content, Bundle):
-        return place_release(rig, subject.content, on_step=work.step, on_transfer=work.transfer)
-    return place_model(
-        rig,
-        subject.content,
-        name=subject.name,
-        on_step=work.step,
-        on_transfer=work.transfer,
+        on_transfer=ready.work.transfer,
     )
 
 
@@ -278,10 +246,15 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
 
 
 def _show(results: "Sequence[Sequence[Measurement]]", precision: float | None) -> None:
+    from edgepack.report.matrix import render_matrix
     from edgepack.report.measured import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
+    if len(results) > _MANY_DEVICES:
+        print_table(render_matrix([each for measured in results for each in measured]))
     for measured in results:
+        if len(results) > _MANY_DEVICES:
+            continue
         for measurement in measured:
             print_table(render_benchmark(summarize_measurement(measurement)))
         if len(measured) > 1:

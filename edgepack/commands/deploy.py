@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import Subject, bench_on, bench_report, warn_of_limits
+from edgepack.commands.bench import bench_on, bench_report, warn_of_limits
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
 from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
@@ -29,7 +29,7 @@ from edgepack.commands.options import (
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
 from edgepack.commands.pack_options import make_requests, pack_options
-from edgepack.commands.push import Pushed, health_option, note_example, push_on, summarize_push
+from edgepack.commands.push import health_option, note_example, push_on, summarize_push
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgepack.cache import Cache
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
+    from edgepack.workflow.delivery import Pushed
     from edgepack.workflow.request import PackRequest, PackResult
 
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 class Deployed:
     """A bundle pushed to a device and measured there."""
 
-    push: Pushed
+    push: "Pushed"
     measurement: "Measurement"
 
 
@@ -198,6 +199,8 @@ def _deploy_one(
 def _exit_code(packed: "PackResult", reached: Sequence[Reached[Deployed]], *, strict: bool) -> int:
     if any(each.error for each in reached):
         return ExitCode.FAILURE
+    from edgepack.workflow.subject import Subject
+
     subject = Subject(name=packed.bundle.manifest.name, content=packed.bundle)
     measured = [each.result.measurement for each in reached if each.result is not None]
     exceeded = [warn_of_limits(subject, measurement) for measurement in measured]  # each is told
@@ -205,6 +208,8 @@ def _exit_code(packed: "PackResult", reached: Sequence[Reached[Deployed]], *, st
 
 
 def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> Deployed:
+    from edgepack.workflow.subject import Subject
+
     bundle = packed.bundle
     pushed = push_on(ready, bundle, given)
     subject = Subject(name=bundle.manifest.name, content=bundle)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import open_subject
 from edgepack.commands.console import print_json, print_table, show_work
 from edgepack.commands.options import (
     android_runtime_from,
@@ -71,6 +70,7 @@ def doctor(
     from edgepack.device.provision import RunnerChoice
     from edgepack.workflow.preflight import examine, weigh_cargo
     from edgepack.workflow.rig import default_root
+    from edgepack.workflow.subject import open_subject
 
     opened = open_subject(subject) if subject is not None else None
     profile = find_target(target) or (opened.profile if opened is not None else None)

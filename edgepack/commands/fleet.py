@@ -106,7 +106,7 @@ def run_one(address: str, action: Callable[[str], T], *, is_only: bool) -> Reach
     except EdgePackError as error:
         if is_only:
             raise
-        note(f"{subject(address)} {error.message}")
+        note(about(address, error.message))
         if error.remedy:
             note(f"  {error.remedy}")
         return Reached(device=address, error=error)
@@ -115,6 +115,11 @@ def run_one(address: str, action: Callable[[str], T], *, is_only: bool) -> Reach
 def subject(device: str) -> str:
     """Give a device's name as the beginning of a message; `local:` has its colon."""
     return device if device.endswith(":") else f"{device}:"
+
+
+def about(device: str, text: str) -> str:
+    """Put a device's name before a text, unless it begins with it."""
+    return text if text.startswith(device) else f"{subject(device)} {text}"
 
 
 def fleet_json(reached: Sequence[Reached[T]], to_json: Callable[[T], object]) -> object:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import open_subject
 from edgepack.commands.console import print_json, print_table
 from edgepack.commands.options import EXISTING_FILE, json_option
 from edgepack.commands.sensitivity_options import (
@@ -43,6 +42,7 @@ def inspect(*, subject: Path, with_layers: bool, as_json: bool, **given: Any) ->
     from edgepack.bundle.manifest import MODEL_PATH, manifest_to_json
     from edgepack.model import read_model, signature_to_json
     from edgepack.optimize.eligibility import list_offers
+    from edgepack.workflow.subject import open_subject
 
     request = make_sensitivity_request(given)
     content = open_subject(subject).content

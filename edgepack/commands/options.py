@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from edgepack.device.android import AndroidRuntime
     from edgepack.device.connect import ConnectOptions
     from edgepack.device.lock import LockOptions
-    from edgepack.measure.plan import BenchmarkPlan
-    from edgepack.profile import BenchmarkDefaults, TargetProfile
+    from edgepack.profile import TargetProfile
+    from edgepack.workflow.timing import PlanWishes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,9 +69,12 @@ class NumberRange(click.FloatRange):
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, as `90`, `90s`, `10m` or `1h`, up to a day."""
+    """Seconds, as `90`, `90s`, `10m` or `1h`, up to a limit."""
 
     name = "time"
+
+    def __init__(self, *, maximum: int = 86_400) -> None:
+        self._maximum = maximum
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -79,8 +82,9 @@ class Duration(click.ParamType[float]):
         """Give the seconds."""
         match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh]?)", str(value))
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
-        if not 1 <= seconds <= 86_400:  # noqa: PLR2004 - a day
-            self.fail(f"{value!r} is no time from 1s to 24h, such as 90s or 10m.", param, ctx)
+        if not 1 <= seconds <= self._maximum:
+            longest = f"{self._maximum // 3600}h"
+            self.fail(f"{value!r} is no time from 1s to {longest}, such as 90s or 10m.", param, ctx)
         return seconds
 
 
@@ -312,6 +316,13 @@ def plan_options(function: F) -> F:
             "share to either side, such as 2%, or --max-seconds end.",
         ),
         click.option(
+            "--cooldown",
+            type=Duration(maximum=3600),
+            metavar="TIME",
+            help="Before each launch wait until the temperature is back near where it began, at "
+            "most so long; in any case so long where no thermometer can be read.",
+        ),
+        click.option(
             "--sustained",
             type=Duration(),
             metavar="TIME",
@@ -334,7 +345,7 @@ def check_plan_options(given: Mapping[str, Any]) -> None:
     """
     from edgepack.errors import UsageError
 
-    others = ("launches", "runs", "precision", "max_seconds")
+    others = ("launches", "runs", "precision", "max_seconds", "cooldown")
     refused = [f"--{key.replace('_', '-')}" for key in others if given[key] is not None]
     if given["sustained"] is not None and refused:
         raise UsageError(
@@ -343,25 +354,10 @@ def check_plan_options(given: Mapping[str, Any]) -> None:
         )
 
 
-def plan_from(
-    given: Mapping[str, Any], *, defaults: "BenchmarkDefaults", num_threads: int
-) -> "BenchmarkPlan":
-    """Make the plan from the profile's defaults and what the command line overrides."""
-    from dataclasses import replace
+def wishes_from(given: Mapping[str, Any]) -> "PlanWishes":
+    """Read what the command line says of a plan: the values of `plan_options`."""
+    from dataclasses import fields
 
-    from edgepack.measure import plan as planning
+    from edgepack.workflow.timing import PlanWishes
 
-    num_threads, affinity = given["threads"] or num_threads, given["cpu_affinity"]
-    if given["sustained"] is not None:
-        plan = planning.sustained_plan(given["sustained"], num_threads=num_threads)
-        return replace(plan, cpu_affinity=affinity)
-    plan = replace(planning.plan_from(defaults, num_threads=num_threads), cpu_affinity=affinity)
-    if given["launches"]:
-        plan = replace(plan, num_launches=given["launches"])
-    if given["runs"]:  # that many and no more: no least time beside them
-        plan = replace(plan, min_runs=given["runs"], min_seconds=0.0)
-    if given["precision"] is not None:
-        plan = replace(plan, precision=given["precision"])
-    if given["max_seconds"]:
-        plan = replace(plan, max_seconds=given["max_seconds"])
-    return plan
+    return PlanWishes(**{each.name: given[each.name] for each in fields(PlanWishes)})

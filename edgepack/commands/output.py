@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _JSON_START: Final = (b"{", b"[")
 _HTML_START: Final = (b"<!doctype html",)
+_FIGURE_START: Final = (b"<svg ", b"\x89png")
 _XML_START: Final = (b"<?xml",)
 _RECIPE_START: Final = (b"# edgepack recipe",)
 _IDENTIFIER_OFFSET: Final = 4  # a flatbuffer begins with the offset of its root
@@ -124,6 +125,17 @@ def check_outputs(
     ):
         if output is not None:
             _check_replaceable(output, starts, offset=offset)
+
+
+def check_figures(paths: tuple[Path, ...]) -> None:
+    """Refuse figures' paths that cannot be written, or would replace other files.
+
+    Raises:
+        OutputError: the folder cannot be written to, or another file is there.
+    """
+    for path in paths:
+        _check_writable(path.resolve().parent, path)
+        _check_replaceable(path, _FIGURE_START, offset=0)
 
 
 def _check_writable(folder: Path, path: Path) -> None:

@@ -1,40 +1,49 @@
 """`edgepack push`: a bundle onto devices, verified there, switched atomically."""
 
-import shlex
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from edgepack.commands.console import note, print_json, print_table
-from edgepack.commands.fleet import (
-    Reached,
-    ReadyDevice,
-    fleet_json,
-    ready_device,
-    run_each,
-    subject,
+from edgepack.commands.console import note, print_json, print_table, show_work, warn
+from edgepack.commands.fleet import ReadyDevice, ready_device, subject
+from edgepack.commands.fleet_options import (
+    check_targets,
+    fleet_options,
+    is_fleet,
+    journal_options,
+    plan_from,
+    read_devices,
 )
 from edgepack.commands.options import (
     EXISTING_FILE,
+    connect_options_from,
     device_options,
     json_option,
     lock_option,
+    lock_options_from,
     root_option,
     runtime_options,
 )
-from edgepack.commands.retention import Retention, note_removed, prune, retention_options
+from edgepack.commands.retention import note_removed, retention_from, retention_options
+from edgepack.commands.rollout import (
+    journal_path,
+    outcome_json,
+    reach_options,
+    roll_out,
+    root_of,
+    tell_counts,
+)
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgepack.bundle.archive import Bundle
-    from edgepack.device.deploy import Deployment
-    from edgepack.device.removal import Pruned
-    from edgepack.measure.golden import GoldenVerdict
     from edgepack.report.summary import PushSummary
+    from edgepack.workflow.delivery import Pushed
+    from edgepack.workflow.retention import Retention
 
 health_option: Final = click.option(
     "--health-check/--no-health-check",
@@ -44,49 +53,22 @@ health_option: Final = click.option(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pushed:
-    """A finished push: the deployment, its seconds, and the bytes of a runtime before it.
-
-    Attributes:
-        device: its name.
-        deployment: what stands where.
-        runtime_bytes: sent for the runtime.
-        seconds: of the transfer.
-        example: the command that runs the model on the device; None for a bundle without one,
-            and on a device without a Python that suits.
-    """
-
-    device: str
-    deployment: "Deployment"
-    runtime_bytes: int
-    seconds: float
-    example: str | None
-    health: "GoldenVerdict | None" = None
-    pruned: "Pruned | None" = None
-
-    def to_json(self) -> dict[str, object]:
-        """Give the JSON form that `push --json` prints."""
-        return {
-            "device": self.device,
-            "release": self.deployment.release,
-            "path": self.deployment.path,
-            "sent_bytes": self.deployment.sent_bytes,
-            "skipped_bytes": self.deployment.skipped_bytes,
-            "runtime_bytes": self.runtime_bytes,
-            "seconds": round(self.seconds, 3),
-            "example": self.example,
-            "previous": self.deployment.previous,
-            "health_check": None if self.health is None else self.health.passed,
-            "removed": [] if self.pruned is None else [list(e) for e in self.pruned.removed],
-        }
+bundle_only_option: Final = click.option(
+    "--bundle-only",
+    is_flag=True,
+    help="Send nothing but the bundle: no runtime, no look at the device, no health check; for "
+    "applications with a runtime of their own.",
+)
 
 
 @click.command()
 @click.argument("bundle", type=EXISTING_FILE)
-@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE|@FLEET.toml...")
 @health_option
+@bundle_only_option
 @retention_options
+@fleet_options
+@journal_options
 @device_options
 @root_option
 @runtime_options
@@ -97,30 +79,108 @@ def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any)
 
     Installs the inference runtime too where it is missing. The device runs the bundle's
     golden inputs first; what was current stays current when it answers wrongly. Earlier
-    releases stay, unless --keep or --keep-free says otherwise.
+    releases stay, unless --keep or --keep-free says otherwise. Several devices are worked on
+    at a time; a failure of one keeps no other from being done.
     """
     from edgepack.bundle.archive import open_bundle
+
+    opened = open_bundle(bundle)
+    if is_fleet(devices, given):
+        return _push_fleet(opened, devices, given, as_json=as_json)
+    pushed = _push_one(opened, devices[0], given)
+    if as_json:
+        print_json(pushed.to_json())
+    else:
+        _show([pushed], retention_from(given))
+    return ExitCode.DONE
+
+
+def _push_one(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Pushed":
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.preflight import weigh_cargo
 
-    retention = Retention.of(given)
-    opened = open_bundle(bundle)
-    cargo = weigh_cargo(opened)
-    cache = Cache(root=cache_directory())
+    if given["bundle_only"]:
+        return _push_alone(bundle, address, given)
+    with ready_device(
+        address,
+        purpose="push",
+        given=given,
+        profile=bundle.manifest.target,
+        cache=Cache(root=cache_directory()),
+        cargo=weigh_cargo(bundle),
+    ) as ready:
+        return push_on(ready, bundle, given, retention=retention_from(given))
 
-    def push_one(address: str) -> Pushed:
-        profile = opened.manifest.target
-        with ready_device(
-            address, purpose="push", given=given, profile=profile, cache=cache, cargo=cargo
-        ) as ready:
-            return push_on(ready, opened, given, retention=retention)
 
-    reached = run_each(devices, push_one)
+def _push_alone(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Pushed":
+    from edgepack.workflow.delivery import deliver_alone
+    from edgepack.workflow.rig import default_root
+    from edgepack.workflow.site import open_site
+
+    with (
+        show_work() as work,
+        open_site(
+            address,
+            connect=connect_options_from(given, work),
+            root=given["root"] or default_root(bundle.manifest.target),
+            lock=lock_options_from("push", given, work),
+            on_step=work.step,
+        ) as site,
+    ):
+        return deliver_alone(
+            site,
+            bundle,
+            retention=retention_from(given),
+            on_step=work.step,
+            on_transfer=work.transfer,
+        )
+
+
+def _push_fleet(
+    bundle: "Bundle", named: tuple[str, ...], given: Mapping[str, Any], *, as_json: bool
+) -> int:
+    from contextlib import ExitStack
+
+    from edgepack.fleet.journal import open_journal
+    from edgepack.workflow.delivery import PushTask, push_task
+
+    devices = read_devices(named, given["filters"])
+    check_targets(devices, bundle.manifest.target.id)
+    plan = plan_from(devices, given)
+    reach, retention = reach_options(given), retention_from(given)
+    path = journal_path(named, given, verb="push", release=bundle.release)
+    with ExitStack() as stack:
+        journal = None
+        if path is not None:
+            subject_ = f"push {bundle.sha256}"
+            opened = open_journal(path, subject=subject_, resume=given["resume"])
+            journal = stack.enter_context(opened)
+        done = journal.past.done if journal is not None else frozenset[str]()
+        tasks = [
+            PushTask(
+                bundle=bundle.path.resolve(),
+                sha256=bundle.sha256,
+                address=each.address,
+                root=root_of(each, given),
+                reach=reach,
+                health_check=given["health_check"],
+                bundle_only=given["bundle_only"],
+                retention=retention,
+                was_done=each.address in done,
+            )
+            for each in devices
+        ]
+        rolled = roll_out(tasks, push_task, plan=plan, given=given, journal=journal)
     if as_json:
-        print_json(fleet_json(reached, Pushed.to_json))
+        print_json(
+            [outcome_json(each, lambda pushed: pushed.to_json()) for each in rolled.outcomes]
+        )
     else:
-        _show(reached)
-    return ExitCode.FAILURE if any(each.error for each in reached) else ExitCode.DONE
+        _show_fleet([each.result for each in rolled.outcomes if each.result], retention)
+    tell_counts(rolled, path)
+    if rolled.fault is not None:
+        raise rolled.fault
+    return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
 
 
 def push_on(
@@ -128,64 +188,50 @@ def push_on(
     bundle: "Bundle",
     given: Mapping[str, Any],
     *,
-    retention: Retention | None = None,
-) -> Pushed:
+    retention: "Retention | None" = None,
+) -> "Pushed":
     """Push a bundle to a device that was made ready."""
-    from edgepack.device.layout import Layout
-    from edgepack.workflow.pushing import push_release
+    from edgepack.workflow.delivery import deliver
 
-    rig, work = ready.rig, ready.work
-    start = time.monotonic()
-    pushed = push_release(
-        rig,
+    return deliver(
+        ready.rig,
         bundle,
         health_check=given["health_check"],
-        on_step=work.step,
-        on_transfer=work.transfer,
-    )
-    pruned = None
-    if retention is not None:
-        name, layout = bundle.manifest.name, Layout(root=rig.root)
-        pruned = prune(rig.device, layout, retention, name=name, fence=rig.fence)
-    return Pushed(
-        device=rig.device.name,
-        deployment=pushed.deployment,
-        runtime_bytes=rig.engine.runtime_bytes,
-        seconds=time.monotonic() - start,
-        example=_example_command(bundle, python=rig.engine.python, folder=pushed.deployment.path),
-        health=pushed.health,
-        pruned=pruned,
+        retention=retention,
+        on_step=ready.work.step,
+        on_transfer=ready.work.transfer,
     )
 
 
-def _example_command(bundle: "Bundle", *, python: str | None, folder: str) -> str | None:
-    from edgepack.bundle.example import EXAMPLE_PATH
-
-    if python is None or EXAMPLE_PATH not in {each.path for each in bundle.manifest.files}:
-        return None
-    return f"{shlex.join([python, f'{folder}/{EXAMPLE_PATH}'])} --golden"
-
-
-def _show(reached: tuple[Reached[Pushed], ...]) -> None:
+def _show(done: "Sequence[Pushed]", retention: "Retention | None") -> None:
     from edgepack.report.terminal import render_pushes
 
-    done = [each.result for each in reached if each.result is not None]
-    if done:
-        print_table(render_pushes([summarize_push(each) for each in done]))
+    print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
-        note_removed(each.device, each.pruned)
+        note_removed(each.device, each.pruned, retention)
         was = f"; before it was {each.deployment.previous}" if each.deployment.previous else ""
         note(f"{subject(each.device)} release {each.deployment.release} is current{was}")
         note_example(each)
 
 
-def note_example(pushed: Pushed) -> None:
+def _show_fleet(done: "Sequence[Pushed]", retention: "Retention | None") -> None:
+    from edgepack.report.terminal import render_pushes
+
+    if done:
+        print_table(render_pushes([summarize_push(each) for each in done]))
+    for each in done:
+        note_removed(each.device, each.pruned, retention)
+        for warning in each.warnings:
+            warn(f"{subject(each.device)} {warning}")
+
+
+def note_example(pushed: "Pushed") -> None:
     """Say how the model is tried on the device by hand."""
     if pushed.example is not None:
         note(f"{subject(pushed.device)} try it there: {pushed.example}")
 
 
-def summarize_push(pushed: Pushed) -> "PushSummary":
+def summarize_push(pushed: "Pushed") -> "PushSummary":
     """Give what a report shows of a push."""
     from edgepack.report.summary import PushSummary
 

@@ -18,31 +18,33 @@ from edgepack.commands.options import (
     lock_options_from,
     root_option,
 )
-from edgepack.commands.retention import Retention, note_removed, prune, retention_options
+from edgepack.commands.retention import note_removed, retention_from, retention_options
 from edgepack.errors import DeployError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgepack.device.releases import ReleaseFacts
+    from edgepack.device.removal import Pruned
     from edgepack.workflow.site import Site
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listed:
-    """The releases on a device, and those that were removed before."""
+    """The releases on a device, and what was removed before."""
 
     device: str
     releases: "tuple[ReleaseFacts, ...]"
-    removed: tuple[tuple[str, str], ...] | None = None
+    pruned: "Pruned | None" = None
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON form that `releases --json` prints."""
-        removed = {} if self.removed is None else {"removed": [list(e) for e in self.removed]}
+        from edgepack.workflow.retention import removed_json
+
         return {
             "device": self.device,
             "releases": [_release_json(each) for each in self.releases],
-            **removed,
+            **({} if self.pruned is None else removed_json(self.pruned)),
         }
 
 
@@ -65,7 +67,7 @@ target_option: Final = click.option(
 @click.command()
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @click.option("--name", metavar="NAME", help="Of this bundle only.")
-@click.option("--prune", "is_pruning", is_flag=True, help="Remove old releases first.")
+@click.option("--prune", "is_pruning", is_flag=True, help="Remove what is old first.")
 @retention_options
 @target_option
 @device_options
@@ -83,9 +85,11 @@ def releases(
     """List the releases on devices, and with --prune remove old ones.
 
     Never removed: the current release, and the one a rollback leads to unless --keep 1 asks
-    for it. --prune alone keeps those two of each bundle.
+    for it. --prune alone keeps those two of each bundle. Runtimes and the bare models of
+    benchmarks go too, but for the two that were used last and what fits the device; with
+    --name only releases do.
     """
-    retention = Retention.of(given, is_asked=is_pruning)
+    retention = retention_from(given, is_asked=is_pruning)
     if retention is not None and not is_pruning:
         raise UsageError(
             "--keep and --keep-free: expected --prune with them, since they remove releases",
@@ -93,17 +97,21 @@ def releases(
         )
 
     def look(address: str) -> Listed:
+        from edgepack.device.facts import read_facts
         from edgepack.device.releases import list_releases
+        from edgepack.workflow.retention import prune
 
         with _open_site(address, given, purpose="prune" if is_pruning else None) as site:
-            removed = None
+            pruned = None
             if retention is not None:
-                pruned = prune(site.device, site.layout, retention, name=name, fence=site.fence)
-                note_removed(site.device.name, pruned)
-                removed = pruned.removed
+                facts = None if name else read_facts(site.device, site.layout.root)
+                pruned = prune(
+                    site.device, site.layout, retention, name=name, facts=facts, fence=site.fence
+                )
+                note_removed(site.device.name, pruned, retention)
             found = list_releases(site.device, root=site.layout.root)
             of_name = tuple(facts for facts in found if name in {None, facts.name})
-            return Listed(device=site.device.name, releases=of_name, removed=removed)
+            return Listed(device=site.device.name, releases=of_name, pruned=pruned)
 
     reached = run_each(devices, look)
     if as_json:

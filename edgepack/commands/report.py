@@ -6,6 +6,7 @@ import click
 
 from edgepack.commands.bench import bench_report
 from edgepack.commands.console import print_json
+from edgepack.commands.figures import FORMATS, write_figures
 from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_report
 
@@ -20,20 +21,46 @@ from edgepack.commands.output import check_outputs, write_report
     show_default=True,
     help="File to write.",
 )
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write each figure as a file of its own too.",
+)
+@click.option(
+    "--format",
+    "figure_format",
+    type=click.Choice(FORMATS),
+    default="svg",
+    show_default=True,
+    help="Of these files.",
+)
 @click.option("--title", help="Title of the report [default: what was measured].")
 @json_option
-def report(*, results: tuple[Path, ...], output: Path, title: str | None, as_json: bool) -> None:
+def report(
+    *,
+    results: tuple[Path, ...],
+    output: Path,
+    figures: Path | None,
+    figure_format: str,
+    title: str | None,
+    as_json: bool,
+) -> None:
     """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
     from edgepack.measure.record import load_measurements
 
     check_outputs(report=output)
     measured = [each for path in results for each in load_measurements(path)]
     names = dict.fromkeys(each.model.name for each in measured)
-    write_report(output, bench_report(title or ", ".join(names), measured))
+    shown = bench_report(title or ", ".join(names), measured)
+    # What cannot be drawn is refused before the report is written.
+    drawn = write_figures(figures, shown, figure_format) if figures is not None else ()
+    write_report(output, shown)
     if as_json:
         print_json(
             {
                 "report": str(output.resolve()),
+                "figures": [str(path.resolve()) for path in drawn],
                 "measurements": [
                     {
                         "device": each.device_name,
@@ -47,3 +74,5 @@ def report(*, results: tuple[Path, ...], output: Path, title: str | None, as_jso
         )
         return
     click.echo(f"report: {output.resolve()}")
+    if figures is not None:
+        click.echo(f"figures: {len(drawn)} in {figures.resolve()}")

@@ -14,7 +14,7 @@ from edgepack.errors import ContractError
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.graph import name_of, writer
 from edgepack.importers.binding import ImportedModel, TensorBinding
-from edgepack.importers.source import SourceFormat
+from edgepack.importers.source import CONVERTERS, SourceFormat
 from edgepack.model import TensorSpec
 
 _IMAGE_CHANNELS: Final = frozenset({1, 3, 4})
@@ -73,7 +73,14 @@ def make_plan(imported: ImportedModel, request: ContractRequest) -> ContractPlan
     wished = _match(request.outputs, signature.outputs, "output", faults)
     writers = _writers(imported)
     outputs = tuple(
-        _plan_output(spec, wished.get(i), _model_layout(custom, binding), writers[i], faults)
+        _plan_output(
+            spec,
+            wished.get(i),
+            _model_layout(custom, binding),
+            source_format=source_format,
+            writer=writers[i],
+            faults=faults,
+        )
         for i, (spec, binding) in enumerate(zip(signature.outputs, imported.outputs, strict=True))
     )
     if source_format in _CHANNELS_FIRST:
@@ -154,8 +161,8 @@ def _plan_input(
     if source_layout is not None and layout is None and wish != InputWish(name=wish.name):
         faults.append(
             f"input {spec.name!r}: the converter turned the axes of {binding.source.shape} to "
-            f"{binding.permutation}, which is no known layout of images: do this in the source "
-            "model, or try another --converter"
+            f"{binding.permutation}, which is no known layout of images: "
+            + _way_around(source_format)
         )
     faults += _dtype_faults(spec, wish, layout)
     if wish.layout is not None and layout is None:
@@ -237,6 +244,8 @@ def _plan_output(
     spec: TensorSpec,
     wish: OutputWish | None,
     layout: ImageLayout | None,
+    *,
+    source_format: SourceFormat,
     writer: str,
     faults: list[str],
 ) -> OutputPlan:
@@ -258,7 +267,7 @@ def _plan_output(
     elif layout is None and (wish.layout is not None or wish.head in _CHOOSING):
         faults.append(
             f"{where}: the converter turned its axes in an order that is no known layout of "
-            "images: do this in the source model, or try another --converter"
+            f"images: {_way_around(source_format)}"
         )
     elif wish.layout is not None and spec.dtype != "float32":
         faults.append(f"{where}: --output-layout turns float32 outputs only, not {spec.dtype}")
@@ -268,6 +277,12 @@ def _plan_output(
     if plan.is_changed and writer == SHARED:
         faults.append(f"{where}: its tensor is another output too, and cannot be changed alone")
     return plan
+
+
+def _way_around(source_format: SourceFormat) -> str:
+    """Say what the user can do about axes that the converter turned."""
+    others = ", or try another --converter" if len(CONVERTERS[source_format]) > 1 else ""
+    return f"do this in the source model{others}"
 
 
 def _class_axis_fault(plan: OutputPlan) -> str | None:

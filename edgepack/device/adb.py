@@ -17,7 +17,7 @@ from edgepack.device.remote_shell import (
 from edgepack.device.sections import clean_text
 from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND
 from edgepack.device.wired import WiredDevice
-from edgepack.errors import ConnectError, DeviceError, EdgePackError
+from edgepack.errors import ConnectError, DeviceError, EdgePackError, KilledError
 from edgepack.interrupts import enter_held
 
 # adb 29 writes the length of what it asks its server in four hex digits, and asks wrongly
@@ -155,7 +155,7 @@ class AdbCommand:
         """
         exit_code = self._end()
         if exit_code is None:
-            raise DeviceError(
+            raise KilledError(
                 f"{self._name}: {show_argv(self._argv)} was killed.",
                 remedy="See whether the device ran out of memory (`adb logcat` says so).",
             )

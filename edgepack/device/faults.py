@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgepack.device.remote_shell import show_argv
-from edgepack.errors import DeviceError, DeviceTimeoutError
+from edgepack.errors import DeviceError, DeviceTimeoutError, KilledError
 
 # The C library's words (strerror), which sh, cat and mv pass on. Devices answer in the
 # C locale unless sshd lets LANG through; then the last remedy applies.
@@ -21,6 +21,12 @@ _REMEDIES: Final = (
     ("Is a directory", "Remove that folder on the device, or choose another --root."),
 )
 _SHOWN_CHARACTERS: Final = 2000
+_KILLED: Final = 137  # by SIGKILL
+
+
+def subject(name: str) -> str:
+    """Give a device's name as the beginning of a message; `local:` has its colon."""
+    return name if name.endswith(":") else f"{name}:"
 
 
 def upload_fault(name: str, target: str, exit_code: int, stderr: str) -> DeviceError:
@@ -30,13 +36,13 @@ def upload_fault(name: str, target: str, exit_code: int, stderr: str) -> DeviceE
         (remedy for words, remedy in _REMEDIES if words.lower() in said.lower()),
         "See the device's own words, and try again.",
     )
-    return DeviceError(f"{_subject(name)} {target} could not be stored: {said}", remedy=remedy)
+    return DeviceError(f"{subject(name)} {target} could not be stored: {said}", remedy=remedy)
 
 
 def digest_fault(name: str, target: str, *, expected: str, stored: str) -> DeviceError:
     """Describe a file that reads back otherwise than it was sent."""
     return DeviceError(
-        f"{_subject(name)} {target} reads back with sha256 "
+        f"{subject(name)} {target} reads back with sha256 "
         f"{_last_words(stored) or 'nothing'}, "
         f"expected {expected}; it was removed.",
         remedy="Try again; if it stays, the device's storage is failing.",
@@ -46,7 +52,7 @@ def digest_fault(name: str, target: str, *, expected: str, stored: str) -> Devic
 def output_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
     """Describe a command that wrote more than the caller takes."""
     return DeviceError(
-        f"{_subject(name)} {show_argv(argv)} wrote more than {limit} bytes; it was stopped.",
+        f"{subject(name)} {show_argv(argv)} wrote more than {limit} bytes; it was stopped.",
         remedy="Run it on the device by hand to see what it prints.",
     )
 
@@ -54,7 +60,7 @@ def output_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
 def line_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
     """Describe a line that is longer than the caller takes."""
     return DeviceError(
-        f"{_subject(name)} {show_argv(argv)} wrote a line of more than {limit} bytes; "
+        f"{subject(name)} {show_argv(argv)} wrote a line of more than {limit} bytes; "
         "it was stopped.",
         remedy="Run it on the device by hand to see what it prints.",
     )
@@ -63,8 +69,9 @@ def line_too_long(name: str, argv: Sequence[str], limit: int) -> DeviceError:
 def stream_failed(name: str, argv: Sequence[str], exit_code: int, stderr: str) -> DeviceError:
     """Describe a streamed command that ended with a failure."""
     said = _last_words(stderr)
-    return DeviceError(
-        f"{_subject(name)} {show_argv(argv)} ended with exit code {exit_code}"
+    kind = KilledError if exit_code == _KILLED else DeviceError
+    return kind(
+        f"{subject(name)} {show_argv(argv)} ended with exit code {exit_code}"
         + (f": {said}" if said else " and said nothing"),
         remedy="Run it on the device by hand to see more.",
     )
@@ -73,14 +80,10 @@ def stream_failed(name: str, argv: Sequence[str], exit_code: int, stderr: str) -
 def too_late(name: str, argv: Sequence[str], timeout_seconds: float) -> DeviceTimeoutError:
     """Describe a command that did not end in time."""
     return DeviceTimeoutError(
-        f"{_subject(name)} {show_argv(argv)} did not end within {timeout_seconds:g} s; "
+        f"{subject(name)} {show_argv(argv)} did not end within {timeout_seconds:g} s; "
         "it was stopped.",
         remedy="See whether the device is overloaded, or allow more time.",
     )
-
-
-def _subject(name: str) -> str:
-    return name if name.endswith(":") else f"{name}:"
 
 
 def _last_words(stderr: str) -> str:

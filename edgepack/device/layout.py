@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from edgepack.device.faults import subject
 from edgepack.device.sections import clean_text
 from edgepack.device.transport import CommandResult, Device
 from edgepack.errors import DeployError, DeviceError, UsageError
@@ -236,4 +237,4 @@ def explain_failure(
         "Log in and look at the deploy root; what was being written there is not in use.",
     )
     reason = said or f"exit code {result.exit_code}"
-    return error(f"{where}: could not {action}: {reason}", remedy=remedy)
+    return error(f"{subject(where)} could not {action}: {reason}", remedy=remedy)

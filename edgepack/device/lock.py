@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepack.device.compression import Codec
+from edgepack.device.faults import subject
 from edgepack.device.layout import STEP_SECONDS, Layout, run_step
 from edgepack.device.lease import (
     ACQUIRE,
@@ -105,8 +106,8 @@ class HeldDevice:
             who = str(holder) if holder is not None else "something that left no name"
             if time.monotonic() >= deadline:
                 raise LockedError(
-                    f"{self.name}: {self._folder.rpartition('/')[0]} is held by {who}; waited "
-                    f"{self._options.wait_seconds:g} s",
+                    f"{subject(self.name)} {self._folder.rpartition('/')[0]} is held by {who}; "
+                    f"waited {self._options.wait_seconds:g} s",
                     remedy="Wait until it is done, or allow more time with --lock-wait. If that "
                     f"host is gone, its lock ends by itself within {lease:.0f} s.",
                 )

@@ -13,6 +13,7 @@ from typing import Final
 from edgepack.cache import Cache, digest_parts
 from edgepack.crossbuild import PROGRAM, build_runner, runner_key
 from edgepack.device.facts import DeviceFacts
+from edgepack.device.faults import subject
 from edgepack.device.layout import Layout
 from edgepack.device.payload import PlacedFile, describe_file
 from edgepack.device.placing import place_proved
@@ -41,6 +42,7 @@ _LIBRARY: Final = "libtensorflowlite_c.so"
 _CHECK_SECONDS: Final = 60.0
 _CHECK: Final = json.dumps({"mode": "check"})
 # Files are sent without the right to run them, which the program alone gets.
+_CHECK_PRESENT: Final = 'touch -c -- "${1%/*}" 2>/dev/null; exec "$@"'  # see `holdings`
 _CHECK_SENT: Final = 'chmod 0555 -- "$1" && exec "$@"'
 # What a shell exits with when a program could not be started, and when there is none (POSIX,
 # 2.8.2); "none" is also said of a program whose loader, which it names, is not there.
@@ -202,7 +204,7 @@ def install_program(
     """
     layout = Layout(root=root)
     folder = f"{layout.runtimes}/{folder_name}"
-    present = _start(device, folder, library_name, argv=())
+    present = _start(device, folder, library_name, script=_CHECK_PRESENT)
     found = _read_version(present)
     if present.exit_code == 0 and found is not None:
         return NativeInstallation(
@@ -246,11 +248,10 @@ def _collect_files(
     return tuple(describe_file(name, content) for name, content in sorted(contents.items()))
 
 
-def _start(
-    device: Device, folder: str, library_name: str, *, argv: tuple[str, ...]
-) -> CommandResult:
+def _start(device: Device, folder: str, library_name: str, *, script: str) -> CommandResult:
+    program, library = f"{folder}/{PROGRAM}", f"{folder}/{library_name}"
     return device.run(
-        [*argv, f"{folder}/{PROGRAM}", "--library", f"{folder}/{library_name}", _CHECK],
+        ["sh", "-c", script, "edgepack", program, "--library", library, _CHECK],
         timeout_seconds=_CHECK_SECONDS,
     )
 
@@ -272,7 +273,7 @@ def _prove(
     Raises:
         ProvisionError: it does not start; with what it, or the system, said.
     """
-    result = _start(device, folder, library_name, argv=("sh", "-c", _CHECK_SENT, "edgepack"))
+    result = _start(device, folder, library_name, script=_CHECK_SENT)
     found = _read_version(result)
     if found is not None and version in {None, found}:
         return found
@@ -287,7 +288,7 @@ def _prove(
     elif "libstdc++" in said:
         remedy = LIBSTDCXX_REMEDY.removesuffix(".")
     raise ProvisionError(
-        f"{device.name}: {label} was sent, but it does not start there: "
+        f"{subject(device.name)} {label} was sent, but it does not start there: "
         f"{clean_text(said, limit=400)}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from edgepack.device.assembly import plan_assembly
 from edgepack.device.compression import Codec, host_codecs
 from edgepack.device.donors import PREFIX, Donors, find_donors
+from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
     FREE_FUNCTION,
@@ -56,6 +57,7 @@ done
 [ -L "$2" ] && {{ echo "$2: Not a directory" >&2; exit 1; }}
 [ -d "$2" ] || exit 0
 cd -- "$2" || exit 1
+case $3 in */models) touch -c -- . 2>/dev/null ;; esac  # its last use: see `holdings`
 printf 'present\\n'
 while IFS= read -r path; do
   [ -f "$path" ] && [ ! -L "$path" ] || continue
@@ -374,7 +376,7 @@ def _is_short(free_bytes: int | None, needed: int) -> bool:
 def _check_room(device: Device, layout: Layout, free_bytes: int | None, needed: int) -> None:
     if free_bytes is not None and _is_short(free_bytes, needed):
         raise DeployError(
-            f"{device.name}: {layout.root} needs {needed / 2**20:.1f} MiB of room, "
+            f"{subject(device.name)} {layout.root} needs {needed / 2**20:.1f} MiB of room, "
             f"but {free_bytes / 2**20:.1f} MiB are free",
             remedy="Remove old releases with `edgepack releases DEVICE --prune`, free some room "
             "on the device, or give another `--root`.",

@@ -13,6 +13,7 @@ from edgepack.cache import Cache
 from edgepack.device.android import AndroidRuntime, check_android, install_android
 from edgepack.device.elf import SymbolNeeds, is_elf, read_needs
 from edgepack.device.facts import DeviceFacts, PythonFacts
+from edgepack.device.faults import subject
 from edgepack.device.layout import Layout
 from edgepack.device.native import (
     ENGINE,
@@ -40,7 +41,8 @@ _KILLED: Final = 137  # by SIGKILL, as Linux does when memory runs out
 _OUT_OF_MEMORY: Final = re.compile(r"MemoryError|[Cc]annot allocate memory")
 
 # `argv`: the site folder, the module, the engine's package. What is there must be what runs:
-# the folder stands first on the path, and the module must come from it.
+# the folder stands first on the path, and the module must come from it. Its date tells when it
+# was used last (see `holdings`).
 _CHECK: Final = """
 import importlib, json, os, sys
 site, name = sys.argv[1], sys.argv[2]
@@ -52,6 +54,10 @@ module = importlib.import_module(name)
 if not os.path.realpath(module.__file__).startswith(os.path.realpath(site) + os.sep):
     sys.exit("another %s: %s" % (name, module.__file__))
 module.Interpreter
+try:
+    os.utime(os.path.dirname(site))
+except OSError:
+    pass
 print(json.dumps({"numpy": numpy.__version__}))
 """
 
@@ -346,7 +352,7 @@ def _prove_runtime(device: Device, python: PythonFacts, runtime: Runtime, site: 
     if result.exit_code == _KILLED or _OUT_OF_MEMORY.search(result.stderr):
         remedy = "Free memory on the device, or use `--runner native`, which needs less"
     raise ProvisionError(
-        f"{device.name}: {runtime.engine.project} {runtime.engine.version} was sent, but "
+        f"{subject(device.name)} {runtime.engine.project} {runtime.engine.version} was sent, but "
         f"{python.path} cannot import it: {said}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )
@@ -372,7 +378,7 @@ def _read_numpy(device: Device, python: PythonFacts, result: CommandResult) -> s
         return clean_text(str(answer["numpy"]), limit=40)
     except (ValueError, LookupError, TypeError) as error:
         raise ProvisionError(
-            f"{device.name}: {python.path} answered {clean_text(result.text, limit=80)!r} "
+            f"{subject(device.name)} {python.path} answered {clean_text(result.text, limit=80)!r} "
             "to the import check",
             remedy="Look at what that interpreter is; `python3 -c 'print(1)'` must print 1.",
         ) from error

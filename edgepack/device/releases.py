@@ -40,6 +40,9 @@ done
 """
 
 
+_CURRENT_OF: Final = 'readlink "$1" 2>/dev/null; exit 0'
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReleaseFacts:
     """A release that lies on a device.
@@ -85,6 +88,18 @@ def list_releases(device: Device, *, root: str) -> tuple[ReleaseFacts, ...]:
             kib = parse_count(match[3], maximum=2**50)
             found.append((match[1], match[2], 1024 * (kib or 0)))
     return tuple(releases)
+
+
+def current_release(device: Device, layout: Layout, name: str) -> str | None:
+    """Tell which release of a bundle is current; None when none is. Its files are not looked at.
+
+    Raises:
+        DeviceError: the device does not say.
+    """
+    link = layout.current(name)
+    result = run_step(device, _CURRENT_OF, link, action=f"read {link}")
+    release = result.text.strip().removeprefix("releases/")
+    return release if is_release(release) else None
 
 
 def _describe(

@@ -1,9 +1,10 @@
-"""Taking releases away from a device, by one rename each."""
+"""Taking releases and what lies beside them away from a device, by one rename each."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Final
 
+from edgepack.device.holdings import Holding
 from edgepack.device.layout import FREE_FUNCTION, RENAME_FUNCTION, Layout, disk_seconds, run_step
 from edgepack.device.lease import FENCE_FUNCTION, NO_FENCE, Fence
 from edgepack.device.releases import ReleaseFacts
@@ -11,21 +12,30 @@ from edgepack.device.sections import parse_count
 from edgepack.device.staging import staging_folder
 from edgepack.device.transport import Device
 
-# `$1` the folder of bundles, `$2` a staging folder, `$3` the least KiB to stop at or nothing,
-# `$4` and `$5` the fence; standard input: `NAME RELEASE`, the first to go first. A release
-# leaves by one rename, so that it is never seen half removed.
+# `$1` the deploy root, `$2` a staging folder, `$3` the least KiB to stop at or nothing, `$4` and
+# `$5` the fence; standard input: `release NAME RELEASE` or `folder STORE NAME`, the first to go
+# first. Each leaves by one rename, so that it is never seen half removed. What a process has
+# mapped stays, as far as this login may see it (Linux): its next import would fail.
 _REMOVE: Final = f"""
 {RENAME_FUNCTION}
 {FENCE_FUNCTION}
 {FREE_FUNCTION}
+is_mapped() {{ grep -qsF -- "$root/$1/" /proc/[0-9]*/maps; }}
 fence "$4" "$5"
 cd -- "$1" 2>/dev/null || exit 0
-while IFS=' ' read -r name release; do
+root=$(pwd -P)
+while IFS=' ' read -r verb first second; do
   [ -z "$3" ] || [ "$(free_kib .)" -lt "$3" ] || break
-  [ "$(readlink "$name/current" 2>/dev/null)" != "releases/$release" ] || continue
-  mkdir -p -- "$2" && rename "$name/releases/$release" "$2/$release" || exit 1
-  chmod -R u+w -- "$2/$release" && rm -rf -- "$2/$release" || exit 1
-  printf 'removed %s %s\\n' "$name" "$release"
+  if [ "$verb" = release ]; then
+    path=bundles/$first/releases/$second
+    [ "$(readlink "bundles/$first/current" 2>/dev/null)" != "releases/$second" ] || continue
+  else
+    path=$first/$second
+    ! is_mapped "$path" || continue
+  fi
+  mkdir -p -- "$2" && rename "$path" "$2/$second" || exit 1
+  chmod -R u+w -- "$2/$second" && rm -rf -- "$2/$second" || exit 1
+  printf 'removed %s %s %s\\n' "$verb" "$first" "$second"
 done
 rm -rf -- "$2"
 printf 'free %s\\n' "$(free_kib .)"
@@ -37,12 +47,14 @@ class Pruned:
     """What was removed to make room.
 
     Attributes:
-        removed: name and release of each.
+        removed: name and release of each release.
+        holdings: what was removed beside releases.
         free_bytes: room there is now; None when the device does not say.
     """
 
     removed: tuple[tuple[str, str], ...]
     free_bytes: int | None
+    holdings: tuple[Holding, ...] = ()
 
 
 def remove_releases(
@@ -50,15 +62,19 @@ def remove_releases(
     layout: Layout,
     releases: Sequence[ReleaseFacts],
     *,
+    holdings: Sequence[Holding] = (),
     free_bytes: int | None = None,
     fence: Fence = NO_FENCE,
 ) -> Pruned:
-    """Remove releases from a device, one after the other; never a current one.
+    """Remove releases from a device, and what lies beside them, one after the other.
+
+    Never a current release; and beside releases never what a process has mapped.
 
     Args:
         device: a connected device.
         layout: of the deploy root.
         releases: the first to go first.
+        holdings: likewise; they go before releases.
         free_bytes: stop as soon as this much room is free; None removes them all.
         fence: the right to do so, where the device is held.
 
@@ -66,11 +82,19 @@ def remove_releases(
         DeployError: the device did not do it, or another host holds it.
         ConnectError: the link was lost; each release is whole or gone.
     """
-    if not releases and free_bytes is None:
+    if not releases and not holdings and free_bytes is None:
         return Pruned(removed=(), free_bytes=None)
     named = [(facts.name, facts.release) for facts in releases]
-    disk_bytes = sum(facts.disk_bytes for facts in releases)
-    return _remove(device, layout, named, fence=fence, free_bytes=free_bytes, disk_bytes=disk_bytes)
+    return _remove(
+        device,
+        layout,
+        named,
+        holdings=holdings,
+        fence=fence,
+        free_bytes=free_bytes,
+        disk_bytes=sum(each.disk_bytes for each in releases)
+        + sum(each.disk_bytes for each in holdings),
+    )
 
 
 def remove_release(
@@ -89,29 +113,40 @@ def _remove(
     layout: Layout,
     named: Sequence[tuple[str, str]],
     *,
+    holdings: Sequence[Holding] = (),
     fence: Fence,
     free_bytes: int | None = None,
     disk_bytes: int = 0,
 ) -> Pruned:
+    folders = {tuple(each.path.split("/")): each for each in holdings}
+    lines = [*(("folder", *pair) for pair in folders), *(("release", *pair) for pair in named)]
     with staging_folder(device, layout, "removed") as staging:
         result = run_step(
             device,
             _REMOVE,
-            layout.bundles,
+            layout.root,
             staging,
             "" if free_bytes is None else str(-(-free_bytes // 1024)),
             *astuple(fence),
-            action="remove releases",
-            stdin="".join(f"{name} {release}\n" for name, release in named).encode(),
+            action="remove what is old",
+            stdin="".join(f"{' '.join(line)}\n" for line in lines).encode(),
             timeout_seconds=disk_seconds(disk_bytes),
         )
     removed: list[tuple[str, str]] = []
+    gone: list[Holding] = []
     free_kib: int | None = None
     for line in result.text.splitlines():
-        verb, _, rest = line.partition(" ")
-        name, _, release = rest.partition(" ")
-        if verb == "removed" and (name, release) in named:
-            removed.append((name, release))
-        elif verb == "free":
-            free_kib = parse_count(rest, maximum=2**50)
-    return Pruned(removed=tuple(removed), free_bytes=None if free_kib is None else 1024 * free_kib)
+        match line.split(" "):
+            case ["free", kib]:
+                free_kib = parse_count(kib, maximum=2**50)
+            case ["removed", "release", name, release] if (name, release) in named:
+                removed.append((name, release))
+            case ["removed", "folder", store, name] if (store, name) in folders:
+                gone.append(folders[store, name])
+            case _:
+                pass
+    return Pruned(
+        removed=tuple(removed),
+        free_bytes=None if free_kib is None else 1024 * free_kib,
+        holdings=tuple(gone),
+    )

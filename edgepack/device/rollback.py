@@ -5,6 +5,7 @@ from typing import Final
 from edgepack.bundle.archive import MAXIMUM_MANIFEST_BYTES
 from edgepack.bundle.manifest import MANIFEST_PATH, FileRecord
 from edgepack.bundle.reading import parse_manifest
+from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import Layout, disk_seconds, resolve_root, run_step
 from edgepack.device.lease import NO_FENCE, Fence
@@ -99,7 +100,7 @@ def check_release(
 
 def _damaged(device: Device, name: str, release: str, reason: str) -> DeployError:
     return DeployError(
-        f"{device.name}: release {release} of {name} is damaged: {reason}; what is current stays "
-        "current",
+        f"{subject(device.name)} release {release} of {name} is damaged: {reason}; what is current "
+        "stays current",
         remedy="Push that bundle again with `edgepack push`, which mends it.",
     )

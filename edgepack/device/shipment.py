@@ -15,6 +15,7 @@ from edgepack.device.compression import (
     link_rate,
 )
 from edgepack.device.donors import PREFIX, Piece, Resumption, find_resumption
+from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import STALL_SECONDS, disk_seconds, explain_failure, run_step
 from edgepack.device.packing import (
@@ -340,7 +341,7 @@ def _upload(
 def _check_stored(device: Device, file: PlacedFile, stored: str) -> None:
     if stored != file.sha256:
         raise DeployError(
-            f"{device.name}: stored {file.path} with sha256 {stored[:12]}, "
+            f"{subject(device.name)} stored {file.path} with sha256 {stored[:12]}, "
             f"but {file.sha256[:12]} was sent",
             remedy="Repeat; if it happens again, check the device's storage and memory.",
         )

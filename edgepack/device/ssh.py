@@ -18,7 +18,7 @@ from edgepack.device.sections import clean_text
 from edgepack.device.sending import SLOWEST_READ_BYTES_PER_SECOND
 from edgepack.device.sessions import SpareSession, request_command
 from edgepack.device.wired import WiredDevice
-from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError
+from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError, KilledError
 from edgepack.interrupts import start_thread
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class SshCommand:
             return self._channel.exit_status
         if not self._transport.is_active():
             raise self._lost("closed the connection")
-        raise DeviceError(
+        raise KilledError(
             f"{self._name}: {show_argv(self._argv)} was killed.",
             remedy="See whether the device ran out of memory (dmesg says so).",
         )

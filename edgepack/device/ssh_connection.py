@@ -16,7 +16,13 @@ from edgepack.device.link import Keepalive, ProxyProcess, WatchedWire, Wire
 from edgepack.device.sections import clean_text
 from edgepack.device.ssh_auth import Login, Prompt
 from edgepack.device.ssh_config import SshSettings, resolve_settings
-from edgepack.errors import ConnectError, DeviceTimeoutError, EdgePackError, UsageError
+from edgepack.errors import (
+    ConnectError,
+    DeviceTimeoutError,
+    DroppedError,
+    EdgePackError,
+    UsageError,
+)
 
 CONNECT_SECONDS: Final = 15.0
 """Limit for reaching a device where nothing else is said."""
@@ -228,7 +234,9 @@ def _no_handshake(
                 f"{hop.timeout_seconds:g} s.",
                 remedy=remedy,
             )
-        return ConnectError(f"{hop.name} took the connection and then spoke no SSH.", remedy=remedy)
+        # OpenSSH hangs up on the 11th that shakes hands with it (MaxStartups), from 9.8 on also
+        # on who failed before (PerSourcePenalties).
+        return DroppedError(f"{hop.name} took the connection and then spoke no SSH.", remedy=remedy)
     if is_late:
         return DeviceTimeoutError(
             f"{hop.name} did not finish the SSH key exchange within {hop.timeout_seconds:g} s.",

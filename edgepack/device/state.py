@@ -6,7 +6,7 @@ says why; it is never 0.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,6 +55,15 @@ section loadavg; head -n 1 /proc/loadavg 2>/dev/null
 section sysctl
 [ "$(uname -s)" = Darwin ] && sysctl -n vm.loadavg 2>/dev/null
 section meminfo; grep -E '^MemAvailable:' /proc/meminfo 2>/dev/null
+section cgroup
+group=$(sed -n 's/^0:://p' /proc/self/cgroup 2>/dev/null)
+while :; do
+  folder=/sys/fs/cgroup$group
+  [ -r "$folder/memory.max" ] && printf '%s %s %s\n' "$(cat "$folder/memory.max")" \
+    "$(cat "$folder/memory.current")" "$(sed -n 's/^inactive_file //p' "$folder/memory.stat")"
+  [ -n "$group" ] || break
+  group=${group%/*}
+done
 section end
 """
 
@@ -82,7 +91,8 @@ class DeviceState:
         maximum_khz: the clock each policy allows at most.
         throttled: flags as `vcgencmd get_throttled` gives them.
         load_1min: mean of runnable processes over the last minute.
-        available_bytes: memory that can be had without swapping.
+        available_bytes: memory that can be had without swapping, within the limits of the
+            control groups that this login's programs run in.
         unavailable: field and reason for each None.
     """
 
@@ -157,9 +167,12 @@ def read_answer(text: str) -> DeviceState:
             if _MADE_UP_LOAD in loads
             else "no readable /proc/loadavg"
         )
-    available = re.match(r"MemAvailable:\s+(\d{1,15}) kB", " ".join(sections.get("meminfo", ())))
+    told = re.match(r"MemAvailable:\s+(\d{1,15}) kB", " ".join(sections.get("meminfo", ())))
+    available = None if told is None else int(told[1]) * 1024
     if available is None:
         missing["available_bytes"] = "no MemAvailable in /proc/meminfo"
+    else:
+        available = min([available, *_read_headrooms(sections.get("cgroup", ()))])
     return DeviceState(
         temperature_c=temperature,
         governor="+".join(governors) or None,
@@ -167,7 +180,7 @@ def read_answer(text: str) -> DeviceState:
         maximum_khz=maximum,
         throttled=throttled,
         load_1min=load,
-        available_bytes=int(available[1]) * 1024 if available else None,
+        available_bytes=available,
         unavailable=tuple(
             (field.name, missing[field.name])
             for field in dataclasses.fields(DeviceState)
@@ -197,6 +210,15 @@ def _read_clocks(policies: list[list[str]], column: int) -> tuple[int, ...] | No
     ]
     found = tuple(clock for clock in clocks if clock)
     return found if found and len(found) == len(policies) else None
+
+
+def _read_headrooms(lines: tuple[str, ...]) -> Iterator[int]:
+    """Give what each control group with a limit leaves; what was read from files counts as free."""
+    for line in lines:
+        match = re.fullmatch(r"(\d{1,18}) (\d{1,18}) (\d{1,18})", line)
+        if match:
+            limit, used, files = map(int, match.groups())
+            yield max(0, limit - max(0, used - files))
 
 
 def _read_throttled(lines: tuple[str, ...]) -> tuple[int | None, str]:

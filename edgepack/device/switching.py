@@ -5,6 +5,7 @@ from dataclasses import astuple
 from typing import Final
 
 from edgepack.bundle.manifest import FileRecord
+from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
     RENAME_FUNCTION,
@@ -109,8 +110,8 @@ def switch_release(
         run_step(device, _UNLINK, layout.bundle(name), release, *astuple(fence), action=action)
         now = "none is current now"
     raise DeployError(
-        f"{device.name}: release {release} of {name} was made current, but {wrong[0]!r} reads "
-        f"back with another sha256; {now}",
+        f"{subject(device.name)} release {release} of {name} was made current, but {wrong[0]!r} "
+        f"reads back with another sha256; {now}",
         remedy="Push again; if it happens again, check the device's storage and memory.",
     )
 

@@ -3,11 +3,20 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edgepack._fields import Fields, describe, join_faults
-from edgepack.errors import ConnectError, DeviceError, DeviceTimeoutError, MeasureError
+from edgepack.device.faults import subject
+from edgepack.errors import (
+    ConnectError,
+    DeviceError,
+    DeviceTimeoutError,
+    KilledError,
+    MeasureError,
+)
+from edgepack.measure.energy import Idle, read_idle
 from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.launch import LatencyLaunch, read_launch
 from edgepack.measure.profile import OpProfile, read_profile
@@ -23,6 +32,14 @@ _LINE_BYTES: Final = 8 * 2**20
 _SAMPLE_CHARACTERS: Final = 20  # of one time in a launch's line, at most
 _MAXIMUM_TEXT: Final = 1000  # of a message from the device
 
+_MEMORY_REMEDY: Final = (
+    "Free memory on the device, choose a smaller variant, or use `--runner native`, which needs "
+    "less; `edgepack doctor DEVICE MODEL` tells what is needed and what is free."
+)
+# In the words of Python, C, C++ and OpenBLAS.
+_OUT_OF_MEMORY: Final = re.compile(
+    r"MemoryError|[Cc]annot allocate memory|bad_alloc|[Mm]emory allocation"
+)
 _REMEDIES: Final[Mapping[str, str]] = {
     "python_too_old": "Install Python 3.9 or newer on the device, beside the one it has.",
     "import": "Push again, so that the runtime is installed anew; "
@@ -31,13 +48,12 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "model": "Convert the model again, or choose a recipe this runtime version can run.",
     "unsupported_op": "Replace that op in the source model, or convert it with builtin ops only.",
     "inputs": "Pack the model again: its golden inputs do not fit it.",
-    "memory": "Free memory on the device, or choose a smaller variant.",
+    "memory": _MEMORY_REMEDY,
 }
 _REMEDY: Final = "Run it again; when it fails again, `edgepack doctor` checks the device."
 _DEAD_REMEDY: Final = (
-    "A killed process (137, SIGKILL) means the device ran out of memory: free some, or choose a "
-    "smaller variant. A crash (139, 134) means this runtime cannot run this model: convert it "
-    "again, or choose another recipe."
+    "A crash (139, 134) means this runtime cannot run this model: convert it again, or choose "
+    "another recipe."
 )
 
 Event = dict[str, Any]
@@ -70,10 +86,17 @@ def talk(
                     raise _nonsense(device.name, f"expected at most {max_events} events")
     except (ConnectError, DeviceTimeoutError):
         raise
+    except KilledError as error:
+        raise MeasureError(
+            f"the runner on {device.name} was killed, as Linux does when memory runs out: "
+            f"{error.message}",
+            remedy=_MEMORY_REMEDY,
+        ) from error
     except DeviceError as error:
+        is_short = _OUT_OF_MEMORY.search(error.message) is not None
         raise MeasureError(
             f"the runner on {device.name} died without a result: {error.message}",
-            remedy=_DEAD_REMEDY,
+            remedy=_MEMORY_REMEDY if is_short else _DEAD_REMEDY,
         ) from error
     if not events or events.pop()["event"] != "done":
         raise _nonsense(device.name, "it ended without saying that it was done")
@@ -96,7 +119,7 @@ def _runner_error(event: Event, name: str) -> MeasureError:
     message = str(event.get("message"))[:_MAXIMUM_TEXT]
     clean = "".join(each if each.isprintable() else " " for each in message)
     remedy = _REMEDIES.get(kind, _REMEDY) if isinstance(kind, str) else _REMEDY
-    return MeasureError(f"the model cannot be run on {name}: {clean}", remedy=remedy)
+    return MeasureError(f"the model cannot be run on {subject(name)} {clean}", remedy=remedy)
 
 
 def _nonsense(name: str, text: str) -> MeasureError:
@@ -164,6 +187,18 @@ def parse_profile(events: Sequence[Event], *, name: str) -> OpProfile:
     profile = read_profile(fields)
     close(fields, name)
     return profile
+
+
+def parse_idle(events: Sequence[Event], *, name: str) -> Idle:
+    """Read what was taken while the runner slept.
+
+    Raises:
+        MeasureError: none, or a malformed one.
+    """
+    fields = take(events, "idle", name)
+    idle = read_idle(fields)
+    close(fields, name)
+    return idle
 
 
 def parse_run_times(events: Sequence[Event], *, num_samples: int, name: str) -> list[int]:

@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.errors import MeasureError
-from edgepack.measure.stats import MINIMUM_LAUNCHES, median, quantile, thin
+from edgepack.measure.stats import MINIMUM_LAUNCHES, median, quantile, tail_share, thin
 
 SMALLEST_MARGIN: Final = 0.01
 TOLD_APART: Final = 0.02
@@ -31,7 +30,6 @@ TOLD_APART: Final = 0.02
 
 _SEED: Final = 20260103
 _NUM_RESAMPLES: Final = 4000
-_CONFIDENCE: Final = 0.95
 _SCALE: Final = 10**9  # ratios as integers for exact quantiles
 _MOST_LAUNCHES: Final = 10_000
 
@@ -167,7 +165,7 @@ def _interval(ours: Launches, theirs: Launches, *, is_paired: bool) -> tuple[flo
         for side, picked in zip((ours, theirs), picks, strict=True)
     ]
     ratios = np.sort((drawn[1] / np.maximum(drawn[0], 1) * _SCALE).astype(np.int64))
-    tail = _tail_share(min(len(ours), len(theirs)))
+    tail = tail_share(min(len(ours), len(theirs)))
     ends = (quantile(ratios, Fraction(share)) / _SCALE for share in (tail, 1 - tail))
     return next(ends), next(ends)
 
@@ -195,27 +193,6 @@ def _table(launches: Launches) -> tuple[Samples, Samples]:
     for row, place in zip(rows, table, strict=True):
         place[: row.size] = row
     return table, sizes
-
-
-def _tail_share(count: int) -> float:
-    """Give the share of resamples beyond each end: less than 2.5%, so that few launches do."""
-    reach = math.sqrt(count / (count - 1)) * _student_t(count - 1)
-    return NormalDist().cdf(-reach)
-
-
-def _student_t(degrees: int) -> float:
-    """Give the 97.5% point of Student's t; for 5 degrees and more right to 0.1%.
-
-    Abramowitz and Stegun 1964, 26.7.5.
-    """
-    z = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, 1))
 
 
 def _self_difference(middles: Sequence[int]) -> float:

@@ -1,6 +1,7 @@
 """Driving the runner on a device: golden check first, then fresh launches, each bounded in time."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,8 @@ from edgepack.measure.bench import (
     place_runner,
     python_command,
 )
+from edgepack.measure.cooling import Rest, rest
+from edgepack.measure.energy import IDLE_SECONDS, Idle
 from edgepack.measure.engine import EngineFacts
 from edgepack.measure.golden import GoldenVerdict, judge_golden
 from edgepack.measure.launch import LatencyLaunch
@@ -32,6 +35,7 @@ from edgepack.scratch import open_scratch
 if TYPE_CHECKING:
     from edgepack.device.facts import DeviceFacts
     from edgepack.device.provision import Engine
+    from edgepack.device.state import DeviceState
     from edgepack.device.transport import Device
 
 StepCallback = Callable[[str], None]
@@ -214,9 +218,17 @@ def _measure(
         for _, times, _ in checked
     ]
 
+    rests: list[list[Rest]] = [[] for _ in benches]
+
     def take(place: int) -> LatencyLaunch:
+        if plan.cooldown_seconds is not None:
+            cooled = _cool(device, before, plan.cooldown_seconds, on_progress)
+            rests[place].append(cooled)
         _, times, engine = checked[place]
         return _launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
+
+    def clock() -> float:
+        return time.monotonic() - sum(each.seconds for side in rests for each in side)
 
     launches = take_rounds(
         take,
@@ -229,8 +241,10 @@ def _measure(
         on_round=lambda number, wanted: on_progress(
             f"launch {number} of {wanted} on {device.name}"
         ),
+        clock=clock,  # waiting is no measuring
     )
     after = read_state(device)
+    idle = _watch_idle(benches[0], plan, launches[0], on_progress)
     return tuple(
         make_measurement(
             device_name=device.name,
@@ -244,11 +258,51 @@ def _measure(
             before=before,
             after=after,
             profile=_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress),
+            rests=tuple(rested),
+            idle=idle,
         )
-        for bench, fit, taken, (verdict, times, engine) in zip(
-            benches, fitted, launches, checked, strict=True
+        for bench, fit, taken, (verdict, times, engine), rested in zip(
+            benches, fitted, launches, checked, rests, strict=True
         )
     )
+
+
+def _cool(
+    device: "Device", before: "DeviceState", max_seconds: float, on_progress: StepCallback
+) -> Rest:
+    from edgepack.device.state import read_state  # noqa: PLC0415 - needs the device's room
+
+    return rest(
+        # Asking it also keeps the hold on the device, however long this takes.
+        lambda: read_state(device).temperature_c,
+        began_c=before.temperature_c,
+        max_seconds=max_seconds,
+        on_warm=lambda degrees: on_progress(
+            f"letting {device.name} cool down from {degrees:.0f} °C"
+        ),
+    )
+
+
+def _watch_idle(
+    bench: Bench,
+    plan: BenchmarkPlan,
+    launches: Sequence[LatencyLaunch],
+    on_progress: StepCallback,
+) -> Idle | None:
+    """Ask what the device takes in idle, where it tells energy at all."""
+    if launches[0].energy_source is None:
+        return None
+    on_progress(f"asking what {bench.device.name} takes in idle")
+    try:
+        events = channel.talk(
+            bench.device,
+            bench.argv({"mode": "idle", "seconds": IDLE_SECONDS}, plan),
+            timeout_seconds=_STARTUP_SECONDS + IDLE_SECONDS,
+            max_events=2,
+        )
+        return channel.parse_idle(events, name=bench.device.name)
+    except (MeasureError, DeviceError):  # what was timed is not lost for it, and is told as gross
+        return None
 
 
 def _own_plan(plan: BenchmarkPlan, num_models: int) -> BenchmarkPlan:

@@ -1,12 +1,13 @@
 """One launch of a model in a fresh process: its raw times, and what stood around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from edgepack._fields import Fields
 
 MAXIMUM_NS: Final = 2**62
+MAXIMUM_UJ: Final = 2**62
 MAXIMUM_TICKS: Final = 1000
 _MAXIMUM_BYTES: Final = 2**50
 
@@ -19,11 +20,19 @@ class Conditions:
         frequency_khz: clock of the fastest core.
         temperature_c: of the hottest zone.
         num_runnable: threads of all programs that wanted a core, this launch's own included.
+        stolen_ns: time of all cores that a hypervisor gave to others, since the system's start.
+        memory_stall_ns: time in which some program waited for memory, since then.
+        swapped_bytes: what was moved to swap and back, since then.
+        energy_uj: taken of what the launch's `energy_source` sees, since its meter was opened.
     """
 
     frequency_khz: int | None = None
     temperature_c: float | None = None
     num_runnable: int | None = None
+    stolen_ns: int | None = None
+    memory_stall_ns: int | None = None
+    swapped_bytes: int | None = None
+    energy_uj: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +68,8 @@ class LatencyLaunch:
         peak_memory_reason: why it is unknown.
         start_memory_bytes: largest resident memory before the model was opened.
         ticks: looks at the conditions in between, about each half second.
+        energy_source: the counter or sensor that tells the energy; None when there is none.
+        energy_reason: why there is none.
     """
 
     init_ns: int
@@ -75,6 +86,8 @@ class LatencyLaunch:
     peak_memory_reason: str | None
     start_memory_bytes: int | None
     ticks: tuple[Tick, ...] = ()
+    energy_source: str | None = None
+    energy_reason: str | None = None
 
     @property
     def timed_conditions(self) -> tuple[Conditions, ...]:
@@ -101,15 +114,13 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
         "peak_memory_bytes": launch.peak_memory_bytes,
         "peak_memory_reason": launch.peak_memory_reason,
         "start_memory_bytes": launch.start_memory_bytes,
+        "energy_source": launch.energy_source,
+        "energy_reason": launch.energy_reason,
     }
 
 
 def _conditions_to_json(conditions: Conditions) -> dict[str, object]:
-    return {
-        "frequency_khz": conditions.frequency_khz,
-        "temperature_c": conditions.temperature_c,
-        "num_runnable": conditions.num_runnable,
-    }
+    return asdict(conditions)
 
 
 def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
@@ -130,6 +141,8 @@ def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
         start_memory_bytes=optional_integer(fields, "start_memory_bytes", maximum=_MAXIMUM_BYTES),
         # Results of older versions have none.
         ticks=_read_ticks(fields) if fields.has("ticks") else (),
+        energy_source=optional_text(fields, "energy_source"),
+        energy_reason=optional_text(fields, "energy_reason"),
     )
     if not fields.faults and not launch.samples_ns:
         fields.fault("samples_ns", "expected at least one time")
@@ -173,6 +186,11 @@ def _read_conditions(fields: Fields) -> Conditions:
         frequency_khz=optional_integer(fields, "frequency_khz", maximum=10**9),
         temperature_c=optional_number(fields, "temperature_c"),
         num_runnable=optional_integer(fields, "num_runnable", maximum=10**9),
+        # Results of older versions have none of these.
+        stolen_ns=optional_integer(fields, "stolen_ns", maximum=MAXIMUM_NS),
+        memory_stall_ns=optional_integer(fields, "memory_stall_ns", maximum=MAXIMUM_NS),
+        swapped_bytes=optional_integer(fields, "swapped_bytes", maximum=2**62),
+        energy_uj=optional_integer(fields, "energy_uj", maximum=MAXIMUM_UJ),
     )
     fields.close()
     return conditions

@@ -45,6 +45,7 @@ def _conditions(measurement: Measurement) -> dict[str, object]:
         "XNNPACK in the runtime": engine.has_xnnpack,
         "governor": state.governor,
         "highest clock": state.maximum_khz,
+        "cooling down between launches": "no" if plan.cooldown_seconds is None else "yes",
         "warm-up seconds": plan.warmup_seconds,
         "warm-up runs": plan.warmup_runs > 0,
     }

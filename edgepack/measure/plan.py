@@ -6,6 +6,7 @@ from typing import Final
 
 from edgepack._fields import Fields, join_faults
 from edgepack.errors import MeasureError
+from edgepack.measure import cooling
 from edgepack.measure.stats import MINIMUM_LAUNCHES
 from edgepack.profile import BenchmarkDefaults
 
@@ -35,6 +36,8 @@ class BenchmarkPlan:
         cpu_affinity: cores that the process is held to, as `taskset -c` reads them; None leaves it
             to the system.
         is_sustained: whether one launch goes on for `min_seconds`, to see what heat does.
+        cooldown_seconds: how long is waited at most, before a launch, until the device is back near
+            its first temperature; in any case where it tells none; None waits for nothing.
     """
 
     num_launches: int = 10
@@ -48,6 +51,7 @@ class BenchmarkPlan:
     precision: float | None = None
     is_sustained: bool = False
     cpu_affinity: str | None = None
+    cooldown_seconds: float | None = None
 
     @property
     def launch_seconds(self) -> float:
@@ -167,6 +171,9 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         precision=fields.optional_number("precision", minimum=0.0001, maximum=1),
         is_sustained=fields.boolean("is_sustained", False),
         cpu_affinity=_read_affinity(fields),
+        cooldown_seconds=fields.optional_number(
+            "cooldown_seconds", minimum=1, maximum=cooling.MAXIMUM_SECONDS
+        ),
     )
     fields.close()
     return plan

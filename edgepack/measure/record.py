@@ -21,11 +21,15 @@ from edgepack.device import state as device_state
 from edgepack.device.facts import DeviceFacts
 from edgepack.device.state import DeviceState
 from edgepack.errors import DeviceError, MeasureError
+from edgepack.measure import cooling
+from edgepack.measure import energy as energies
 from edgepack.measure import golden as golden_check
 from edgepack.measure import launch as raw
 from edgepack.measure import plan as planning
 from edgepack.measure import profile as profiling
 from edgepack.measure import validity as judging
+from edgepack.measure.cooling import Rest
+from edgepack.measure.energy import EnergyFigures, Idle, figure_energy
 from edgepack.measure.engine import EngineFacts, read_engine
 from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.launch import LatencyLaunch, optional_text
@@ -99,6 +103,8 @@ class Measurement:
         validity: computed from launches and states.
         provenance: who, where and when.
         profile: what each op takes, of runs that were not timed otherwise.
+        rests: waits for the device to cool, one before each launch; empty when none were asked for.
+        idle: what the device takes in idle; None where it tells no energy.
     """
 
     device_name: str
@@ -115,6 +121,13 @@ class Measurement:
     validity: Validity
     provenance: Provenance
     profile: OpProfile = NOT_ASKED
+    rests: tuple[Rest, ...] = ()
+    idle: Idle | None = None
+
+    @property
+    def energy(self) -> EnergyFigures:
+        """What an inference takes, or why that is not known."""
+        return figure_energy(self.launches, self.idle)
 
     @property
     def launch_samples_ns(self) -> list[tuple[int, ...]]:
@@ -155,6 +168,8 @@ def make_measurement(
     after: DeviceState,
     provenance: Provenance | None = None,
     profile: OpProfile = NOT_ASKED,
+    rests: tuple[Rest, ...] = (),
+    idle: Idle | None = None,
 ) -> Measurement:
     """Make a measurement of raw values: its summary and validity follow from them."""
     return Measurement(
@@ -177,9 +192,12 @@ def make_measurement(
             num_cores=device.num_cores,
             precision=plan.precision,
             is_sustained=plan.is_sustained,
+            rests=rests,
         ),
         provenance=provenance or _provenance(),
         profile=profile,
+        rests=rests,
+        idle=idle,
     )
 
 
@@ -214,6 +232,8 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         "validity": judging.to_json(measurement.validity),
         "provenance": asdict(measurement.provenance),
         "profile": profiling.to_json(measurement.profile),
+        "energy": energies.to_json(measurement.energy, measurement.idle),
+        "rests": cooling.to_json(measurement.rests),
         "sustained": _sustained_to_json(measurement),
     }
 
@@ -318,6 +338,8 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     # Results of older versions have none.
     has_profile = fields.has("profile")
     profile = profiling.read_profile(fields.table("profile")) if has_profile else NOT_ASKED
+    rests = cooling.read_rests(fields, "rests")
+    idle = _read_idle(fields)
     stored = fields.raw("summary")
     fields.raw("sustained")
     fields.close()
@@ -336,11 +358,21 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
         after=after,
         provenance=provenance,
         profile=profile,
+        rests=rests,
+        idle=idle,
     )
     computed = _summary_to_json(measurement.summary)
     if not isinstance(stored, dict) or any(stored.get(key) != computed[key] for key in _CHECKED):
         raise _refused(["summary: its figures do not follow from the launches' samples"])
     return measurement
+
+
+def _read_idle(fields: Fields) -> Idle | None:
+    """Read the one part of the energy that does not follow from the launches."""
+    energy = fields.raw("energy")
+    if not isinstance(energy, dict) or energy.get("idle") is None:
+        return None
+    return energies.read_idle(fields.table("energy").table("idle"))
 
 
 def _refused(faults: list[str]) -> MeasureError:

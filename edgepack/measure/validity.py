@@ -2,7 +2,8 @@
 
 A launch is marked when its coefficient of variation reaches 10% (pyperf's bound), when its
 second half is more than 3% slower or quicker than its first, when its clock fell by more than
-5% between launches or within one, or when it got less than 90% of a core's time. Fewer launches
+5% between launches or within one, when it got less than 90% of a core's time, or when other
+work took too much (`disturbance`). Fewer launches
 than an interval needs count as noisy too, and so does a median that is known less precisely than
 was asked for. The verdict is the gravest of `throttled`, `contended`,
 `noisy` and `valid`.
@@ -17,6 +18,8 @@ from typing import Final
 from edgepack._fields import Fields
 from edgepack.device.state import DeviceState, new_throttling
 from edgepack.measure import stats
+from edgepack.measure.cooling import TOLERANCE_C, Rest, sum_up
+from edgepack.measure.disturbance import find_disturbances, mark
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import reach
 
@@ -66,6 +69,7 @@ def judge(
     num_cores: int | None,
     precision: float | None = None,
     is_sustained: bool = False,
+    rests: Sequence[Rest] = (),
 ) -> Validity:
     """Judge a measurement by its launches and the device's state before and after.
 
@@ -77,13 +81,18 @@ def judge(
         num_cores: the device's cores; None when unknown.
         precision: how far the median's interval was to reach at most, as a share.
         is_sustained: whether one launch went on to see what heat does: its drift is the result.
+        rests: waits for the device to cool, before each launch.
     """
     findings: list[tuple[VerdictName, str]] = []
     findings += _throttling(launches, before, after)
     findings += _contention(launches, before, num_threads, num_cores)
     findings += _noise(launches) if not is_sustained else []
     findings += _imprecision(launches, precision)
-    marks = tuple(_marks(launch, _top_clock(launches)) for launch in launches)
+    findings += _warmth(rests, before)
+    top_clock = _top_clock(launches)
+    marks = tuple(
+        (*_marks(launch, top_clock), *mark(launch, num_threads=num_threads)) for launch in launches
+    )
     order = list(VerdictName)
     verdict = max((name for name, _ in findings), key=order.index, default=VerdictName.VALID)
     return Validity(verdict=verdict, reasons=tuple(text for _, text in findings), marks=marks)
@@ -186,6 +195,18 @@ def _imprecision(
     return [(VerdictName.NOISY, text)]
 
 
+def _warmth(rests: Sequence[Rest], before: DeviceState) -> list[tuple[VerdictName, str]]:
+    cooling = sum_up(rests, began_c=before.temperature_c)
+    if cooling is None or not cooling.num_warm:
+        return []
+    text = (
+        f"{cooling.num_warm} of {cooling.num_rests} launches began more than {TOLERANCE_C:g} °C "
+        f"above the {cooling.goal_c:.0f} °C of before: let the device cool longer (--cooldown), "
+        "or give it a fan"
+    )
+    return [(VerdictName.NOISY, text)]
+
+
 def _throttling(
     launches: Sequence[LatencyLaunch], before: DeviceState, after: DeviceState
 ) -> list[tuple[VerdictName, str]]:
@@ -275,6 +296,7 @@ def _contention(
                 f"the load was {before.load_1min:.1f} on {num_cores} cores before the model's "
                 f"{num_threads} threads started: stop other programs on the device"
             )
+    found += find_disturbances(launches, num_threads=num_threads)
     return [(VerdictName.CONTENDED, text) for text in found]
 
 

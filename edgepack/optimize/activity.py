@@ -254,7 +254,9 @@ def observe_activity(
         )
 
     feeds = [feed for each in sets for feed in each]
-    with run_pass("activity", model, feeds, request, explain=explain) as done:
+    with run_pass(
+        "edgepack.optimize.activity_worker", model, feeds, request, explain=explain
+    ) as done:
         answer = done.facts
     return tuple(
         TensorActivity(

@@ -127,7 +127,7 @@ def equalize(model: Model, calibration: Feeds | None) -> tuple[Model, EqualizeFa
             remedy="Choose a recipe without equalize.",
         )
 
-    with run_pass("equalize", model, feeds, {}, explain=explain) as done:
+    with run_pass("edgepack.optimize.equalize_worker", model, feeds, {}, explain=explain) as done:
         data = (done.folder / "equalized.tflite").read_bytes()
     return read_model(data), EqualizeFacts(**done.facts)
 

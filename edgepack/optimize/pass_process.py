@@ -83,7 +83,7 @@ def spread_feeds(feeds: Feeds, maximum: int) -> Feeds:
 
 @contextmanager
 def run_pass(
-    name: str,
+    worker: str,
     model: Model,
     feeds: Feeds,
     request: Mapping[str, Any],
@@ -93,7 +93,7 @@ def run_pass(
     """Run a pass in a process of its own, for as long as its files are wanted.
 
     Args:
-        name: its module is `edgepack.optimize.NAME_worker`.
+        worker: the module that the process runs, as Python names it.
         model: float32.
         feeds: samples it gets.
         request: JSON values it gets.
@@ -102,13 +102,11 @@ def run_pass(
     Raises:
         EdgePackError: what `explain` makes.
     """
-    with open_scratch(name) as folder:
+    with open_scratch(worker.rpartition(".")[2].removesuffix("_worker")) as folder:
         (folder / _MODEL_NAME).write_bytes(model.data)
         (folder / _REQUEST_NAME).write_text(json.dumps(request), encoding="utf-8")
         write_arrays(folder / _FEEDS_NAME, chain.from_iterable(feeds))
-        ended = run_child(
-            f"edgepack.optimize.{name}_worker", [], folder=folder, timeout_seconds=_TIMEOUT_SECONDS
-        )
+        ended = run_child(worker, [], folder=folder, timeout_seconds=_TIMEOUT_SECONDS)
         answer = ended.answer
         if answer is None:
             # The last of a traceback or of the runtime's own words; a killed child has none.

@@ -95,7 +95,9 @@ def refine(model: Model, recipe: Recipe, calibration: Feeds | None) -> Refined:
         )
 
     feeds = spread_feeds(calibration, _MAXIMUM_SAMPLES)
-    with run_pass("refine", model, feeds, request, explain=explain) as done:
+    with run_pass(
+        "edgepack.optimize.refine_worker", model, feeds, request, explain=explain
+    ) as done:
         bounds = read_arrays(done.folder / "bounds")
         return Refined(
             model=read_model((done.folder / "refined.tflite").read_bytes()),

@@ -198,7 +198,9 @@ def _run_worker(
         )
 
     request = {"probes": probes, "jobs": jobs}
-    with run_pass("sensitivity", model, feeds, request, explain=explain) as result:
+    with run_pass(
+        "edgepack.optimize.sensitivity_worker", model, feeds, request, explain=explain
+    ) as result:
         done = result.facts
     records = {(each["position"], Precision(each["precision"])): each for each in done["records"]}
     return records, int(done["num_macs"])

@@ -68,6 +68,8 @@ def prune_sparsegpt(
         return OptimizeError(f"the weights could not be pruned: {reason}", remedy=_REMEDY)
 
     feeds = spread_feeds(calibration, _MAXIMUM_SAMPLES)
-    with run_pass("sparsegpt", model, feeds, {"share": share}, explain=explain) as done:
+    with run_pass(
+        "edgepack.optimize.sparsegpt_worker", model, feeds, {"share": share}, explain=explain
+    ) as done:
         result = read_model((done.folder / "pruned.tflite").read_bytes())
     return result, count_pruned(model, result)

@@ -101,7 +101,9 @@ def prune_structured(
     def explain(reason: str) -> OptimizeError:
         return OptimizeError(f"channels could not be pruned: {reason}", remedy=_REMEDY)
 
-    with run_pass("structured", model, feeds, request, explain=explain) as done:
+    with run_pass(
+        "edgepack.optimize.structured_worker", model, feeds, request, explain=explain
+    ) as done:
         pruned = read_model((done.folder / "pruned.tflite").read_bytes())
     facts = _read_answer(done.facts, model, pruned)
     _check_share(facts, share)

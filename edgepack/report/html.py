@@ -220,6 +220,8 @@ def _conditions(benchmark: BenchmarkSummary) -> str:
 
 def _states(condition: Condition) -> str:
     before, after = text_of(condition.before), text_of(condition.after)
+    if condition.is_throughout:
+        return f'<td class="text" colspan="2">{before}</td>'
     if not condition.is_known and before == after:
         return f'<td class="text unknown" colspan="2">{before}</td>'
     return f'<td class="text">{before}</td><td class="text">{after}</td>'

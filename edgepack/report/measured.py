@@ -9,6 +9,7 @@ from edgepack.report.ops import rank_ops
 from edgepack.report.summary import (
     BenchmarkSummary,
     Condition,
+    EnergyRow,
     Fact,
     GoldenRow,
     LatencyFigures,
@@ -16,6 +17,7 @@ from edgepack.report.summary import (
     SustainedFigures,
     TimePoint,
 )
+from edgepack.report.throughout import throughout
 from edgepack.report.units import memory_size
 
 if TYPE_CHECKING:
@@ -63,12 +65,27 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         reasons=measurement.validity.reasons,
         golden=_golden(measurement.golden) if measurement.golden is not None else None,
         facts=device_facts(measurement.device),
-        conditions=conditions(measurement.before, measurement.after),
+        conditions=(
+            *conditions(measurement.before, measurement.after),
+            *throughout(measurement),
+        ),
         provenance=_provenance(measurement),
         timeline=_timeline(measurement),
         sustained=_sustained(measurement),
         ops=rank_ops(measurement.profile),
         precision=_precision(measurement),
+        energy=_energy(measurement),
+    )
+
+
+def _energy(measurement: "Measurement") -> EnergyRow:
+    found = measurement.energy
+    return EnergyRow(
+        gross_nj=found.gross_nj,
+        gross_ci95_nj=found.gross_ci95_nj,
+        above_idle_nj=found.above_idle_nj,
+        idle_watts=found.idle_watts,
+        remark=found.source or found.reason or "",
     )
 
 

@@ -7,6 +7,8 @@ from edgepack.fidelity import Judgement
 from edgepack.report.labels import plain
 from edgepack.report.summary import (
     BenchmarkSummary,
+    EnergyRow,
+    LatencyFigures,
     ParityRow,
     ParitySummary,
     SustainedFigures,
@@ -17,6 +19,8 @@ from edgepack.report.units import (
     count,
     decibels,
     duration_scale,
+    energy,
+    energy_interval,
     latency,
     latency_interval,
     memory_size,
@@ -91,35 +95,7 @@ def parity_notes(parity: ParitySummary) -> tuple[str, ...]:
 
 def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]:
     """Give a measurement's figures as name, value, and interval or the reason for none."""
-    rows: list[tuple[str, str, str]] = []
-    figures = benchmark.latency
-    if figures is not None:
-        median, interval = figures.median_ns, figures.median_ci95_ns
-        reasons = dict(figures.unavailable)
-
-        def write(value_ns: float) -> str:
-            # As fine as the median, where the unit is the median's; an outlier's is not.
-            near = duration_scale(value_ns)[0] == duration_scale(median)[0]
-            return latency(value_ns, interval_ns=interval if near else None)
-
-        for name, key, value, ends in (
-            ("median (p50)", "median", median, interval),
-            ("p90", "p90", figures.p90_ns, figures.p90_ci95_ns),
-            ("p99", "p99", figures.p99_ns, figures.p99_ci95_ns),
-        ):
-            if value is None:
-                why = plain(reasons.get(f"{key}_ns", "not computed"))
-                rows.append((name, ABSENT, why))
-            elif ends is None:
-                why = plain(reasons.get(f"{key}_ci95_ns", ""))
-                remark = f"no interval: {why}" if why else ""
-                rows.append((name, latency(value, interval_ns=interval), remark))
-            else:
-                spread = latency_interval(ends, value_ns=value)
-                rows.append((name, latency(value, interval_ns=ends), spread))
-        rows.append(("mean", write(figures.mean_ns), f"std {latency(figures.std_ns)}"))
-        rows.append(("min", write(figures.min_ns), ""))
-        rows.append(("max", write(figures.max_ns), ""))
+    rows = _latency_rows(benchmark.latency) if benchmark.latency is not None else []
     if benchmark.launches:
         inits = sorted(launch.init_ns for launch in benchmark.launches)
         firsts = sorted(launch.first_ns for launch in benchmark.launches)
@@ -131,6 +107,8 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
         if peak is not None
         else ("peak memory", ABSENT, "the device does not tell it")
     )
+    if benchmark.energy is not None:
+        rows += _energy_rows(benchmark.energy)
     if benchmark.launches:
         launches = count(len(benchmark.launches), "launch", "launches")
         rows.append(("runs", f"{benchmark.num_runs:,}", f"in {launches}"))
@@ -145,6 +123,37 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     return tuple(rows)
 
 
+def _latency_rows(figures: LatencyFigures) -> list[tuple[str, str, str]]:
+    rows: list[tuple[str, str, str]] = []
+    median, interval = figures.median_ns, figures.median_ci95_ns
+    reasons = dict(figures.unavailable)
+
+    def write(value_ns: float) -> str:
+        # As fine as the median, where the unit is the median's; an outlier's is not.
+        near = duration_scale(value_ns)[0] == duration_scale(median)[0]
+        return latency(value_ns, interval_ns=interval if near else None)
+
+    for name, key, value, ends in (
+        ("median (p50)", "median", median, interval),
+        ("p90", "p90", figures.p90_ns, figures.p90_ci95_ns),
+        ("p99", "p99", figures.p99_ns, figures.p99_ci95_ns),
+    ):
+        if value is None:
+            why = plain(reasons.get(f"{key}_ns", "not computed"))
+            rows.append((name, ABSENT, why))
+        elif ends is None:
+            why = plain(reasons.get(f"{key}_ci95_ns", ""))
+            remark = f"no interval: {why}" if why else ""
+            rows.append((name, latency(value, interval_ns=interval), remark))
+        else:
+            spread = latency_interval(ends, value_ns=value)
+            rows.append((name, latency(value, interval_ns=ends), spread))
+    rows.append(("mean", write(figures.mean_ns), f"std {latency(figures.std_ns)}"))
+    rows.append(("min", write(figures.min_ns), ""))
+    rows.append(("max", write(figures.max_ns), ""))
+    return rows
+
+
 def _sustained_rows(figures: SustainedFigures) -> list[tuple[str, str, str]]:
     window = figures.window_seconds
     span = "minute" if round(window) == _MINUTE_SECONDS else seconds(window)
@@ -153,6 +162,22 @@ def _sustained_rows(figures: SustainedFigures) -> list[tuple[str, str, str]]:
     return [
         (f"first {span}", latency(figures.first_ns), f"median, {went_on}"),
         (f"last {span}", latency(figures.last_ns), f"median, {ratio:.2f}x the first"),
+    ]
+
+
+def _energy_rows(row: EnergyRow) -> list[tuple[str, str, str]]:
+    """Give the energy with what it holds: above idle where idle is known, else gross."""
+    remark = plain(row.remark, longest=160)
+    if row.gross_nj is None:
+        return [("energy", ABSENT, remark or "the device does not tell it")]
+    ends = "" if row.gross_ci95_nj is None else f"{energy_interval(row.gross_ci95_nj)}, "
+    if row.above_idle_nj is None or row.idle_watts is None:
+        gross = f"{ends}an inference, what the device takes in idle included; {remark}"
+        return [("energy, gross", energy(row.gross_nj), gross)]
+    idle = f"an inference, above the {row.idle_watts:.3g} W of idle; {remark}"
+    return [
+        ("energy", energy(row.above_idle_nj), idle),
+        ("energy, gross", energy(row.gross_nj), f"{ends}with idle"),
     ]
 
 

@@ -224,13 +224,15 @@ class GoldenRow:
 class Condition:
     """One quantity of the device's state, before and after.
 
-    Where the device told neither, both hold why, and `is_known` is false.
+    Where the device told neither, both hold why, and `is_known` is false. What is of the whole run
+    is the same in both, and `is_throughout` true.
     """
 
     name: str
     before: str
     after: str
     is_known: bool = True
+    is_throughout: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,6 +291,25 @@ class SustainedFigures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EnergyRow:
+    """Energy of an inference, or why it is not known.
+
+    Attributes:
+        gross_nj: all that the counter saw; None where there is none.
+        gross_ci95_nj: its interval.
+        above_idle_nj: without what the device takes in idle; None where that is not known.
+        idle_watts: that.
+        remark: the counter or sensor, or why there is none.
+    """
+
+    gross_nj: float | None
+    gross_ci95_nj: tuple[float, float] | None = None
+    above_idle_nj: float | None = None
+    idle_watts: float | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkSummary:
     """One model measured on one device, or why it was not.
 
@@ -307,6 +328,7 @@ class BenchmarkSummary:
         ops: what each op takes, the slowest first; empty where the runner tells none.
         precision: how far the median's interval reaches, and how far it was to reach at most, as
             shares; None where none was asked for.
+        energy: of an inference; None where there is no measurement.
         error: why there is no measurement; the figures are then absent.
     """
 
@@ -330,6 +352,7 @@ class BenchmarkSummary:
     sustained: SustainedFigures | None = None
     ops: tuple[OpRow, ...] = ()
     precision: tuple[float, float] | None = None
+    energy: EnergyRow | None = None
     error: str | None = None
 
     @property

@@ -307,6 +307,9 @@ def render_benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool = True) 
         more = len(medians) - _NUM_MEDIANS
         shown += f" and {more} more" if more > 0 else ""
         parts.append(_indented(f"launch medians: {shown}"))
+    for each in benchmark.conditions:
+        if each.is_throughout:
+            parts.append(_indented(f"{plain(each.name).lower()}: {plain(each.before)}"))
     if benchmark.ops:
         slowest = ", ".join(
             f"{row.place}. {row.name} {share(row.share)}" for row in benchmark.ops[:_NUM_OPS]

@@ -10,6 +10,7 @@ EXACT_DB: Final = 300.0
 _NANOSECOND_UNITS: Final = (("ns", 1, 0), ("µs", 10**3, 3), ("ms", 10**6, 6), ("s", 10**9, 9))
 _DECIMAL_UNITS: Final = (("B", 1, 0), ("kB", 10**3, 3), ("MB", 10**6, 6), ("GB", 10**9, 9))
 _BINARY_UNITS: Final = (("B", 1, 0), ("KiB", 2**10, 3), ("MiB", 2**20, 6), ("GiB", 2**30, 9))
+_ENERGY_UNITS: Final = (("nJ", 1), ("µJ", 10**3), ("mJ", 10**6), ("J", 10**9))
 _MINIMUM_DIGITS: Final = 3
 _MAXIMUM_DIGITS: Final = 6
 _INTERVAL_DIGITS: Final = 2
@@ -93,6 +94,22 @@ def file_size(num_bytes: int) -> str:
 def memory_size(num_bytes: int) -> str:
     """Write an amount of memory in binary units: 1 MiB is 1048576 bytes."""
     return _size(num_bytes, _BINARY_UNITS)
+
+
+def energy(value_nj: float) -> str:
+    """Write an energy in nJ with its unit and three digits."""
+    sign = "-" if value_nj < 0 else ""
+    for unit, factor in _ENERGY_UNITS:
+        scaled = abs(value_nj) / factor
+        decimals = _decimals(scaled, 0.0, 3)
+        if round(scaled, decimals) < 1000 or unit == "J":  # noqa: PLR2004 - the next unit's 1
+            return f"{sign}{scaled:.{decimals}f} {unit}"
+    raise AssertionError
+
+
+def energy_interval(interval_nj: tuple[float, float]) -> str:
+    """Write the ends of an energy's interval, each with its unit."""
+    return DASH.join(energy(each) for each in interval_nj)
 
 
 def decibels(value_db: float) -> str:

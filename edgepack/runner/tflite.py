@@ -8,10 +8,11 @@ A request has `mode`, `model` (a path), `threads`, optionally `module` (the runt
 `inputs`: for each input in the runtime's order a file of raw little-endian samples, one after
 another; an empty list asks for made-up inputs. Mode `outputs` has `samples` (how many) and
 `emit` (false: run the first one so often, and send no outputs), and optionally `stream` (true:
-the samples are one stream, so that variables are not reset); mode `latency` has `plan`.
+the samples are one stream, so that variables are not reset); mode `latency` has `plan`. Mode
+`idle` needs `seconds` alone, and tells the energy that is taken while nothing is run.
 Every line on standard output is an object with `event`: `engine`, then `sample` and `output`,
-or `init`, `first` and `launch`; at last `done`, or `error` with `kind` and `message` and exit
-code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
+or `init`, `first` and `launch`, or `idle`; at last `done`, or `error` with `kind` and `message`
+and exit code 1. Times are whole nanoseconds of `time.perf_counter_ns`.
 """
 
 import sys
@@ -51,6 +52,9 @@ _MAXIMUM_REQUEST_BYTES = 2**20
 _MAXIMUM_WARMUP_SAMPLES = 1000  # as many are kept; more may be run
 _MAXIMUM_TICKS = 1000
 _TICK_NS = 500_000_000  # between looks at the conditions
+_PROC, _SYS = "/proc", "/sys"
+_SETTLE_SECONDS, _IDLE_STEP_SECONDS = 0.3, 0.1
+_STEAL_FIELD = 7  # of the line cpu of /proc/stat (proc_stat(5))
 _QUICK_NS = 50_000_000  # a longer run brings the model back into the caches by itself
 
 # What the runtimes say of ops they have no kernel for (tflite_runtime 2.14, LiteRT 2.3). Flex
@@ -76,6 +80,10 @@ def main(arguments: List[str], emit: Emit) -> int:
     try:
         site, text = _read_arguments(arguments)
         request = _read_request(text)
+        if request["mode"] == "idle":
+            emit(_watch_idle(float(request["seconds"])))
+            emit({"event": "done"})
+            return 0
         if site is not None:
             sys.path.insert(0, site)
         engine, make = _load_runtime(site, request.get("module"))
@@ -106,7 +114,7 @@ def _read_request(text: str) -> Request:
         request = json.loads(text)
     except ValueError as error:
         raise RunnerError("request", f"the request is not JSON: {error}") from error
-    if not isinstance(request, dict) or request.get("mode") not in ("outputs", "latency"):
+    if not isinstance(request, dict) or request.get("mode") not in ("outputs", "latency", "idle"):
         raise RunnerError("request", "expected a request with the mode outputs or latency")
     return request
 
@@ -150,6 +158,9 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
         interpreter = make(model_path=model, num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
+        # Memory that cannot be had is an error without a word (LiteRT 2.3).
+        if not str(error):
+            raise MemoryError from error
         raise _runtime_error("model", error) from error
     init_ns = time.perf_counter_ns() - start
     engine.update(event="engine", threads=threads, xnnpack=_is_delegated(interpreter))
@@ -280,16 +291,19 @@ def _emit_launch(
     # stride-th run is timed; a tenth is left for runs that get quicker.
     stride = 1 + int(min_ns / (max(1, typical_ns) * capacity * 0.9))
     storage = array.array("q", bytes(8 * capacity))
-    before = _conditions()
+    meter = Meter()
+    before = _conditions(meter)
     limits = (int(plan["min_runs"]), min_ns, deadline)
     ticks = []  # type: List[Dict[str, Any]]
     start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
     try:
-        count = _time_runs(interpreter.invoke, storage, limits, stride, ticks)
+        count = _time_runs(
+            interpreter.invoke, storage, limits, stride, lambda at: ticks.append(_tick(meter, at))
+        )
     except (RuntimeError, ValueError) as error:
         raise _runtime_error("invoke", error) from error
     cpu_ns, wall_ns = time.process_time_ns() - cpu_start, time.perf_counter_ns() - start
-    after = _conditions()
+    after = _conditions(meter)
     peak, reason = _peak_memory()
     launch = {"event": "launch", "init_ns": init_ns, "first_ns": first_ns}
     launch.update(warmup_ns=warmup[:kept].tolist(), num_warmup_runs=num_warmup)
@@ -297,6 +311,7 @@ def _emit_launch(
     launch.update(wall_ns=wall_ns, cpu_ns=cpu_ns, before=before, after=after, ticks=ticks)
     launch.update(peak_memory_bytes=peak, peak_memory_reason=reason)
     launch.update(start_memory_bytes=memory_before)
+    launch.update(energy_source=meter.source, energy_reason=meter.reason)
     emit(launch)
 
 
@@ -322,18 +337,19 @@ def _time_runs(
     storage: Any,
     limits: Tuple[int, int, int],
     stride: int,
-    ticks: List[Dict[str, Any]],
+    look: Callable[[int], None],
 ) -> int:
     """Time every stride-th run until both minimums are met; give the number of samples.
 
-    Now and then, between runs, it looks at the conditions; a quick model's run after that is not
-    timed, as looking has taken it out of the caches.
+    Now and then, between runs, it looks at the conditions, `look` being given how many samples
+    there are; a quick model's run after that is not timed, as looking has taken it out of the
+    caches.
     """
     clock, capacity, between = time.perf_counter_ns, len(storage), range(stride - 1)
     count, begin = 0, clock()
     runs, min_ns, deadline = limits
     interval = max(_TICK_NS, min_ns // _MAXIMUM_TICKS)
-    look = begin + interval
+    due, num_looks = begin + interval, 0
     while True:
         start = clock()
         invoke()
@@ -344,23 +360,29 @@ def _time_runs(
             return count
         if end + (end - start) * stride > deadline:  # the next would end too late
             return count
-        if end >= look and len(ticks) < _MAXIMUM_TICKS:
-            ticks.append(dict(_conditions(), sample=count))
-            look = clock() + interval
+        if end >= due and num_looks < _MAXIMUM_TICKS:
+            look(count)
+            due, num_looks = clock() + interval, num_looks + 1
             if end - start < _QUICK_NS:
                 invoke()
         for _ in between:
             invoke()
 
 
-def _conditions() -> Dict[str, Any]:
-    """Read what may move the latency, where Linux tells it: clock, temperature, other work."""
+def _tick(meter: "Meter", sample: int) -> Dict[str, Any]:
+    return dict(_conditions(meter), sample=sample)
+
+
+def _conditions(meter: "Meter") -> Dict[str, Any]:
+    """Read what may move the latency, where Linux tells it: clock, temperature, other work.
+
+    Stolen time, stalls and swapping count since the system was started, energy since the meter was.
+    """
     frequencies = _read_integers("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
     temperatures = _read_integers("class/thermal/thermal_zone*/temp")
     runnable = None
     try:
-        with Path("/proc/loadavg").open(encoding="ascii") as file:
-            text = file.read()
+        text = Path(_PROC, "loadavg").read_text(encoding="ascii")
         # Android hides it, and proot-distro puts a file of always this line there.
         if text.strip() != "0.12 0.07 0.02 2/165 765":
             runnable = int(text.split()[3].split("/")[0])
@@ -370,17 +392,158 @@ def _conditions() -> Dict[str, Any]:
         "frequency_khz": max(frequencies) if frequencies else None,
         "temperature_c": max(temperatures) / 1000 if temperatures else None,
         "num_runnable": runnable,
+        # Who hides that file, or puts another in its place, does so with these.
+        "stolen_ns": None if runnable is None else _stolen_ns(),
+        "memory_stall_ns": _memory_stall_ns(),
+        "swapped_bytes": None if runnable is None else _swapped_bytes(),
+        "energy_uj": meter.read(),
     }
+
+
+def _stolen_ns() -> Optional[int]:
+    """Give the time of all cores that a hypervisor gave to others."""
+    words = _find_line("stat", "cpu") or []
+    if len(words) <= _STEAL_FIELD or not words[_STEAL_FIELD].isdecimal():
+        return None
+    return int(words[_STEAL_FIELD]) * 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def _memory_stall_ns() -> Optional[int]:
+    """Give the time in which some program waited for memory; kernels may be without it."""
+    words = _find_line("pressure/memory", "some") or [""]
+    total = words[-1][len("total=") :]
+    return int(total) * 1000 if words[-1].startswith("total=") and total.isdecimal() else None
+
+
+def _swapped_bytes() -> Optional[int]:
+    """Give what was moved to swap and back."""
+    pages = [(_find_line("vmstat", key) or [""])[0] for key in ("pswpin", "pswpout")]
+    if not all(each.isdecimal() for each in pages):
+        return None
+    return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _find_line(path: str, key: str) -> Optional[List[str]]:
+    """Give the words after the first in the line of a file of /proc that begins with a key."""
+    try:
+        with Path(_PROC, path).open(encoding="ascii", errors="replace") as file:
+            for line in file:
+                words = line.split()
+                if words and words[0] == key:
+                    return words[1:]
+    except OSError:
+        pass  # not Linux, not in this kernel, or hidden from this user
+    return None
 
 
 def _read_integers(pattern: str) -> List[int]:
     values = []
-    for path in sorted(Path("/sys").glob(pattern)):
+    for path in sorted(Path(_SYS).glob(pattern)):
         try:
             values.append(int(path.read_text(encoding="ascii")))
         except (OSError, ValueError):  # noqa: PERF203 - a few files, each may be a sensor asleep
             continue
     return values
+
+
+class Meter:
+    """The energy taken since it was made, where a counter or a sensor tells it.
+
+    First the processor's own counters (RAPL: its packages, and memory where it has a counter),
+    else the first sensor of Texas Instruments' INA family, which boards carry in their supply: its
+    counter, or its power, taken as even from one look to the next.
+    """
+
+    def __init__(self) -> None:
+        self.source = None  # type: Optional[str]
+        self.reason = None  # type: Optional[str]
+        self._counters = []  # type: List[Tuple[Path, int]]  # with where each begins anew
+        self._power = None  # type: Optional[Path]
+        self._total_uj = 0.0
+        self._find()
+        self._last = self._look()
+        if self._last is None:
+            self._deny("it cannot be read")
+        self._time_ns = time.perf_counter_ns()
+
+    def read(self) -> Optional[int]:
+        """Give the microjoules so far; None where nothing tells them."""
+        now, now_ns = self._look(), time.perf_counter_ns()
+        if self._last is None or now is None:
+            return None
+        if self._power is not None:
+            self._total_uj += (self._last[0] + now[0]) / 2 * (now_ns - self._time_ns) / 1e9
+        else:
+            for (_, span), last, value in zip(self._counters, self._last, now):
+                if value >= last:
+                    self._total_uj += value - last
+                elif span:  # it began anew; a counter without a span was set back
+                    self._total_uj += span - last + value
+        self._last, self._time_ns = now, now_ns
+        return int(self._total_uj)
+
+    def _look(self) -> Optional[List[int]]:
+        paths = [path for path, _ in self._counters] + ([self._power] if self._power else [])
+        values = [_read_integer(path) for path in paths]
+        told = [each for each in values if each is not None]
+        return told if told and len(told) == len(values) else None
+
+    def _deny(self, reason: str) -> None:
+        if self.source is not None:
+            self.reason = f"{self.source}: {reason}"
+        self.source, self._counters, self._power = None, [], None
+
+    def _find(self) -> None:
+        zones = sorted(Path(_SYS).glob("class/powercap/intel-rapl:*"))
+        named = [(each, _read_text(each / "name") or "") for each in zones]
+        used = [(e, name) for e, name in named if name.startswith("package") or name == "dram"]
+        if used:
+            self.source = "RAPL " + ", ".join(name for _, name in used)
+            spans = [_read_integer(each / "max_energy_range_uj") for each, _ in used]
+            self._counters = [
+                (each / "energy_uj", span or 0) for (each, _), span in zip(used, spans)
+            ]
+            if all(os.access(str(path), os.R_OK) for path, _ in self._counters):
+                return
+            self._deny("only root may read it, unless `sudo chmod a+r` lets others")
+        for chip in sorted(Path(_SYS).glob("class/hwmon/hwmon*")):
+            name = _read_text(chip / "name") or ""
+            counter, power = chip / "energy1_input", chip / "power1_input"
+            if not name.startswith("ina") or not (counter.exists() or power.exists()):
+                continue
+            self.source, self.reason = f"{name} of {chip.name}", None
+            if counter.exists():
+                self._counters = [(counter, 0)]
+            else:
+                self._power = power
+            return
+        self.reason = self.reason or "no RAPL in /sys/class/powercap, no INA sensor in hwmon"
+
+
+def _read_text(path: Path) -> Optional[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _read_integer(path: Path) -> Optional[int]:
+    text = _read_text(path) or ""
+    return int(text) if text.isdecimal() else None
+
+
+def _watch_idle(seconds: float) -> Dict[str, Any]:
+    """Tell the energy taken while this process sleeps."""
+    time.sleep(_SETTLE_SECONDS)  # its own start is no idling
+    meter = Meter()
+    start = time.perf_counter_ns()
+    energy_uj = meter.read()
+    end = start
+    while energy_uj is not None and end - start < seconds * 1e9:
+        time.sleep(_IDLE_STEP_SECONDS)
+        energy_uj, end = meter.read(), time.perf_counter_ns()
+    idle = {"event": "idle", "wall_ns": end - start, "energy_uj": energy_uj}
+    return dict(idle, energy_source=meter.source, energy_reason=meter.reason)
 
 
 def _peak_memory() -> Tuple[Optional[int], Optional[str]]:

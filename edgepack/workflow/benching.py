@@ -91,7 +91,7 @@ def place_model(
     )
     if golden is None:
         on_step("asking this machine's runtime for the answers")
-        golden = make_golden(model, model, generate_feeds(model), num_samples=_NUM_GOLDEN)
+        golden = answer_feeds(model)
     return TimedModel(
         path=f"{folder}/{MODEL_PATH}",
         identity=ModelIdentity(
@@ -148,6 +148,15 @@ def bench_in_turns(
         root=rig.root,
         on_progress=on_step,
     )
+
+
+def answer_feeds(model: Model) -> Golden:
+    """Ask this machine's runtime for the answers to plausible inputs.
+
+    Raises:
+        EdgePackError: as `make_golden`.
+    """
+    return make_golden(model, model, generate_feeds(model), num_samples=_NUM_GOLDEN)
 
 
 def generate_feeds(model: Model) -> Feeds:

@@ -34,11 +34,11 @@ from torch_graph import (  # type: ignore[import-not-found]
     list_nodes,
 )
 from torch_lowering import lower_transposed  # type: ignore[import-not-found]
+from torch_programs import load_program  # type: ignore[import-not-found]
+from torch_scripts import load_script  # type: ignore[import-not-found]
 from torch_sources import (  # type: ignore[import-not-found]
     TorchSource,
     flatten_outputs,
-    load_program,
-    load_script,
     run_source,
     shape_inputs,
 )

@@ -21,11 +21,9 @@ from exchange import (  # type: ignore[import-not-found] # a sibling, outside an
     RefusedError,
     first_line,
 )
-from torch_sources import (  # type: ignore[import-not-found]
-    TorchSource,
-    flatten_module,
-    flatten_program,
-)
+from torch_modules import flatten_module  # type: ignore[import-not-found]
+from torch_programs import flatten_program  # type: ignore[import-not-found]
+from torch_sources import TorchSource  # type: ignore[import-not-found]
 
 _RETURN = (
     "Return the module and an example of its inputs: (net, (torch.zeros(1, 3, 224, 224),)); or "

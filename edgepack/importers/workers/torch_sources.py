@@ -1,13 +1,13 @@
-"""A PyTorch model as one flat function of tensors, whatever it came from.
+"""A PyTorch model as one flat function of tensors: in which shapes, and what it gives.
+
+What makes one of a file or a module: `torch_modules`, `torch_programs`, `torch_scripts`.
 
 Runs inside the `pytorch` toolchain on its own interpreter.
 """
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from torch_precision import (  # type: ignore[import-not-found]
     FLOATS,
     HALVES,
     other_floats,
-    settle_precision,
 )
 
 # What running or tracing a model raises when it does not fit its inputs or PyTorch's rules.
@@ -30,10 +29,9 @@ RUN_ERRORS = (
     RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError,
     NotImplementedError, ZeroDivisionError, OverflowError,
 )  # fmt: skip
-_NUMBERS = FLOATS | {
+NUMBERS = FLOATS | {
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 }  # fmt: skip
-_LARGEST_SYMBOL = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,60 +99,6 @@ class Flat(torch.nn.Module):  # type: ignore[misc] # PyTorch is untyped here
         return self.inner(*args, **kwargs)
 
 
-def flatten_module(
-    title: str, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> TorchSource:
-    """Make a flat function of an eager module and an example of its arguments."""
-    notes: list[str] = []
-    if module.training:
-        notes.append("the module was in training mode: eval() was called")
-    module.eval()
-    if isinstance(module, torch.jit.ScriptModule):
-        return _flatten_script(title, module, args, notes)
-    own = settle_precision(module, notes)
-    own_dtypes = [
-        leaf.dtype for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
-    ]
-    args, kwargs = pytree.tree_map(_as_float32, (args, kwargs))
-    signature = inspect.signature(module.forward)
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise RefusedError(
-            "model",
-            f"{title}: the example inputs do not fit forward(): {first_line(error)}",
-            "Return (module, example_args) with one example for each argument of forward.",
-        ) from error
-    names = _argument_names(signature, args, kwargs)
-    leaves, structure = pytree.tree_flatten((args, kwargs))
-    named = [
-        (name, leaf) for name, leaf in zip(names, leaves, strict=True) if _is_tensor(title, leaf)
-    ]
-    if not named:
-        raise RefusedError(
-            "model",
-            f"{title}: expected example inputs that hold tensors, but there are none",
-            "Return (module, example_args), as in (net, (torch.zeros(1, 3, 224, 224),)).",
-        )
-    return TorchSource(
-        title=title,
-        call=Flat(module, structure, leaves),
-        own=None if own is None else Flat(own, structure, leaves),
-        inputs=tuple(
-            TorchInput(
-                name=name, dims=tuple(leaf.shape), dtype=leaf.dtype, example=leaf, own_dtype=dtype
-            )
-            for name, leaf, dtype in zip(
-                _distinct([name for name, _ in named]),
-                (x for _, x in named),
-                own_dtypes,
-                strict=True,
-            )
-        ),
-        notes=tuple(notes),
-    )
-
-
 def shape_inputs(
     source: TorchSource,
     wanted: Mapping[str, Sequence[int]],
@@ -196,7 +140,7 @@ def flatten_outputs(source: TorchSource, result: object) -> tuple[list[str], lis
     tensors: list[torch.Tensor] = []
     for path, leaf in paths:
         if isinstance(leaf, torch.Tensor):
-            names.append("_".join(_key_text(key) for key in path))
+            names.append("_".join(key_text(key) for key in path))
             tensors.append(leaf)
         elif leaf is not None and not isinstance(leaf, (bool, int, float, str)):
             raise RefusedError(
@@ -214,7 +158,7 @@ def flatten_outputs(source: TorchSource, result: object) -> tuple[list[str], lis
     odd = [
         f"{name or 'output'} ({str(tensor.dtype).removeprefix('torch.')})"
         for name, tensor in zip(names, tensors, strict=True)
-        if tensor.dtype not in _NUMBERS
+        if tensor.dtype not in NUMBERS
     ]
     if odd:
         raise RefusedError(
@@ -226,7 +170,7 @@ def flatten_outputs(source: TorchSource, result: object) -> tuple[list[str], lis
     if plain:  # one tensor, or a tuple of tensors
         names = [f"output_{index}" for index in range(len(names))]
     names = [f"output_{name}" if name[:1].isdigit() else name for name in names]
-    return _distinct(names), tensors
+    return distinct(names), tensors
 
 
 def run_source(source: TorchSource, tensors: Sequence[torch.Tensor]) -> Any:  # noqa: ANN401 - see Flat
@@ -255,181 +199,6 @@ def reason_of(error: BaseException) -> str:
     if lines and lines[0].startswith("The following operation failed in the TorchScript"):
         return lines[-1][:300]
     return str(first_line(error))
-
-
-def load_script(path: Path) -> TorchSource:
-    """Load TorchScript; shapes are known when it was traced by PyTorch 1.13 or later."""
-    try:
-        module = torch.jit.load(str(path), map_location="cpu", _restore_shapes=True).eval()
-    except RUN_ERRORS as error:
-        raise RefusedError(
-            "model",
-            f"{path.name}: PyTorch {torch.__version__} cannot load this TorchScript: "
-            f"{reason_of(error)}",
-            "Export the model anew: torch.export.save(torch.export.export(model, "
-            "example_inputs), 'model.pt2').",
-        ) from error
-    return _flatten_script(path.name, module, (), [])
-
-
-def _flatten_script(
-    title: str, module: torch.jit.ScriptModule, args: tuple[Any, ...], notes: list[str]
-) -> TorchSource:
-    usual = next(iter(other_floats(module)), torch.float32)
-    own = settle_precision(module, notes)
-    arguments = module.forward.schema.arguments[1:]
-    required = [each for each in arguments if not each.has_default_value()]
-    odd = [f"{each.name}: {each.type}" for each in required if str(each.type) != "Tensor"]
-    if odd:
-        raise RefusedError(
-            "model",
-            f"{title}: expected TorchScript whose inputs are tensors, but it takes "
-            f"{', '.join(odd)}",
-            "Wrap the model in a module that takes tensors, or give a function that returns it: "
-            "FILE.py:function.",
-        )
-    values = list(module.graph.inputs())[1 : 1 + len(required)]
-    indices = _script_indices(module, len(required))
-    inputs = []
-    for index, (argument, value) in enumerate(zip(required, values, strict=True)):
-        known = value.type()
-        # Restored shapes make it a complete tensor type; TorchScript's own are bare.
-        sizes = known.sizes() if known.kind() == "TensorType" else None
-        example = args[index] if index < len(args) else None
-        scalar = known.dtype() if sizes is not None and hasattr(known, "dtype") else None
-        dtype = torch.int64 if index in indices else scalar or usual
-        dtype = example.dtype if isinstance(example, torch.Tensor) else dtype
-        dims = tuple(example.shape) if isinstance(example, torch.Tensor) else sizes
-        if example is None and dims is not None:
-            example = torch.zeros(dims, dtype=dtype)
-        inputs.append(
-            TorchInput(
-                name=argument.name,
-                dims=None if dims is None else tuple(dims),
-                dtype=torch.float32 if dtype in FLOATS else dtype,
-                example=_as_float32(example),
-                own_dtype=dtype,
-            )
-        )
-    return TorchSource(
-        title=title,
-        call=module,
-        own=own,
-        inputs=tuple(inputs),
-        is_script=True,
-        notes=tuple(notes),
-    )
-
-
-def _script_indices(module: torch.jit.ScriptModule, count: int) -> set[int]:
-    """Give the inputs that TorchScript looks up in a table: untyped, they must be integers."""
-    found = set()
-    for index, value in enumerate(list(module.inlined_graph.inputs())[1 : 1 + count]):
-        for use in value.uses():
-            if use.user.kind() == "aten::embedding" and use.offset == 1:
-                found.add(index)
-    return found
-
-
-def load_program(path: Path) -> TorchSource:
-    """Load a `.pt2` that `check_program` has let through."""
-    try:
-        program = torch.export.load(str(path))
-    except (*RUN_ERRORS, OSError, ImportError) as error:
-        raise RefusedError(
-            "model",
-            f"{path.name}: PyTorch {torch.__version__} cannot load this program: "
-            f"{first_line(error)}",
-            "Export it anew with torch.export.save, with a PyTorch no newer than that; give what "
-            "defines its own operations with --with FILE.py.",
-        ) from error
-    return flatten_program(path.name, program)
-
-
-def flatten_program(title: str, program: torch.export.ExportedProgram) -> TorchSource:
-    """Make a flat function of an exported program, with dropout and normalization at rest."""
-    signature = program.graph_signature
-    module = program.module(check_guards=False)
-    notes = [f"{name} was exported in training mode: it was set at rest" for name in rest(module)]
-    own = settle_precision(module, notes)
-    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    names = [name for name in signature.user_inputs if name in placeholders]
-    metas = [(name, placeholders[name].meta.get("val")) for name in names]
-    leaves = [torch.empty(0) if isinstance(value, torch.Tensor) else value for _, value in metas]
-    structure = program.call_spec.in_spec
-    if structure is None or structure.num_leaves != len(leaves):
-        leaves = _constant_leaves(title, program, leaves)
-    inputs = tuple(
-        TorchInput(
-            name=name,
-            dims=tuple(
-                int(size) if isinstance(size, int) else str(size.node.expr) for size in value.shape
-            ),
-            dtype=torch.float32 if value.dtype in FLOATS else value.dtype,
-            own_dtype=value.dtype,
-        )
-        for name, value in metas
-        if isinstance(value, torch.Tensor)
-    )
-    ranges = {
-        str(symbol): (_bound(limits.lower, 0), _bound(limits.upper, _LARGEST_SYMBOL))
-        for symbol, limits in program.range_constraints.items()
-    }
-    return TorchSource(
-        title=title,
-        call=Flat(module, structure, leaves),
-        own=None if own is None else Flat(own, structure, leaves),
-        inputs=tuple(
-            replace(each, name=name)
-            for each, name in zip(inputs, _distinct([each.name for each in inputs]), strict=True)
-        ),
-        notes=tuple(notes),
-        ranges=ranges,
-    )
-
-
-def rest(module: torch.nn.Module) -> list[str]:
-    """Turn dropout off and let normalization use its stored statistics; name what was changed.
-
-    A program knows no eval(): whether it trains is an argument of these operations.
-    """
-    changed = []
-    for node in module.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None:
-            continue
-        for index, argument in enumerate(schema.arguments):
-            if argument.name not in {"train", "training"}:
-                continue
-            if index < len(node.args) and node.args[index] is True:
-                node.args = (*node.args[:index], False, *node.args[index + 1 :])
-                changed.append(str(node.name))
-    if changed:
-        module.graph.lint()
-        module.recompile()
-    return changed
-
-
-def _constant_leaves(
-    title: str, program: torch.export.ExportedProgram, leaves: list[Any]
-) -> list[Any]:
-    """Give all leaves of the arguments, with the constants the program was exported with."""
-    example = program.example_inputs
-    if example is None:
-        raise RefusedError(
-            "model",
-            f"{title}: it takes inputs besides tensors, whose values it does not hold",
-            "Export it with tensors alone as inputs.",
-        )
-    given = iter(leaves)
-    return [
-        next(given) if isinstance(leaf, torch.Tensor) else leaf
-        for leaf in pytree.tree_leaves(example)
-    ]
-
-
-def _bound(value: Any, default: int) -> int:  # noqa: ANN401 - sympy's numbers
-    return int(value) if value.is_Integer else default
 
 
 def _check_ranges(source: TorchSource, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -461,56 +230,22 @@ def _example(each: TorchInput, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.zeros(shape, dtype=each.dtype)
 
 
-def _as_float32(leaf: Any) -> Any:  # noqa: ANN401 - any argument
+def as_float32(leaf: Any) -> Any:  # noqa: ANN401 - any argument
+    """Give a tensor of floats as float32 on the CPU, and anything else as it is."""
     is_other_float = isinstance(leaf, torch.Tensor) and leaf.dtype in FLOATS
     return leaf.detach().to("cpu", torch.float32) if is_other_float else leaf
 
 
-def _is_tensor(title: str, leaf: object) -> bool:
-    if not isinstance(leaf, torch.Tensor):
-        return False
-    if leaf.dtype not in _NUMBERS:
-        raise RefusedError(
-            "conversion",
-            f"{title}: TFLite has no tensors of such numbers: an input holds "
-            f"{str(leaf.dtype).removeprefix('torch.')}",
-            "Take real and imaginary parts as two inputs: torch.complex(real, imaginary).",
-        )
-    return True
-
-
-def _argument_names(
-    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> list[str]:
-    """Name each leaf of the arguments after the parameter it is passed to."""
-    names: list[str] = []
-    parameters = [
-        each for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY
-    ]
-    for index, value in enumerate(args):
-        place = min(index, len(parameters) - 1)
-        parameter = parameters[place]
-        is_variadic = parameter.kind is parameter.VAR_POSITIONAL
-        name = f"{parameter.name}_{index - place}" if is_variadic else parameter.name
-        names += _leaf_names(name, value)
-    for name, value in kwargs.items():
-        names += _leaf_names(name, value)
-    return names
-
-
-def _leaf_names(name: str, value: object) -> list[str]:
-    paths, _ = pytree.tree_flatten_with_path(value)
-    return ["_".join([name, *(_key_text(key) for key in path)]) for path, _ in paths]
-
-
-def _key_text(key: Any) -> str:  # noqa: ANN401 - PyTorch's key types share no base
+def key_text(key: Any) -> str:  # noqa: ANN401 - PyTorch's key types share no base
+    """Give one step of a pytree's path as part of a name."""
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             return re.sub(r"\W", "_", str(getattr(key, attribute)))
     return re.sub(r"\W", "_", str(key))
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
+    """Give names with a number behind each that stood before."""
     seen: dict[str, int] = {}
     result = []
     for name in names:

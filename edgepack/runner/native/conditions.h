@@ -5,7 +5,9 @@
 #include <dirent.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "energy.h"
 #include "json.h"
 
 #define UNKNOWN (-1)
@@ -52,17 +54,71 @@ static int64_t count_runnable(void) {
   return count;
 }
 
+/* Find the line of a file of /proc that begins with a key, which has a space or so behind it. */
+static bool find_line(const char *path, const char *key, char *line, int size) {
+  FILE *file = fopen(path, "r");
+  if (file == NULL) return false; /* not in this kernel, or hidden from this user */
+  bool found = false;
+  size_t length = strlen(key);
+  while (!found && fgets(line, size, file) != NULL)
+    found = strncmp(line, key, length) == 0 && line[length] == ' ';
+  fclose(file);
+  return found;
+}
+
+/* Give the time of all cores that a hypervisor gave to others, since the system was started. */
+static int64_t stolen_ns(void) {
+  char line[512];
+  long long ticks, a_second = sysconf(_SC_CLK_TCK);
+  if (a_second <= 0 || !find_line("/proc/stat", "cpu", line, sizeof line) ||
+      sscanf(line, "cpu %*s %*s %*s %*s %*s %*s %*s %15lld", &ticks) != 1)
+    return UNKNOWN;
+  return ticks * 1000000000 / a_second;
+}
+
+/* Give the time in which some program waited for memory; kernels may be without it. */
+static int64_t memory_stall_ns(void) {
+  char line[256];
+  long long total_us;
+  if (!find_line("/proc/pressure/memory", "some", line, sizeof line) ||
+      sscanf(line, "some %*s %*s %*s total=%15lld", &total_us) != 1)
+    return UNKNOWN;
+  return total_us * 1000;
+}
+
+/* Give what was moved to swap and back, since the system was started. */
+static int64_t swapped_bytes(void) {
+  char line[256];
+  long long in, out;
+  if (!find_line("/proc/vmstat", "pswpin", line, sizeof line) ||
+      sscanf(line, "pswpin %14lld", &in) != 1 ||
+      !find_line("/proc/vmstat", "pswpout", line, sizeof line) ||
+      sscanf(line, "pswpout %14lld", &out) != 1)
+    return UNKNOWN;
+  return (in + out) * sysconf(_SC_PAGESIZE);
+}
+
 struct conditions {
   int64_t frequency_khz;
   int64_t temperature_millis;
   int64_t num_runnable;
+  int64_t stolen_ns;
+  int64_t memory_stall_ns;
+  int64_t swapped_bytes;
+  int64_t energy_uj;
 };
 
 static struct conditions read_conditions(void) {
+  int64_t runnable = count_runnable();
+  bool is_hidden = runnable == UNKNOWN; /* who hides or makes up that file does so with others */
   return (struct conditions){
       .frequency_khz = greatest_of("/sys/devices/system/cpu", "cpu", "cpufreq/scaling_cur_freq"),
       .temperature_millis = greatest_of("/sys/class/thermal", "thermal_zone", "temp"),
-      .num_runnable = count_runnable(),
+      .num_runnable = runnable,
+      .stolen_ns = is_hidden ? UNKNOWN : stolen_ns(),
+      .memory_stall_ns = memory_stall_ns(),
+      .swapped_bytes = is_hidden ? UNKNOWN : swapped_bytes(),
+      .energy_uj = read_meter(),
   };
 }
 
@@ -79,6 +135,14 @@ static void write_fields(struct conditions conditions) {
   else fprintf(channel, "%.3f", (double)conditions.temperature_millis / 1000);
   fputc(',', channel);
   write_count("num_runnable", conditions.num_runnable);
+  fputc(',', channel);
+  write_count("stolen_ns", conditions.stolen_ns);
+  fputc(',', channel);
+  write_count("memory_stall_ns", conditions.memory_stall_ns);
+  fputc(',', channel);
+  write_count("swapped_bytes", conditions.swapped_bytes);
+  fputc(',', channel);
+  write_count("energy_uj", conditions.energy_uj);
   fputc('}', channel);
 }
 

@@ -22,6 +22,8 @@
 #define MAXIMUM_SAMPLES 1e8
 #define MAXIMUM_TICKS 1000
 #define TICK_NS 500000000 /* between looks at the conditions */
+#define SETTLE_SECONDS 0.3
+#define IDLE_STEP_SECONDS 0.1
 #define QUICK_NS 50000000 /* a longer run brings the model back into the caches by itself */
 
 /* What the runtime said last, for messages; it says the particulars first. */
@@ -156,8 +158,9 @@ static void feed(TfLiteInterpreter *interpreter, const struct value *request, in
     size_t num_bytes = api.TensorByteSize(tensor);
     const char *type = type_name(tensor), *name = api.TensorName(tensor);
     void *data = api.TensorData(tensor);
+    /* Tensors count as allocated when the memory for them could not be had (2.17.1). */
     if (data == NULL && num_bytes != 0)
-      fail("inputs", "input %s has no memory to write to", name);
+      fail("memory", "the device ran out of memory: there is none for the model's tensors");
     if (num_bytes == 0) continue;
     if (path != NULL) read_sample(path->text, sample, data, num_bytes, name);
     else make_up(data, num_bytes, type, &state);
@@ -351,6 +354,7 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
   double full = (double)(typical_ns > 1 ? typical_ns : 1) * (double)capacity * 0.9;
   int64_t stride = 1 + (int64_t)((double)min_ns / full);
   int64_t *storage = allocate((size_t)capacity, sizeof *storage);
+  open_meter();
   struct conditions before = read_conditions();
   struct limits minimum = {(int64_t)number_of(plan, "min_runs", 1, 1e9), min_ns, begin + limit_ns};
   int64_t start = now_ns(), cpu_start = read_clock(CLOCK_PROCESS_CPUTIME_ID);
@@ -379,6 +383,32 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
   fprintf(channel, ",\"peak_memory_reason\":%s,",
           peak == UNKNOWN ? "\"neither /proc/self/status nor getrusage tells it\"" : "null");
   write_count("start_memory_bytes", memory_before);
+  fputc(',', channel);
+  write_meter();
+  end_line();
+}
+
+static void sleep_for(double seconds) {
+  struct timespec span = {.tv_sec = (time_t)seconds};
+  span.tv_nsec = (long)((seconds - (double)span.tv_sec) * 1e9);
+  nanosleep(&span, NULL);
+}
+
+/* Tell the energy taken while this process sleeps. */
+static void emit_idle(const struct value *request) {
+  double seconds = number_of(request, "seconds", 0, 3600);
+  sleep_for(SETTLE_SECONDS); /* its own start is no idling */
+  open_meter();
+  int64_t start = now_ns(), end = start, energy_uj = read_meter();
+  while (energy_uj != UNKNOWN && (double)(end - start) < seconds * 1e9) {
+    sleep_for(IDLE_STEP_SECONDS);
+    energy_uj = read_meter();
+    end = now_ns();
+  }
+  fprintf(channel, "{\"event\":\"idle\",\"wall_ns\":%lld,", (long long)(end - start));
+  write_count("energy_uj", energy_uj);
+  fputc(',', channel);
+  write_meter();
   end_line();
 }
 
@@ -420,14 +450,18 @@ int main(int argc, char **argv) {
     fail("request", "expected --library FILE REQUEST on the command line");
   const struct value *request = read_request(argv[3]);
   const struct value *mode = request->kind == KIND_TABLE ? find(request, "mode") : NULL;
-  static const char *const modes[] = {"outputs", "latency", "profile", "check"};
+  static const char *const modes[] = {"outputs", "latency", "profile", "check", "idle"};
   int known = 0;
   for (size_t index = 0; index < sizeof modes / sizeof *modes; index++)
     known |= mode != NULL && mode->kind == KIND_TEXT && strcmp(mode->text, modes[index]) == 0;
   if (!known) fail("request", "expected a request with the mode outputs or latency");
-  load_library(argv[2]);
-  if (strcmp(mode->text, "check") == 0) emit_engine(1);
-  else run(request, mode->text);
+  if (strcmp(mode->text, "idle") == 0) {
+    emit_idle(request);
+  } else {
+    load_library(argv[2]);
+    if (strcmp(mode->text, "check") == 0) emit_engine(1);
+    else run(request, mode->text);
+  }
   fputs("{\"event\":\"done\"", channel);
   end_line();
   return 0;

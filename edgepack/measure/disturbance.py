@@ -1,0 +1,96 @@
+"""What other work took from a launch, by counters of the system before it and after it; pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgepack.measure.launch import LatencyLaunch
+
+MAXIMUM_STOLEN: Final = 0.10
+"""Share of the launch's cores; counted in steps of 10 ms, and some percent are usual in a cloud."""
+
+MAXIMUM_STALL: Final = 0.05
+MAXIMUM_SWAP_BYTES_PER_SECOND: Final = 2.0**20
+_MIB: Final = 2.0**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disturbance:
+    """What was taken from one launch, or from several; None where the system does not tell it.
+
+    Attributes:
+        stolen: time that a hypervisor gave to others, as a share of the cores the model ran on.
+        memory_stall: share of the time in which some program waited for memory.
+        swap_bytes_per_second: moved to swap and back.
+    """
+
+    stolen: float | None
+    memory_stall: float | None
+    swap_bytes_per_second: float | None
+
+
+def measure_disturbance(launches: Sequence[LatencyLaunch], *, num_threads: int) -> Disturbance:
+    """Give what was taken from launches together while their runs were timed."""
+    seconds = sum(each.wall_ns for each in launches) / 1e9
+
+    def rate(key: str) -> float | None:
+        taken = [_increase(each, key) for each in launches]
+        told = [each for each in taken if each is not None]
+        return sum(told) / seconds if len(told) == len(taken) and seconds else None
+
+    stolen, stall, swap = map(rate, ("stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    return Disturbance(
+        stolen=None if stolen is None else stolen / 1e9 / max(num_threads, 1),
+        memory_stall=None if stall is None else min(1.0, stall / 1e9),
+        swap_bytes_per_second=swap,
+    )
+
+
+def _increase(launch: LatencyLaunch, key: str) -> int | None:
+    before, after = (getattr(each, key) for each in (launch.before, launch.after))
+    # A counter that falls was started anew, as by a restored virtual machine.
+    return None if before is None or after is None or after < before else after - before
+
+
+def mark(launch: LatencyLaunch, *, num_threads: int) -> tuple[str, ...]:
+    """Say what was taken from a launch, as far as it is too much."""
+    found = measure_disturbance([launch], num_threads=num_threads)
+    stolen = _beyond([found.stolen], MAXIMUM_STOLEN)
+    stalls = _beyond([found.memory_stall], MAXIMUM_STALL)
+    swaps = _beyond([found.swap_bytes_per_second], MAXIMUM_SWAP_BYTES_PER_SECOND)
+    return (
+        *(f"lost {share:.0%} to other virtual machines" for share in stolen),
+        *(f"waited for memory for {share:.0%} of the time" for share in stalls),
+        *(f"swapped {rate / _MIB:.0f} MiB/s" for rate in swaps),
+    )
+
+
+def find_disturbances(launches: Sequence[LatencyLaunch], *, num_threads: int) -> Iterator[str]:
+    """Say of all launches what was taken from too many of them, and what to do."""
+    each = [measure_disturbance([launch], num_threads=num_threads) for launch in launches]
+    count = len(launches)
+    stolen = _beyond((one.stolen for one in each), MAXIMUM_STOLEN)
+    if stolen:
+        yield (
+            f"{len(stolen)} of {count} launches lost {MAXIMUM_STOLEN:.0%} or more of their cores' "
+            f"time to other virtual machines (up to {max(stolen):.0%}): measure when their host "
+            "is quiet, or on a machine of its own"
+        )
+    stalls = _beyond((one.memory_stall for one in each), MAXIMUM_STALL)
+    if stalls:
+        yield (
+            f"programs waited for memory for {MAXIMUM_STALL:.0%} or more of the time in "
+            f"{len(stalls)} of {count} launches (up to {max(stalls):.0%}): stop other programs, "
+            "or choose a smaller variant"
+        )
+    swaps = _beyond((one.swap_bytes_per_second for one in each), MAXIMUM_SWAP_BYTES_PER_SECOND)
+    if swaps:
+        yield (
+            f"memory was swapped in {len(swaps)} of {count} launches (up to "
+            f"{max(swaps) / _MIB:.0f} MiB/s): stop other programs, choose a smaller variant, or "
+            "turn swap off (swapoff -a)"
+        )
+
+
+def _beyond(values: Iterable[float | None], limit: float) -> list[float]:
+    return [each for each in values if each is not None and each >= limit]

@@ -1,0 +1,130 @@
+"""What other work took from launches."""
+
+from dataclasses import replace
+
+import pytest
+
+from edgepack.measure.disturbance import (
+    Disturbance,
+    find_disturbances,
+    mark,
+    measure_disturbance,
+)
+from edgepack.measure.launch import Conditions, LatencyLaunch
+from edgepack.measure.record import make_measurement
+from edgepack.measure.validity import VerdictName
+from edgepack.report.measured import summarize_measurement
+from tests.fixtures.measure import make_launch
+from tests.fixtures.measured import make_measured
+
+MIB = 2**20
+
+
+def disturbed(*, stolen_ns: int = 0, stall_ns: int = 0, swapped_bytes: int = 0) -> LatencyLaunch:
+    """A launch of a second, before which the counters stood somewhere."""
+    return make_launch(
+        [100_000_000] * 10,
+        before=Conditions(stolen_ns=5, memory_stall_ns=7, swapped_bytes=9),
+        after=Conditions(
+            stolen_ns=5 + stolen_ns,
+            memory_stall_ns=7 + stall_ns,
+            swapped_bytes=9 + swapped_bytes,
+        ),
+    )
+
+
+def test_shares_are_of_the_cores_and_of_the_time() -> None:
+    launch = disturbed(stolen_ns=200_000_000, stall_ns=30_000_000, swapped_bytes=3 * MIB)
+    assert measure_disturbance([launch], num_threads=2) == Disturbance(
+        stolen=0.1, memory_stall=0.03, swap_bytes_per_second=3 * MIB
+    )
+    assert measure_disturbance([launch, disturbed()], num_threads=1) == Disturbance(
+        stolen=0.1, memory_stall=0.015, swap_bytes_per_second=1.5 * MIB
+    )
+
+
+@pytest.mark.parametrize("key", ["stolen_ns", "memory_stall_ns", "swapped_bytes"])
+def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
+    launch = disturbed(stolen_ns=10**9, stall_ns=10**9, swapped_bytes=99 * MIB)
+    silent = replace(launch, after=replace(launch.after, **{key: None}))
+    backwards = replace(launch, after=replace(launch.after, **{key: 0}))
+    for each in (silent, backwards):
+        found = measure_disturbance([launch, each], num_threads=1)
+        told = (found.stolen, found.memory_stall, found.swap_bytes_per_second)
+        assert sum(value is None for value in told) == 1
+        assert len(mark(each, num_threads=1)) == 2
+        assert len(list(find_disturbances([each], num_threads=1))) == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "said", "marked"),
+    [
+        (
+            disturbed(stolen_ns=250_000_000),
+            disturbed(stolen_ns=90_000_000),
+            (
+                "2 of 6 launches lost 10% or more of their cores' time to other virtual machines "
+                "(up to 25%): measure when their host is quiet, or on a machine of its own"
+            ),
+            "lost 25% to other virtual machines",
+        ),
+        (
+            disturbed(stall_ns=61_000_000),
+            disturbed(stall_ns=40_000_000),
+            (
+                "programs waited for memory for 5% or more of the time in 2 of 6 launches (up to "
+                "6%): stop other programs, or choose a smaller variant"
+            ),
+            "waited for memory for 6% of the time",
+        ),
+        (
+            disturbed(swapped_bytes=12 * MIB),
+            disturbed(swapped_bytes=MIB - 1),
+            (
+                "memory was swapped in 2 of 6 launches (up to 12 MiB/s): stop other programs, "
+                "choose a smaller variant, or turn swap off (swapoff -a)"
+            ),
+            "swapped 12 MiB/s",
+        ),
+    ],
+)
+def test_too_much_is_contended_with_what_to_do(
+    bad: LatencyLaunch, good: LatencyLaunch, said: str, marked: str
+) -> None:
+    given = make_measured()
+
+    def judged(launches: list[LatencyLaunch]) -> tuple[VerdictName, tuple[str, ...]]:
+        found = make_measurement(
+            device_name=given.device_name,
+            device=given.device,
+            model=given.model,
+            engine=given.engine,
+            plan=given.plan,
+            fitted_plan=given.fitted_plan,
+            launches=tuple(launches),
+            golden=given.golden,
+            before=given.before,
+            after=given.after,
+        )
+        assert [bool(each) for each in found.validity.marks] == [each is bad for each in launches]
+        if bad in launches:
+            assert found.validity.marks[1] == (marked,)
+        return found.validity.verdict, found.validity.reasons
+
+    assert judged([good, bad, good, good, bad, good]) == (VerdictName.CONTENDED, (said,))
+    assert judged([good] * 6) == (VerdictName.VALID, ())
+
+
+def test_the_report_tells_what_was_lost() -> None:
+    given = make_measured()
+    launch = disturbed(stolen_ns=12_000_000, swapped_bytes=MIB // 2)
+    shown = summarize_measurement(replace(given, launches=(launch,) * 6))
+    (row,) = (each for each in shown.conditions if each.is_throughout)
+    assert (row.name, row.before) == (
+        "Lost while timed",
+        (
+            "1.2% of its cores' time to other virtual machines, 0.0% of the time to waits for "
+            "memory, 512 KiB a second were swapped"
+        ),
+    )
+    assert not any(each.is_throughout for each in summarize_measurement(given).conditions)
