@@ -16,6 +16,7 @@ from edgepack.errors import ModelError
 
 FILE_IDENTIFIER: Final = b"TFL3"
 _MINIMUM_BYTES: Final = 16
+_BUFFER_DATA_SLOT: Final = 4  # of `data`, the first field of a Buffer (schema.fbs)
 # The offsets inside a flatbuffer are 32-bit and signed in places (flatbuffers' documentation,
 # "2GB limit"); beyond that LiteRT keeps buffers outside the tables, which no pass here handles.
 MAXIMUM_BYTES: Final = 2**31 - 1
@@ -110,6 +111,41 @@ def _slice(data: bytes, offset: int, size: int) -> NDArray[np.uint8]:
     if offset + size > len(data):
         raise ValueError
     return np.frombuffer(data, dtype=np.uint8, count=size, offset=offset)
+
+
+def find_buffers(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Give first byte and size in bytes of each buffer that holds data, as they lie in the file.
+
+    None overlaps another: of those that a hostile file lays over each other the first is given.
+
+    Raises:
+        ModelError: the tables lead outside of the file.
+    """
+    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - 0.3 s to import
+
+    found: list[tuple[int, int]] = []
+    try:
+        model = schema.Model.GetRootAsModel(data, 0)
+        for index in range(model.BuffersLength()):
+            buffer = model.Buffers(index)
+            if num_bytes := buffer.DataLength():
+                table = buffer._tab  # noqa: SLF001 - nothing public tells where a vector lies
+                found.append((table.Vector(table.Offset(_BUFFER_DATA_SLOT)), num_bytes))
+            elif buffer.Offset() > 1:
+                found.append((buffer.Offset(), buffer.Size()))
+    except _CORRUPT as error:
+        raise ModelError(
+            f"expected the buffers of a TFLite flatbuffer, but its tables lead outside the file "
+            f"({type(error).__name__}): it is truncated or damaged ({len(data)} bytes)",
+            remedy="Copy or convert the model again and compare its checksum.",
+        ) from error
+    apart: list[tuple[int, int]] = []
+    end = 0
+    for first, num_bytes in sorted(found):
+        if first >= end and first + num_bytes <= len(data):
+            apart.append((first, num_bytes))
+            end = first + num_bytes
+    return tuple(apart)
 
 
 def write_flatbuffer(tree: Any) -> bytes:  # noqa: ANN401 - the generated classes are untyped

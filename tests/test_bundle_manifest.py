@@ -1,5 +1,6 @@
 """The manifest's JSON is canonical, complete and refused with all its faults."""
 
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgepack.bundle.manifest import (
     Artifact,
+    Blob,
     BundleManifest,
     FileRecord,
     Parity,
@@ -186,6 +188,15 @@ def contracts(draw: st.DrawFn, signature: Signature) -> IOContract:
 
 
 @st.composite
+def blobs_of(draw: st.DrawFn, num_bytes: int) -> tuple[Blob, ...]:
+    ends = sorted({*draw(st.lists(st.integers(1, num_bytes), max_size=4)), num_bytes})
+    return tuple(
+        Blob(offset=first, num_bytes=end - first, sha256=draw(hexes))
+        for first, end in itertools.pairwise([0, *ends])
+    )
+
+
+@st.composite
 def manifests(draw: st.DrawFn) -> BundleManifest:
     signature, num_samples = draw(signatures), draw(st.integers(1, 64))
     sizes = {"files/labels.txt": 5, "model.tflite": draw(st.integers(0, 2**31))}
@@ -207,6 +218,7 @@ def manifests(draw: st.DrawFn) -> BundleManifest:
             for path in sorted(sizes)
         ),
         class_names=draw(st.none() | st.just("files/labels.txt")),
+        blobs=draw(blobs_of(sizes["model.tflite"])) if sizes["model.tflite"] else (),
     )
 
 
@@ -280,9 +292,45 @@ def test_all_faults_are_listed_with_their_keys() -> None:
         "  - recipe.prune.share: expected at most 0.99, not 2.0\n"
         "  - provenance.source.name: missing; expected a text\n"
         "  - files[0].sha256: expected 64 lowercase hex digits, not 'no'\n"
-        "  - extra: unknown key; known: artifacts, class_names, contract, fidelity, files, format, "
-        "golden, name, parity, provenance, recipe, signature, target, version"
+        "  - extra: unknown key; known: artifacts, blobs, class_names, contract, fidelity, files, "
+        "format, golden, name, parity, provenance, recipe, signature, target, version"
     )
+
+
+SHA256 = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("blobs", "fault"),
+    [
+        ([f"0 5 {SHA256}", f"6 4 {SHA256}"], "blobs[1]: expected it to begin at 5, not 6"),
+        ([f"0 5 {SHA256}", f"4 4 {SHA256}"], "blobs[1]: expected it to begin at 5, not 4"),
+        ([f"0 8 {SHA256}"], "blobs: expected 9 bytes of model.tflite in all, not 8"),
+        (
+            [f"0 9999999999 {SHA256}"],
+            "blobs: expected 9 bytes of model.tflite in all, not 9999999999",
+        ),
+        (
+            [f"00 9 {SHA256}"],
+            "expected the canonical spelling: it was written by another program",
+        ),
+        (
+            ["0 9 $(reboot)"],
+            "blobs[0]: expected offset, bytes and 64 lowercase hex digits, not '0 9 $(reboot)'",
+        ),
+        (
+            [f"0 0 {SHA256}"],
+            f"blobs[0]: expected offset, bytes and 64 lowercase hex digits, not '0 0 {SHA256}'",
+        ),
+        ([], "blobs: expected 1 to 256, not 0"),
+        ([f"{place} 1 {SHA256}" for place in range(257)], "blobs: expected 1 to 256, not 257"),
+        ([7], "blobs[0]: expected a text, not a whole number (7)"),
+    ],
+)
+def test_blobs_that_are_not_the_models_file_are_refused(blobs: list[object], fault: str) -> None:
+    table: Any = manifest_to_json(MANIFEST)
+    table["blobs"] = blobs
+    assert fault in message_of(table)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from edgepack.errors import ModelError
 from edgepack.flatbuffer import (
     decode_name,
     dtype_name,
+    find_buffers,
     op_name,
     read_flatbuffer,
     write_flatbuffer,
@@ -28,9 +29,21 @@ def check(data: bytes) -> None:
         signature = read_model(data).signature
     except ModelError:
         return
+    end = 0
+    for first, num_bytes in find_buffers(data):
+        assert end <= first < first + num_bytes <= len(data)
+        end = first + num_bytes
     # What was accepted can be written into a manifest, and its tensors have a size.
     json.dumps(signature_to_json(signature), allow_nan=False)
     assert all(spec.num_bytes >= 0 for spec in (*signature.inputs, *signature.outputs))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_buffers_are_found_where_their_bytes_lie(model: bytes) -> None:
+    held = [bytes(each.data) for each in read_flatbuffer(model).buffers if each.data is not None]
+    found = find_buffers(model)
+    assert sorted(model[first : first + size] for first, size in found) == sorted(held)
+    assert found == tuple(sorted(found))
 
 
 @given(st.binary(max_size=200))

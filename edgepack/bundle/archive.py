@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from edgepack._fields import join_faults
+from edgepack.bundle.blobs import blob_faults, cut_blobs
 from edgepack.bundle.container import Entry, path_faults, scan_container, write_container
 from edgepack.bundle.example import EXAMPLE_PATH, make_example
 from edgepack.bundle.golden import Golden, check_golden
@@ -198,6 +199,7 @@ def write_bundle(
             for each, data in ordered
         ),
         class_names=labels,
+        blobs=cut_blobs(model.data),
     )
     check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -240,8 +242,8 @@ def open_bundle(path: Path) -> Bundle:
 def verify_bundle(path: Path) -> tuple[str, ...]:
     """Give every fault of a bundle; none when it is whole.
 
-    Beyond what `open_bundle` asks, the model must be readable and have the signature that
-    the manifest states, and the recipe file must say what the manifest says.
+    Beyond what `open_bundle` asks, the model must be readable and have the signature and the
+    blobs that the manifest states, and the recipe file must say what the manifest says.
 
     Raises:
         BundleError: the file cannot be read at all.
@@ -260,6 +262,8 @@ def verify_bundle(path: Path) -> tuple[str, ...]:
         return (f"{MODEL_PATH}: {error.message}",)
     if model.signature != bundle.manifest.signature:
         return (f"{MODEL_PATH}: its inputs and outputs are not those the manifest states",)
+    if faults := [*blob_faults(model.data, bundle.manifest.blobs)]:
+        return tuple(faults)
     has_recipe = RECIPE_PATH in {each.path for each in bundle.entries}
     return recipe_faults(bundle.read(RECIPE_PATH), bundle.manifest.recipe) if has_recipe else ()
 

@@ -31,6 +31,7 @@ RECIPE_PATH: Final = "recipe.toml"
 GOLDEN_FOLDER: Final = "golden/"
 EXTRA_FOLDER: Final = "files/"
 MAXIMUM_GOLDEN_SAMPLES: Final = 64
+MAXIMUM_BLOBS: Final = 256
 SUFFIX: Final = ".edgepack"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -50,6 +51,25 @@ class FileRecord:
     path: str
     sha256: str
     num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """A stretch of the model's file, by which devices know it again in another release.
+
+    Attributes:
+        offset: of its first byte in the file.
+        num_bytes: its size.
+        sha256: hex digest of it.
+    """
+
+    offset: int
+    num_bytes: int
+    sha256: str
+
+    def __str__(self) -> str:
+        """Give it as it stands in the manifest, where a device's shell finds it line by line."""
+        return f"{self.offset} {self.num_bytes} {self.sha256}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +180,7 @@ class BundleManifest:
         golden_num_samples: samples of golden inputs and outputs.
         files: every file but the manifest, sorted by path.
         class_names: path of the file of class names, one a line; None without one.
+        blobs: the model's file in stretches, one behind the other; none for small models.
         format: version of this schema.
     """
 
@@ -176,6 +197,7 @@ class BundleManifest:
     golden_num_samples: int
     files: tuple[FileRecord, ...]
     class_names: str | None = None
+    blobs: tuple[Blob, ...] = ()
     format: int = FORMAT
 
 
@@ -234,6 +256,7 @@ def manifest_to_json(manifest: BundleManifest) -> dict[str, object]:
             {"arch": each.arch, "engine": each.engine.value, "file": each.file}
             for each in manifest.artifacts
         ],
+        **({"blobs": [str(each) for each in manifest.blobs]} if manifest.blobs else {}),
         "class_names": manifest.class_names,
         "contract": contract_to_json(manifest.contract, manifest.signature),
         "fidelity": fidelity_to_json(manifest.fidelity),

@@ -11,9 +11,12 @@ from edgepack.bundle.manifest import (
     EXTRA_FOLDER,
     FORMAT,
     MANIFEST_PATH,
+    MAXIMUM_BLOBS,
     MAXIMUM_GOLDEN_SAMPLES,
+    MODEL_PATH,
     RECIPE_PATH,
     Artifact,
+    Blob,
     BundleManifest,
     FileRecord,
     Parity,
@@ -32,6 +35,7 @@ from edgepack.optimize.recipe_file import parse_recipe
 from edgepack.profile import EngineName, TargetProfile, profile_digest, read_profile
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_BLOB: Final = re.compile(r"(\d{1,10}) ([1-9]\d{0,9}) ([0-9a-f]{64})")
 _LIMIT_DB: Final = 300.0
 
 
@@ -105,6 +109,7 @@ def _read_manifest(fields: Fields) -> BundleManifest:
         golden_num_samples=golden.integer("num_samples", minimum=1, maximum=MAXIMUM_GOLDEN_SAMPLES),
         files=tuple(_read_record(each) for each in fields.tables("files")),
         class_names=fields.nullable_text("class_names"),
+        blobs=_read_blobs(fields),
     )
     golden.close()
     _check_files(fields, manifest)
@@ -206,6 +211,23 @@ def _read_record(fields: Fields) -> FileRecord:
     return record
 
 
+def _read_blobs(fields: Fields) -> tuple[Blob, ...]:
+    texts = fields.texts("blobs", ())
+    listed = fields.raw("blobs")
+    if isinstance(listed, list) and not 0 < len(listed) <= MAXIMUM_BLOBS:
+        fields.fault("blobs", f"expected 1 to {MAXIMUM_BLOBS}, not {len(listed)}")
+        return ()
+    blobs: list[Blob] = []
+    for index, text in enumerate(texts):
+        match = _BLOB.fullmatch(text)
+        if match is None:
+            expected = "expected offset, bytes and 64 lowercase hex digits"
+            fields.fault(f"blobs[{index}]", f"{expected}, not {text[:90]!r}")
+        else:
+            blobs.append(Blob(offset=int(match[1]), num_bytes=int(match[2]), sha256=match[3]))
+    return tuple(blobs)
+
+
 def _sha256(fields: Fields, key: str) -> str:
     digest = fields.text(key)
     if digest and not _SHA256.fullmatch(digest):
@@ -232,12 +254,25 @@ def _check_files(fields: Fields, manifest: BundleManifest) -> None:
     if fields.faults:
         return  # the signature may be nonsense, and then golden sizes are too
     sizes = {record.path: record.num_bytes for record in manifest.files}
+    _check_blobs(fields, manifest.blobs, num_bytes=sizes.get(MODEL_PATH, 0))
     golden = golden_sizes(manifest.signature, manifest.golden_num_samples)
     for path, num_bytes in golden.items():
         if sizes.get(path) != num_bytes:
             came = f"{sizes[path]} bytes" if path in sizes else "none"
             fields.fault("files", f"expected {path!r} of {num_bytes} bytes, but got {came}")
     _check_strays(fields, manifest, {*golden, EXAMPLE_PATH, RECIPE_PATH})
+
+
+def _check_blobs(fields: Fields, blobs: tuple[Blob, ...], *, num_bytes: int) -> None:
+    """Note a gap or an overlap: the blobs are the model's file, from its first byte to its last."""
+    end = 0
+    for index, blob in enumerate(blobs):
+        if blob.offset != end:
+            fields.fault(f"blobs[{index}]", f"expected it to begin at {end}, not {blob.offset}")
+            return
+        end += blob.num_bytes
+    if blobs and end != num_bytes:
+        fields.fault("blobs", f"expected {num_bytes} bytes of {MODEL_PATH} in all, not {end}")
 
 
 def _check_strays(fields: Fields, manifest: BundleManifest, known: set[str]) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.bundle.archive import Bundle
-from edgepack.bundle.manifest import FileRecord
+from edgepack.bundle.manifest import MODEL_PATH, FileRecord
+from edgepack.device.compression import Codec
 from edgepack.device.layout import Layout, is_release, resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.payload import PlacedFile, content_digest, describe_file
@@ -27,6 +28,8 @@ class Deployment:
         path: absolute path of the release's own folder, which no later push changes.
         sent_bytes: payload that went over the wire.
         skipped_bytes: payload the device already had, verified there by hash.
+        wire_bytes: what was sent as it went over the wire, compressed or not.
+        codec: what compressed some of it; None where nothing was.
         previous: the release that was current before the switch; None without a switch, and
             when there was none.
     """
@@ -35,6 +38,8 @@ class Deployment:
     path: str
     sent_bytes: int
     skipped_bytes: int
+    wire_bytes: int = 0
+    codec: Codec | None = None
     previous: str | None = None
 
 
@@ -78,6 +83,7 @@ def push_bundle(
             sha256=record.sha256,
             num_bytes=record.num_bytes,
             load=lambda: bundle.read(record.path),
+            blobs=bundle.manifest.blobs if record.path == MODEL_PATH else (),
         )
 
     records = bundle.files()
@@ -109,6 +115,8 @@ def push_bundle(
         path=folder,
         sent_bytes=transfer.sent_bytes,
         skipped_bytes=transfer.skipped_bytes,
+        wire_bytes=transfer.wire_bytes,
+        codec=transfer.codec,
         previous=current if is_release(current) and current != release else None,
     )
 

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from edgepack.device import faults
 from edgepack.device.command import read_lines, read_result
+from edgepack.device.compression import Codec
 from edgepack.device.sending import read_parts
 from edgepack.device.transport import CommandResult, ProgressCallback
 from edgepack.interrupts import hold_interrupts, start_thread
@@ -241,6 +242,8 @@ class LocalDevice:
         timeout_seconds: float,  # noqa: ARG002 - a local disk has no link to lose
         mode: int = 0o644,
         on_progress: ProgressCallback | None = None,
+        codec: Codec | None = None,  # noqa: ARG002 - no wire to compress on
+        on_wire: ProgressCallback | None = None,
     ) -> str:
         """Write a file on this machine; see `transport.Device.upload`."""
         partial = Path(f"{target}.{secrets.token_hex(4)}.part")
@@ -248,8 +251,9 @@ class LocalDevice:
             with partial.open("xb") as file:
                 for part in read_parts(source, _SEND_BYTES):
                     file.write(part)
-                    if on_progress is not None:
-                        on_progress(len(part))
+                    for tell in (on_progress, on_wire):
+                        if tell is not None:
+                            tell(len(part))
             with partial.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             partial.chmod(mode)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgepack.device.compression import Codec
 from edgepack.device.faults import subject
 from edgepack.device.layout import STEP_SECONDS, Layout, run_step
 from edgepack.device.lease import (
@@ -193,12 +194,20 @@ class HeldDevice:
         timeout_seconds: float,
         mode: int = 0o644,
         on_progress: ProgressCallback | None = None,
+        codec: Codec | None = None,
+        on_wire: ProgressCallback | None = None,
     ) -> str:
         """Write a file on the device; see `transport.Device.upload`."""
         num_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
         self._cover(timeout_seconds + num_bytes / _SLOWEST_LINK_BYTES_PER_SECOND)
         return self._device.upload(
-            source, target, timeout_seconds=timeout_seconds, mode=mode, on_progress=on_progress
+            source,
+            target,
+            timeout_seconds=timeout_seconds,
+            mode=mode,
+            on_progress=on_progress,
+            codec=codec,
+            on_wire=on_wire,
         )
 
 

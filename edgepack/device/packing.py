@@ -10,20 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from edgepack.device.assembly import PUT_TOGETHER
 from edgepack.device.hashing import SHA256_FUNCTION
 from edgepack.device.payload import PlacedFile
 
-# `$1` the pack, `$2` the folder to fill; standard input: two lines a file, its first byte in the
-# pack counted from 1 and its size, and its path. macOS's `head` takes no count of 0.
+# `$1` the pack, `$2` the folder to fill, `$3` a file that is put together there, or nothing;
+# standard input: two lines a file, its first byte in the pack counted from 1 and its size, and its
+# path; an empty line, and what `PUT_TOGETHER` reads. macOS's `head` takes no count of 0.
 _CUT_BY_SHELL: Final = f"""
 {SHA256_FUNCTION}
 umask 022
-while IFS=' ' read -r first size; do
+while IFS=' ' read -r first size && [ -n "$first" ]; do
   IFS= read -r path
   if [ "$size" = 0 ]; then : > "$2/$path"
   else tail -c "+$first" "$1" | head -c "$size" > "$2/$path"; fi && chmod 444 "$2/$path" || exit 1
   sum=$(sha256 < "$2/$path") && printf '%s %s\\n' "${{sum%% *}}" "$path"
 done
+{PUT_TOGETHER}
 rm -f -- "$1"
 """
 
@@ -93,9 +96,14 @@ def cut_command(python: str, pack: str, folder: str) -> tuple[str, ...]:
     return (python, "-I", "-S", "-c", _CUT, pack, folder)
 
 
-def cut_by_shell(pack: str, folder: str) -> tuple[str, ...]:
+def cut_by_shell(pack: str, folder: str, *, assembled: str = "") -> tuple[str, ...]:
     """Give the argv that cuts a pack without Python and prints `DIGEST PATH` of each file.
 
     For some ten files: three programs are started for each.
+
+    Args:
+        pack: absolute path on the device; it may be that there is none.
+        folder: absolute path of the one to fill.
+        assembled: path in it of a file that is put together, see `assembly`; empty for none.
     """
-    return ("sh", "-c", _CUT_BY_SHELL, "edgepack", pack, folder)
+    return ("sh", "-c", _CUT_BY_SHELL, "edgepack", pack, folder, assembled)

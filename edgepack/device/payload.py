@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgepack.bundle.manifest import Blob
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacedFile:
@@ -15,12 +17,14 @@ class PlacedFile:
         sha256: hex digest of its content.
         num_bytes: its size.
         load: gives its content, or where on this machine it lies.
+        blobs: it in stretches, one behind the other, that the device may hold already.
     """
 
     path: str
     sha256: str
     num_bytes: int
     load: Callable[[], bytes | Path]
+    blobs: tuple[Blob, ...] = ()
 
 
 def describe_file(path: str, content: bytes | Path) -> PlacedFile:

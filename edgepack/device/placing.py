@@ -1,10 +1,13 @@
 """Folders that appear on a device complete or not at all, whoever vanishes in between."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
+from edgepack.device.assembly import plan_assembly
+from edgepack.device.compression import Codec, host_codecs
 from edgepack.device.donors import PREFIX, Donors, find_donors
 from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
@@ -18,7 +21,7 @@ from edgepack.device.layout import (
 )
 from edgepack.device.payload import PlacedFile
 from edgepack.device.sections import parse_count
-from edgepack.device.shipment import Load, make_load, send_load
+from edgepack.device.shipment import Link, Load, make_load, send_load
 from edgepack.device.staging import TransferCallback, is_abandoned, staging_folder, sweep
 from edgepack.device.transport import Device
 from edgepack.errors import DeployError
@@ -44,6 +47,9 @@ for folder in "$1"/*; do
   printf '%s %s\\n' "$word" "${{folder##*/}}"
 done
 printf 'free %s\\n' "$(free_kib "$1")"
+for codec in {" ".join(Codec)}; do
+  command -v "$codec" >/dev/null 2>&1 && printf 'unpacks %s\\n' "$codec"
+done
 [ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
 for sibling in "$3"/*; do
   [ -d "$sibling" ] && [ "$sibling" != "$2" ] && {{ echo siblings; break; }}
@@ -109,12 +115,16 @@ class Transfer:
     Attributes:
         sent_bytes: payload that went over the wire.
         skipped_bytes: payload the device already had, verified there by hash.
+        wire_bytes: what was sent as it went over the wire, compressed or not.
+        codec: what compressed some of it; None where nothing was.
         was_there: whether the folder was there before, whole or damaged.
         link_target: where the link that was asked for leads; empty when it leads nowhere.
     """
 
     sent_bytes: int
     skipped_bytes: int
+    wire_bytes: int = 0
+    codec: Codec | None = None
     was_there: bool = False
     link_target: str = ""
 
@@ -127,6 +137,7 @@ class _Inventory:
     free_bytes: int | None
     abandoned: tuple[str, ...]
     has_siblings: bool
+    codecs: tuple[Codec, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +172,8 @@ def place_folder(
     """Make a folder on the device hold exactly these contents.
 
     What is there is verified by hash on the device; only what is missing or differs is
-    sent, to a staging folder, and renamed into place when all of it has been verified. A
+    sent, to a staging folder, and renamed into place when all of it has been verified. Of a
+    file whose blobs are known only those are sent that no neighbor holds. A
     file that was on its way when a link was lost goes on from where it stopped.
 
     Args:
@@ -196,11 +208,11 @@ def place_folder(
         sweep(device, layout, plan.inventory.abandoned)
         plan = _make_plan(device, layout, wanted)
     inventory, missing = plan.inventory, plan.missing
-    sent_bytes, total_bytes = plan.load.num_bytes, sum(file.num_bytes for file in files)
+    total_bytes = sum(file.num_bytes for file in files)
     _check_room(device, layout, inventory.free_bytes, plan.load.room_bytes)
     transfer = Transfer(
-        sent_bytes=sent_bytes,
-        skipped_bytes=total_bytes - sent_bytes,
+        sent_bytes=0,
+        skipped_bytes=total_bytes,
         was_there=inventory.is_present,
         link_target=inventory.link_target,
     )
@@ -209,10 +221,12 @@ def place_folder(
             sweep(device, layout, inventory.abandoned)
         return transfer
     with staging_folder(device, layout, PurePosixPath(folder).name) as staging:
+        start = time.monotonic()
         _stage(device, staging, plan)
+        way = Link(turn_seconds=time.monotonic() - start, codecs=inventory.codecs)
         if inventory.abandoned:
             sweep(device, layout, inventory.abandoned)
-        send_load(device, staging, plan.load, on_progress=on_progress)
+        sent = send_load(device, staging, plan.load, link=way, on_progress=on_progress)
         if check is not None and not inventory.is_present:
             check(f"{staging}/new")
         run_step(
@@ -224,7 +238,13 @@ def place_folder(
             stdin="".join(f"{file.path}\n" for file in missing).encode(),
             timeout_seconds=disk_seconds(total_bytes),
         )
-    return transfer
+    return replace(
+        transfer,
+        sent_bytes=sent.payload_bytes,
+        skipped_bytes=max(0, total_bytes - sent.payload_bytes),
+        wire_bytes=sent.wire_bytes,
+        codec=sent.codec,
+    )
 
 
 def place_proved(
@@ -279,7 +299,14 @@ def _make_plan(device: Device, layout: Layout, wanted: _Wanted) -> _Plan:
             abandoned=inventory.abandoned,
         )
     to_send = [file for file in missing if file.sha256 not in donors.files]
-    load = make_load(to_send, pieces=donors.pieces, python=wanted.python)
+    assemblies = (plan_assembly(file, donors.ranges) for file in to_send if file.blobs)
+    assembly = next((each for each in assemblies if each is not None), None)
+    load = make_load(
+        [file for file in to_send if assembly is None or file is not assembly.file],
+        assembly=assembly,
+        pieces=donors.pieces,
+        python=wanted.python,
+    )
     return _Plan(inventory=inventory, missing=missing, donors=donors, load=load)
 
 
@@ -310,6 +337,7 @@ def _take_inventory(
     )
     hashed: list[str] = []
     abandoned: list[str] = []
+    unpacked: list[str] = []
     free_kib: int | None = None
     is_present, has_siblings, link_target = False, False, ""
     for line in result.text.splitlines():
@@ -320,6 +348,8 @@ def _take_inventory(
             has_siblings = True
         elif verb == "link":
             link_target = rest
+        elif verb == "unpacks":
+            unpacked.append(rest)
         elif verb == "free":
             free_kib = parse_count(rest, maximum=2**50)
         elif verb == "file":
@@ -335,6 +365,7 @@ def _take_inventory(
         free_bytes=None if free_kib is None else free_kib * 1024,
         abandoned=tuple(abandoned),
         has_siblings=has_siblings,
+        codecs=tuple(codec for codec in host_codecs() if codec in unpacked),
     )
 
 

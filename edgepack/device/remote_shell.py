@@ -14,9 +14,9 @@ from edgepack.errors import DeviceError
 # the login shell as one.
 _MAX_COMMAND_BYTES: Final = 120 * 1024
 
-# Arguments: target, partial file, size, mode. The size is checked because a lost link
-# looks like the end of the file to `cat`; what arrived stays then, for a later push to go on
-# from. The digest is read back from what was stored;
+# Arguments: target, partial file, size, mode, what unpacks the input or nothing. The size is
+# checked because a lost link looks like the end of the file to `cat`; what arrived stays then,
+# unpacked as it came, for a later push to go on from. The digest is read back from what was stored;
 # openssl goes first because it uses the processor's own instructions (0.1 s for 100 MB,
 # coreutils' sha256sum of Debian 12: 0.45 s).
 _UPLOAD_SCRIPT: Final = f"""
@@ -24,7 +24,8 @@ part=$2 cut=
 trap '[ -n "$cut" ] || rm -f -- "$part" 2> /dev/null' EXIT
 trap 'cut=1; exit 130' HUP INT TERM PIPE
 umask 077
-cat > "$part" || exit 74
+if [ -n "$5" ]; then $5 | cat > "$part" || exit 74
+else cat > "$part" || exit 74; fi
 size=$(wc -c < "$part")
 if [ "$((size))" != "$3" ]; then
   cut=1
@@ -150,10 +151,20 @@ def split_end(command: RemoteCommand, stderr: bytes) -> tuple[int | None, bytes]
     return int(found[1]), stderr[: found.start()] + stderr[found.end() :]
 
 
-def upload_argv(target: str, *, partial: str, num_bytes: int, mode: int) -> tuple[str, ...]:
-    """Give the argv that stores its standard input as a file and prints its sha256."""
+def upload_argv(
+    target: str, *, partial: str, num_bytes: int, mode: int, unpack: str = ""
+) -> tuple[str, ...]:
+    """Give the argv that stores its standard input as a file and prints its sha256.
+
+    Args:
+        target: absolute path on the device.
+        partial: where it lies until it is whole.
+        num_bytes: its size.
+        mode: its permissions.
+        unpack: a program with its options that makes the file of the input; empty for none.
+    """
     return (
-        "sh", "-c", _UPLOAD_SCRIPT, "upload", target, partial, str(num_bytes), f"{mode:o}",
+        "sh", "-c", _UPLOAD_SCRIPT, "upload", target, partial, str(num_bytes), f"{mode:o}", unpack,
     )  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from edgepack.device import faults
 from edgepack.device.command import RunningCommand, read_result
+from edgepack.device.compression import Codec, compress, unpack_command
 from edgepack.device.hashing import UNHASHED
 from edgepack.device.remote_shell import upload_argv
 from edgepack.device.transport import ProgressCallback
@@ -45,6 +46,8 @@ def send_file(
     mode: int,
     part_bytes: int,
     on_progress: ProgressCallback | None,
+    codec: Codec | None = None,
+    on_wire: ProgressCallback | None = None,
 ) -> str:
     """Store a file on a device; see `transport.Device.upload`.
 
@@ -56,17 +59,21 @@ def send_file(
         timeout_seconds: limit for each step forward.
         mode: permissions of the target.
         part_bytes: what is sent at once.
-        on_progress: called with the bytes just sent.
+        on_progress: called with bytes of the file as they go out.
+        codec: compresses it on the wire.
+        on_wire: called with bytes as they go over the wire.
     """
     num_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
     partial = f"{target}.{secrets.token_hex(4)}.part"
-    argv = upload_argv(target, partial=partial, num_bytes=num_bytes, mode=mode)
+    unpack = "" if codec is None else unpack_command(codec)
+    argv = upload_argv(target, partial=partial, num_bytes=num_bytes, mode=mode, unpack=unpack)
     with start(argv, timeout_seconds) as command:
         with suppress(BrokenPipeError):  # the device ended it; its words follow
-            for part in read_parts(source, part_bytes):
-                command.send(part)
-                if on_progress is not None:
-                    on_progress(len(part))
+            with closing(_told(read_parts(source, part_bytes), on_progress)) as parts:
+                packed = parts if codec is None else compress(parts, codec)
+                with closing(_told(packed, on_wire)) as going:
+                    for part in going:
+                        command.send(part)
             command.close_stdin(num_bytes=num_bytes)
         expected = _digest(source)  # while the device computes its own
         answer = read_result(command, argv, name=name, max_output_bytes=_ANSWER_BYTES)
@@ -82,6 +89,16 @@ def send_file(
             read_result(command, argv, name=name, max_output_bytes=_ANSWER_BYTES)
         raise faults.digest_fault(name, target, expected=expected, stored=stored)
     return stored
+
+
+def _told(
+    parts: Iterator[memoryview], on_part: ProgressCallback | None
+) -> Generator[memoryview, None, None]:
+    """Tell the size of each part once it was taken and the next one is asked for."""
+    for part in parts:
+        yield part
+        if on_part is not None:
+            on_part(len(part))
 
 
 def read_parts(source: Path | bytes, part_bytes: int) -> Iterator[memoryview]:

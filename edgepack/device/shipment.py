@@ -1,10 +1,19 @@
 """What goes over the wire for a folder, and what is checked of it on the other side."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from edgepack.device.assembly import Assembly, assembly_lines
+from edgepack.device.compression import (
+    Codec,
+    Timing,
+    can_be_compressed,
+    choose_codec,
+    link_rate,
+)
 from edgepack.device.donors import PREFIX, Piece, Resumption, find_resumption
 from edgepack.device.faults import subject
 from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
@@ -35,6 +44,12 @@ printf '%s %s\\n' "${{sum%% *}}" "$2"
 """
 
 
+# `$1` a file that did not arrive.
+_DROP_PARTS: Final = """
+rm -f -- "$1".*.part
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
     """What goes over the wire.
@@ -45,6 +60,8 @@ class Load:
         packed: what is in it.
         python: the interpreter on the device that cuts it; None leaves that to the shell.
         resumption: of one of them, the beginning that is there already.
+        assembly: of a file that is put together on the device; its delta goes last in the pack,
+            or by itself where it is large.
     """
 
     single: tuple[PlacedFile, ...]
@@ -52,6 +69,7 @@ class Load:
     packed: tuple[PlacedFile, ...] = ()
     python: str | None = None
     resumption: Resumption | None = None
+    assembly: Assembly | None = None
 
     @property
     def files(self) -> tuple[PlacedFile, ...]:
@@ -67,32 +85,76 @@ class Load:
     @property
     def room_bytes(self) -> int:
         """What it takes on the device until it is in place: a pack lies beside its files."""
-        return self.num_bytes + (self.pack.num_bytes if self.pack is not None else 0)
+        beside = 0 if self.pack is None else self.pack.num_bytes
+        return self.num_bytes + beside + (self.assembly.file.num_bytes if self.assembly else 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """What went over the wire.
+
+    Attributes:
+        payload_bytes: of files, or of parts of them.
+        wire_bytes: what that was on the wire.
+        codec: what compressed some of it; None where nothing was.
+    """
+
+    payload_bytes: int
+    wire_bytes: int
+    codec: Codec | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """What is known of the way to a device.
+
+    Attributes:
+        turn_seconds: what a command took that sent nothing to speak of.
+        codecs: what this machine packs and the device unpacks, the better first.
+        timings: of what was sent just now.
+        codec: what compressed some of it.
+    """
+
+    turn_seconds: float
+    codecs: tuple[Codec, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    codec: Codec | None = None
 
 
 def make_load(
-    files: Sequence[PlacedFile], *, pieces: Sequence[Piece] = (), python: str | None = None
+    files: Sequence[PlacedFile],
+    *,
+    assembly: Assembly | None = None,
+    pieces: Sequence[Piece] = (),
+    python: str | None = None,
 ) -> Load:
     """Sort files into those that go one by one and those that go together.
 
     Args:
-        files: what is to be sent.
+        files: what is to be sent, but for a file that is put together.
+        assembly: of that one.
         pieces: what an earlier push left on the device.
         python: an interpreter there, that cuts small files apart, which go together.
     """
     below_bytes = CUT_BELOW_BYTES if python is None else PACKED_BELOW_BYTES
-    single, packed = split_by_size(files, below_bytes=below_bytes)
-    load = Load(single=single)
+    # Only the shell's script puts files together, and it takes what is sent for them out of a pack.
+    python = None if assembly is not None else python
+    delta = () if assembly is None or not assembly.delta.num_bytes else (assembly.delta,)
+    single, packed = split_by_size((*files, *delta), below_bytes=below_bytes)
+    load = Load(single=single, assembly=assembly, python=python)
     if packed:
         pack = describe_file("small files", join_pack(packed))
-        load = Load(single=single, pack=pack, packed=packed, python=python)
+        load = replace(load, pack=pack, packed=packed)
     return replace(load, resumption=find_resumption(pieces, load.files))
 
 
 def send_load(
-    device: Device, staging: str, load: Load, *, on_progress: TransferCallback | None
-) -> None:
+    device: Device, staging: str, load: Load, *, link: Link, on_progress: TransferCallback | None
+) -> Sent:
     """Send everything into a staging folder, below `new`, each file verified by the device.
+
+    A file that came out wrong where it was put together is sent whole. What can be compressed
+    is, once the files before it showed that the link is slow.
 
     Raises:
         DeployError: the device refused a file, or stored another.
@@ -109,31 +171,104 @@ def send_load(
     begun = next((file for file in load.files if _is_begun(file, resumption)), None)
     if begun is not None and resumption is not None:
         _send_rest(device, staging, _target(begun, load), begun, resumption, on_progress=tell)
-    for file in load.files:
+    largest = max(load.files, key=lambda file: file.num_bytes, default=None)
+    content = largest.load() if largest is not None and link.codecs else None
+    files = load.files
+    if content is not None and can_be_compressed(content):
+        # The small ones show what the link carries. Otherwise large ones go first, so that a cut
+        # leaves the beginning of one.
+        files = tuple(sorted(files, key=lambda file: file.num_bytes))
+    for file in files:
         if file is not begun:
-            _upload(device, f"{staging}/{_target(file, load)}", file, on_progress=tell)
-    if load.pack is not None:
-        _cut_apart(device, staging, load)
+            read = content if file is largest else None
+            target = f"{staging}/{_target(file, load)}"
+            link = _upload_timed(device, target, file, link, content=read, on_progress=tell)
+    sent_bytes = load.num_bytes
+    is_whole = (load.pack is None and load.assembly is None) or _cut_apart(device, staging, load)
+    if load.assembly is not None and not is_whole:
+        file = load.assembly.file
+        sent_bytes += file.num_bytes
+        tell_more = None if on_progress is None else lambda sent: on_progress(sent, sent_bytes)
+        link = _upload_timed(
+            device, f"{staging}/new/{file.path}", file, link, on_progress=tell_more
+        )
+    rest_bytes = (
+        0 if begun is None or resumption is None else begun.num_bytes - resumption.num_bytes
+    )
+    wire_bytes = rest_bytes + sum(each.num_bytes for each in link.timings)
+    return Sent(payload_bytes=sent_bytes, wire_bytes=wire_bytes, codec=link.codec)
 
 
-def _cut_apart(device: Device, staging: str, load: Load) -> None:
+def _upload_timed(
+    device: Device,
+    target: str,
+    file: PlacedFile,
+    link: Link,
+    *,
+    content: bytes | Path | None = None,
+    on_progress: Callable[[int], None] | None,
+) -> Link:
+    """Upload a file, compressed where that pays; give what is known of the link then."""
+    content = file.load() if content is None else content
+    rate = link_rate(link.timings, turn_seconds=link.turn_seconds)
+    codec = choose_codec(content, rate=rate, offered=link.codecs)
+    wire: list[int] = []
+    start = time.monotonic()
+    try:
+        _upload(
+            device,
+            target,
+            file,
+            content=content,
+            on_progress=on_progress,
+            codec=codec,
+            on_wire=wire.append,
+        )
+    except DeployError:
+        if codec is None:
+            raise
+        # A program that is there and does not unpack is no reason to fail.
+        plain = replace(link, codecs=(), timings=(*link.timings, _timing(wire, start)))
+        run_step(device, _DROP_PARTS, target, action=f"tidy up after {file.path}")
+        return _upload_timed(device, target, file, plain, content=content, on_progress=None)
+    return replace(link, timings=(*link.timings, _timing(wire, start)), codec=codec or link.codec)
+
+
+def _timing(wire: Sequence[int], start: float) -> Timing:
+    return Timing(num_bytes=sum(wire), seconds=time.monotonic() - start)
+
+
+def _cut_apart(device: Device, staging: str, load: Load) -> bool:
+    """Have the pack cut and the file put together; tell whether that came out right."""
     pack, folder = f"{staging}/pack", f"{staging}/new"
+    assembly = load.assembly
+    packed = tuple(file for file in load.packed if assembly is None or file is not assembly.delta)
     if load.python is not None:
-        argv, index = cut_command(load.python, pack, folder), index_by_digest(load.packed)
+        argv, index = cut_command(load.python, pack, folder), index_by_digest(packed)
     else:
-        argv, index = cut_by_shell(pack, folder), index_by_offset(load.packed)
-    num_bytes = sum(file.num_bytes for file in load.packed)
+        argv = cut_by_shell(pack, folder, assembled=assembly.file.path if assembly else "")
+        index = index_by_offset(packed)
+    if assembly is not None:
+        is_packed = assembly.delta in load.packed
+        index += b"\n" + assembly_lines(
+            assembly,
+            delta=pack if is_packed else f"{staging}/{_target(assembly.delta, load)}",
+            delta_offset=sum(file.num_bytes for file in packed) if is_packed else 0,
+        )
+    written = (*packed, *((assembly.file,) if assembly else ()))
+    num_bytes = sum(file.num_bytes for file in written)
     result = device.run(argv, stdin=index, timeout_seconds=disk_seconds(2 * num_bytes))
     if result.exit_code:
         raise explain_failure(
             result, action=f"unpack {staging}", where=device.name, error=DeployError
         )
     if load.python is not None:
-        return  # which compared the digests itself
-    sizes = {file.path: file.num_bytes for file in load.packed}
+        return True  # which compared the digests itself
+    sizes = {file.path: file.num_bytes for file in written}
     stored = read_hashes(device, result.text.splitlines(), folder=folder, sizes=sizes)
-    for file in load.packed:
+    for file in packed:
         _check_stored(device, file, stored.get(file.path, "nothing"))
+    return assembly is None or stored.get(assembly.file.path) == assembly.file.sha256
 
 
 def _is_begun(file: PlacedFile, resumption: Resumption | None) -> bool:
@@ -141,6 +276,8 @@ def _is_begun(file: PlacedFile, resumption: Resumption | None) -> bool:
 
 
 def _target(file: PlacedFile, load: Load) -> str:
+    if load.assembly is not None and file is load.assembly.delta:
+        return "delta"
     return "pack" if file is load.pack else f"new/{file.path}"
 
 
@@ -172,16 +309,25 @@ def _send_rest(
 
 
 def _upload(
-    device: Device, target: str, file: PlacedFile, *, on_progress: Callable[[int], None]
+    device: Device,
+    target: str,
+    file: PlacedFile,
+    *,
+    content: bytes | Path | None = None,
+    on_progress: Callable[[int], None] | None,
+    codec: Codec | None = None,
+    on_wire: Callable[[int], None] | None = None,
 ) -> None:
     """Upload one file and compare the digest that the device computed."""
     try:
         stored = device.upload(
-            file.load(),
+            file.load() if content is None else content,
             target,
             timeout_seconds=STALL_SECONDS,
             mode=0o444,
             on_progress=on_progress,
+            codec=codec,
+            on_wire=on_wire,
         )
     except (ConnectError, DeviceTimeoutError):
         raise

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgepack.device.compression import Codec
+
 ProgressCallback = Callable[[int], None]
 """Called with the number of bytes just sent."""
 
@@ -83,11 +85,23 @@ class Device(Protocol):
         timeout_seconds: float,
         mode: int = 0o644,
         on_progress: ProgressCallback | None = None,
+        codec: Codec | None = None,
+        on_wire: ProgressCallback | None = None,
     ) -> str:
         """Write a file on the device, replacing none that others may be reading.
 
         The target is a staging name chosen by the caller; its folder exists. When the link
         is lost, what arrived may stay beside it, as `TARGET.<8 hex digits>.part`.
+
+        Args:
+            source: the file, or its content.
+            target: absolute path.
+            timeout_seconds: limit for each step forward.
+            mode: permissions of the target.
+            on_progress: called with bytes of the file as they go out.
+            codec: compresses it on the wire; the device has the program that unpacks it. A device
+                without a wire does without.
+            on_wire: called with bytes as they go over the wire.
 
         Returns:
             The sha256 hex digest the *device* computed over what it stored.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgepack.device.command import read_lines, read_result
+from edgepack.device.compression import Codec
 from edgepack.device.sending import SendingCommand, send_file
 from edgepack.device.transport import CommandResult, ProgressCallback
 
@@ -72,6 +73,8 @@ class WiredDevice(ABC):
         timeout_seconds: float,
         mode: int = 0o644,
         on_progress: ProgressCallback | None = None,
+        codec: Codec | None = None,
+        on_wire: ProgressCallback | None = None,
     ) -> str:
         """Write a file on the device; see `transport.Device.upload`."""
         return send_file(
@@ -83,4 +86,6 @@ class WiredDevice(ABC):
             mode=mode,
             part_bytes=self._part_bytes,
             on_progress=on_progress,
+            codec=codec,
+            on_wire=on_wire,
         )
