@@ -171,15 +171,17 @@ def _push_fleet(
         ]
         rolled = roll_out(tasks, push_task, plan=plan, given=given, journal=journal)
     if as_json:
-        print_json(
-            [outcome_json(each, lambda pushed: pushed.to_json()) for each in rolled.outcomes]
-        )
+        print_json([outcome_json(each, _fleet_json) for each in rolled.outcomes])
     else:
         _show_fleet([each.result for each in rolled.outcomes if each.result], retention)
     tell_counts(rolled, path)
     if rolled.fault is not None:
         raise rolled.fault
     return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
+
+
+def _fleet_json(pushed: "Pushed") -> dict[str, object]:
+    return {**pushed.to_json(), "already_done": pushed.is_checked_only}
 
 
 def push_on(
