@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from edgepack.cache import Cache
 from edgepack.device.android import AndroidRuntime, check_android
@@ -17,6 +18,7 @@ from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.premises import Premises, survey
 from edgepack.device.prospect import find_prospect
 from edgepack.device.provision import Engine, RunnerChoice, provision
+from edgepack.device.signers import judge_signature
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.profile import TargetProfile
@@ -77,6 +79,7 @@ def open_rig(
 
     Raises:
         LockedError: another host holds the device for longer than is waited.
+        SignatureError: the device's own list of signers does not let the bundle in.
         DeviceError: as `open_device`, `survey`, `raise_errors` and `provision`.
     """
     on_step(f"connecting to {address}")
@@ -95,6 +98,7 @@ def open_rig(
                 has_runtime=android is not None,
             ),
             *(_judge_python(device, facts, premises, runner) if android is None else ()),
+            *(_judge_seal(facts, premises, cargo) if cargo is not None else ()),
         ]
         raise_errors(found, device=device.name)  # nothing is written on a device that will not do
         with hold_device(device, root=folder, options=lock) as held:
@@ -135,6 +139,13 @@ def _judge_python(
         yield from judge_modules(facts.python, find_missing_modules(device, facts.python))
 
 
+def _judge_seal(facts: DeviceFacts, premises: Premises, cargo: Cargo) -> Iterator[Finding]:
+    """Hold a bundle to the device's own list of signers; a bare model is no release."""
+    if cargo.seal is not None:
+        now = datetime.now(tz=UTC)
+        yield from judge_signature(premises.signers, cargo.seal, root=facts.root, now=now)
+
+
 def check_cargo(rig: Rig, cargo: Cargo) -> None:
     """Look at a device again for what is known only now that it was made ready.
 
@@ -143,4 +154,4 @@ def check_cargo(rig: Rig, cargo: Cargo) -> None:
     """
     facts, premises = survey(rig.device, rig.root)
     found = diagnose(facts, premises, cargo=cargo, runner=rig.choice, has_runtime=rig.has_runtime)
-    raise_errors(found, device=rig.device.name)
+    raise_errors([*found, *_judge_seal(facts, premises, cargo)], device=rig.device.name)
