@@ -68,6 +68,7 @@ def test_sign_and_verify(
 ) -> None:
     bundle, fingerprint = copy(whole["unsigned"]), keys.fingerprint("alice")
     release = open_bundle(bundle).release
+    assert "Signature none" in " ".join(run("inspect", bundle).out.split())
     assert run("verify", bundle).out == f"digits.edgepack: whole, release {release}, not signed\n"
     ran = run("sign", str(bundle), "--key", keys.private("alice"))
     assert ran.code == 0, ran.err
@@ -75,6 +76,8 @@ def test_sign_and_verify(
         f"digits.edgepack: signed by the ssh-ed25519 key {fingerprint}, release {release}\n"
     )
     assert bundle.read_bytes() == whole["alice"].read_bytes()
+    assert fingerprint in run("inspect", bundle).out
+    assert run("inspect", bundle, "--json").json()["bundle"]["is_signed"] is True
     assert run("verify", bundle).out == (
         f"digits.edgepack: whole, release {release}, signed by the ssh-ed25519 key {fingerprint}, "
         "there is no list that says whose it is\n"
@@ -289,6 +292,7 @@ def test_a_signature_of_another_manifest_is_refused_though_none_is_asked_for(
     path = tmp_path / "digits.edgepack"
     target = built_in_profile("laptop-x86-64")
     write_digits_bundle(path, version="2.0", target=target, sign=lambda _: signature)
+    assert "Signature not right: " in " ".join(run("inspect", path).out.split())
     for argv in (("push", path, "nobody@192.0.2.1"), ("verify", path)):
         message = said(run(*argv)).splitlines()[0]
         assert message.endswith(
@@ -367,6 +371,10 @@ def test_a_device_can_require_a_signature(
     assert listing(device_root) == before  # nothing was sent
     ran = run("push", whole["alice"], *there, "--no-health-check", "--json")
     assert ran.code == 0, ran.err
+    ran = run("deploy", FLOAT_MODEL, *there, "-t", "laptop-x86-64")  # before the search
+    assert said(ran).splitlines()[-2] == (
+        f"edgepack: {name} asks for a signature, but the bundle is not to be signed"
+    )
 
 
 def test_doctor_tells_what_a_device_requires(

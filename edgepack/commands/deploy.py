@@ -40,12 +40,14 @@ from edgepack.commands.signing_options import open_key, signers_options, trust_f
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from edgepack.cache import Cache
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
     from edgepack.signing.seal import Signed
+    from edgepack.signing.seal import Signed
+    from edgepack.signing.signing_key import SigningKey
     from edgepack.workflow.delivery import Pushed
     from edgepack.workflow.request import PackRequest, PackResult
     from edgepack.workflow.trust import Trust
@@ -113,7 +115,8 @@ def deploy(
     for (page, records), recipe in zip(paths, recipes, strict=True):
         check_outputs(bundle=output or Path(), results=records, report=page, recipe=recipe)
     check_plan_options(given)
-    key, trust = open_key(given["sign_key"]), trust_from(given, target=requests[0][1].profile)
+    key = open_key(given["sign_key"]) if given["sign_key"] is not None else None
+    trust = trust_from(given, target=requests[0][1].profile)
     check_key(key.public if key is not None else None, trust)
     cache = Cache(root=cache_directory())
     bodies: dict[str | None, dict[str, Any]] = {}
@@ -124,7 +127,7 @@ def deploy(
                 request,
                 devices,
                 given,
-                sign=key.sign if key is not None else None,
+                key=key,
                 trust=trust,
                 cache=cache,
                 page=page,
@@ -144,7 +147,7 @@ def _deploy_one(
     devices: tuple[str, ...],
     given: "Mapping[str, Any]",
     *,
-    sign: "Callable[[bytes], bytes] | None",
+    key: "SigningKey | None",
     trust: "Trust",
     cache: "Cache",
     page: Path,
@@ -156,20 +159,21 @@ def _deploy_one(
     from edgepack.workflow.packing import pack_model
     from edgepack.workflow.preflight import weigh_cargo
     from edgepack.workflow.rig import check_cargo
-    from edgepack.workflow.trust import check_trust
+    from edgepack.workflow.trust import check_key, check_trust, device_trust
 
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
     with ready_device(
         devices[0], purpose="deploy", given=given, profile=request.profile, cache=cache
     ) as first:
+        check_key(key.public if key is not None else None, device_trust(first.rig))
         packed = pack_model(
             request,
             cache=cache,
             rig=first.rig,
             on_step=first.work.step,
             on_progress=first.work.progress,
-            sign=sign,
+            sign=key.sign if key is not None else None,
         )
         note(f"wrote {packed.bundle.path}")
         write_records(request, packed, recipe=recipe, page=None)

@@ -77,7 +77,7 @@ def pack(
     if device is None:
         refuse_device_options(given)
     requests = make_requests(model, output, given)
-    key = open_key(given["sign_key"])
+    key = open_key(given["sign_key"]) if given["sign_key"] is not None else None
     files = [
         tuple(path and path_for(path, name) for path in (given["save_recipe"], report_path))
         for name, _ in requests

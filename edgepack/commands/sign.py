@@ -23,9 +23,7 @@ def sign(*, bundle: Path, key: Path, as_json: bool) -> None:
     from edgepack.signing.seal import check_seal
 
     opened = open_bundle(bundle)
-    signing_key = open_key(key)
-    assert signing_key is not None  # noqa: S101 - click requires it
-    written = sign_bundle(opened, signing_key.sign)
+    written = sign_bundle(opened, open_key(key).sign)
     signed = check_seal(read_seal(written))
     if as_json:
         print_json(

@@ -44,16 +44,14 @@ def signers_options(function: F) -> F:
     )(function)
 
 
-def open_key(path: "Path | None") -> "SigningKey | None":
-    """Make the key ready that a bundle is to be signed with; None where none is given.
+def open_key(path: "Path") -> "SigningKey":
+    """Make the key ready that a bundle is to be signed with.
 
     A locked one is asked for its passphrase at once, not after the work.
 
     Raises:
         SignatureError: no such key, not one of Ed25519, or it stays locked.
     """
-    if path is None:
-        return None
     from edgepack.signing.signing_key import open_signing_key
 
     return open_signing_key(path, prompt=secret_prompt())

@@ -15,7 +15,7 @@ from edgepack.device.finding import Finding, Severity, raise_errors
 from edgepack.device.layout import resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.premises import Premises, survey
+from edgepack.device.premises import Premises, SignersFile, survey
 from edgepack.device.prospect import find_prospect
 from edgepack.device.provision import Engine, RunnerChoice, provision
 from edgepack.device.signers import judge_signature
@@ -39,6 +39,7 @@ class Rig:
         fence: the right to change what is current, since the device is held.
         choice: whose runner was asked for.
         has_runtime: whether the user brought the runtime.
+        signers: the device's own list of who may sign; None where it has none.
     """
 
     device: Device
@@ -49,6 +50,7 @@ class Rig:
     fence: Fence = NO_FENCE
     choice: RunnerChoice = RunnerChoice.AUTO
     has_runtime: bool = False
+    signers: SignersFile | None = None
 
     def num_threads(self, profile: TargetProfile | None) -> int:
         """Give the target's threads, where 0 means as many as the device has cores."""
@@ -122,6 +124,7 @@ def open_rig(
                 fence=held.fence,
                 choice=runner,
                 has_runtime=android is not None,
+                signers=premises.signers,
             )
 
 

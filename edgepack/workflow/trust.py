@@ -3,16 +3,21 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.sealing import read_seal
 from edgepack.catalog import find_profile, user_profile_directory
+from edgepack.device.signers import read_signers
 from edgepack.errors import ProfileError, SignatureError
 from edgepack.profile import TargetProfile
 from edgepack.signing.allowed_signers import AllowedSigners, find_signer, load_allowed_signers
 from edgepack.signing.public_key import PublicKey
 from edgepack.signing.seal import Signed, check_seal, require_signer
 from edgepack.signing.sshsig import NAMESPACE
+
+if TYPE_CHECKING:
+    from edgepack.workflow.rig import Rig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +103,18 @@ def check_trust(bundle: Bundle, trust: Trust) -> Signed | None:
         return require_signer(seal, trust.signers, now=now)
     except SignatureError:
         return signed  # nobody asked whose it is
+
+
+def device_trust(rig: "Rig") -> Trust:
+    """Find out whose signature a device's own list asks for.
+
+    Raises:
+        SignatureError: it has a list that cannot be used.
+    """
+    if rig.signers is None:
+        return Trust(signers=None)
+    signers = read_signers(rig.signers, root=rig.root)
+    return Trust(signers=signers, asked_by=signers.name)
 
 
 def check_key(key: PublicKey | None, trust: Trust) -> None:
