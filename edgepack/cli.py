@@ -56,7 +56,11 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "Find what stands in the way of a deployment to a device.",
     ),
     "inspect": ("edgepack.commands.inspect:inspect", "Show what a model or bundle holds."),
-    "verify": ("edgepack.commands.verify:verify", "Check a bundle bit by bit."),
+    "verify": (
+        "edgepack.commands.verify:verify",
+        "Check a bundle bit by bit, and who signed it.",
+    ),
+    "sign": ("edgepack.commands.sign:sign", "Sign a bundle with an SSH key."),
     "report": ("edgepack.commands.report:report", "Write an HTML report of stored results."),
     "targets": (
         "edgepack.commands.targets:targets",

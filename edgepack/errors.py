@@ -128,6 +128,12 @@ class BundleError(EdgePackError):
     kind = "bundle"
 
 
+class SignatureError(EdgePackError):
+    """A bundle is not signed as it must be, or a key or list of signers cannot be used."""
+
+    kind = "signature"
+
+
 class DeviceError(EdgePackError):
     """A device could not be reached or did not do what was asked."""
 

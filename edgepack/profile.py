@@ -125,6 +125,7 @@ class TargetProfile:
         limits: what a variant may cost.
         deploy_root: folder on the device for releases and runtimes; `~` is the login's home.
         benchmark: how long to measure.
+        require_signature: whether only bundles that an allowed signer signed are deployed.
     """
 
     id: str
@@ -137,6 +138,7 @@ class TargetProfile:
     limits: Limits = Limits()
     deploy_root: str = "~/.edgepack"
     benchmark: BenchmarkDefaults = BenchmarkDefaults()
+    require_signature: bool = False
 
 
 _NOT_A_KIND: Final = dict.fromkeys(
@@ -218,6 +220,7 @@ def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
     root = deploy.text("root", "~/.edgepack")
     if not _ROOT.fullmatch(root) or ".." in root.split("/"):
         deploy.fault("root", f"expected an absolute path or one below '~/', not {root!r}")
+    require_signature = deploy.boolean("require_signature", False)
     deploy.close(_NOT_A_KIND)
     benchmark = _read_benchmark(fields.table("benchmark"))
     fields.close(_NOT_A_KIND)
@@ -232,6 +235,7 @@ def read_profile(fields: Fields, *, profile_id: str) -> TargetProfile:
         limits=limits,
         deploy_root=root,
         benchmark=benchmark,
+        require_signature=require_signature,
     )
 
 
@@ -259,7 +263,9 @@ def profile_to_json(profile: TargetProfile) -> dict[str, object]:
             "min_seconds": profile.benchmark.min_seconds,
             "num_launches": profile.benchmark.num_launches,
         },
-        "deploy": {"root": profile.deploy_root},
+        # Only where it holds: bundles of earlier versions say nothing of it.
+        "deploy": {"root": profile.deploy_root}
+        | ({"require_signature": True} if profile.require_signature else {}),
         "description": profile.description,
         "hardware": {
             "arch": profile.hardware.arch.value,

@@ -28,6 +28,7 @@ pytest_plugins = [
         "runners",
         "sensitivity",
         "sshd",
+        "signing",
         "toolchains",
     )
 ]

@@ -123,7 +123,7 @@ def test_verify_finds_a_whole_bundle_whole(run: RunCommand, bundle: Path) -> Non
     assert ran.code == 0
     assert ran.json()["faults"] == []
     release = ran.json()["release"]
-    assert run("verify", bundle).out == f"{bundle}: whole, release {release}\n"
+    assert run("verify", bundle).out == f"{bundle}: whole, release {release}, not signed\n"
 
 
 def test_verify_finds_a_flipped_bit(run: RunCommand, bundle: Path, tmp_path: Path) -> None:

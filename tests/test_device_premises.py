@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.device.local import LocalDevice
-from edgepack.device.premises import Mount, Place, Premises, find_mount, read_premises, survey
+from edgepack.device.premises import (
+    Mount,
+    Place,
+    Premises,
+    SignersFile,
+    find_mount,
+    read_premises,
+    survey,
+)
 from edgepack.device.remote_shell import wrap_command
 from edgepack.device.transport import CommandResult
 from tests.fixtures.faulty_device import FaultyDevice
@@ -175,6 +183,25 @@ def test_what_is_there_already(tmp_path: Path) -> None:
     assert premises.runtimes == ("r-1",)
     assert premises.releases == (("digits", "0123456789ab"),)
     assert 300_000 <= premises.staged_bytes < 400_000
+
+
+def signers_of(root: Path) -> SignersFile | None:
+    return survey(LocalDevice(), str(root))[1].signers
+
+
+def test_a_list_of_allowed_signers_comes_as_it_stands(tmp_path: Path) -> None:
+    assert signers_of(tmp_path) is None
+    path = tmp_path / "allowed_signers"
+    path.write_text("# ours\n\n@@signers\n:a\tb c \nlast")
+    assert signers_of(tmp_path) == SignersFile(text="# ours\n\n@@signers\n:a b c\nlast")
+    path.write_text("")
+    assert signers_of(tmp_path) == SignersFile()
+    path.write_text("one\u2028@@releases\n")  # whose second half looks like an answer of ours
+    assert signers_of(tmp_path) == SignersFile(text="one")
+    path.write_text("one\u2028two\n")
+    assert signers_of(tmp_path) == SignersFile(fault="it is no text")
+    path.write_bytes(b"x" * 4000 + b"\n" + b"x\n" * 600)
+    assert signers_of(tmp_path) == SignersFile(fault="it has 512 lines or more")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from edgepack.importers.judgement import (
     OutputParity,
     describe_output,
     find_telling,
+    find_telling_samples,
     judge_output,
 )
 
@@ -122,6 +123,16 @@ def test_sets_on_which_a_source_cannot_repeat_itself_tell_nothing() -> None:
     assert find_telling([steady, infinite, unsteady, integer]) == [steady, integer]
     assert find_telling([infinite, unsteady]) == [unsteady]
     assert find_telling([infinite]) == [infinite]
+
+
+def test_an_output_is_constant_where_it_is_on_the_sets_that_tell() -> None:
+    unsteady, steady = _set(1, 20.0), _set(2, 90.0)
+    same = [[np.array([0.0, 1.0], np.float32)]] * 4
+    moved = [[each] for each in _normal(6)]
+    samples = [*([each] for each in _normal(5)), *same, *moved]
+    told = find_telling_samples([unsteady, steady], samples)
+    assert told == same
+    assert find_constant(told, scales=(1.0,)) == (Judgement.CONSTANT,)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

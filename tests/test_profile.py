@@ -57,6 +57,7 @@ profiles = st.builds(
     num_threads=st.integers(0, 1024),
     limits=st.builds(Limits, bundle_mib=bounds, peak_memory_mib=bounds, p95_ms=bounds),
     deploy_root=st.sampled_from(["~/.edgepack", "/opt/edge-pack", "/data/local/tmp/e"]),
+    require_signature=st.booleans(),
     benchmark=st.builds(
         BenchmarkDefaults,
         num_launches=st.integers(1, 1000),

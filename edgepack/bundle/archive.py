@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,6 +18,7 @@ from edgepack.bundle.manifest import (
     MANIFEST_PATH,
     MODEL_PATH,
     RECIPE_PATH,
+    SIGNATURE_PATH,
     Artifact,
     BundleManifest,
     FileRecord,
@@ -37,6 +38,7 @@ from edgepack.optimize.recipe_file import recipe_to_toml
 from edgepack.profile import EngineName, TargetProfile
 
 MAXIMUM_MANIFEST_BYTES: Final = 4 * 2**20
+MAXIMUM_SIGNATURE_BYTES: Final = 16 * 2**10
 _RELEASE_DIGITS: Final = 12
 _DAMAGED: Final = (
     "Copy the bundle again, or pack it again; a bundle may not be edited or re-zipped."
@@ -49,10 +51,10 @@ class Bundle:
 
     Attributes:
         path: where it is.
-        sha256: hex digest of the whole file.
+        sha256: hex digest of the file as it is without a signature: signing changes nothing of it.
         num_bytes: size of the whole file.
         manifest: what it holds.
-        entries: where each file lies, the manifest first.
+        entries: where each file lies, the manifest first, a signature last.
     """
 
     path: Path
@@ -95,6 +97,11 @@ class Bundle:
             )
         return data
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether it holds a signature, right or wrong."""
+        return self.entries[-1].path == SIGNATURE_PATH
+
     def golden(self) -> Golden:
         """Read the golden samples.
 
@@ -125,6 +132,7 @@ def write_bundle(
     extra_files: Mapping[str, bytes] | None = None,
     class_names: str | None = None,
     contract: IOContract | None = None,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> Bundle:
     """Write a bundle; the same arguments give the same bytes on every machine.
 
@@ -146,11 +154,13 @@ def write_bundle(
         class_names: which of the extra files holds the class names.
         contract: what the model's inputs want and its outputs mean; None knows nothing beyond
             the signature.
+        sign: gives the signature of the manifest's bytes; None leaves the bundle unsigned.
 
     Raises:
         UsageError: a name or version that cannot be a file name.
         RecipeError: a recipe that asks for what cannot be had.
         BundleError: arguments that contradict each other, or a disk that cannot be written.
+        SignatureError: the manifest could not be signed.
     """
     check_identity(name, version)
     check_golden(golden, model.signature)
@@ -201,11 +211,22 @@ def write_bundle(
         class_names=labels,
         blobs=cut_blobs(model.data),
     )
+    encoded = encode_manifest(manifest)
+    signed = [] if sign is None else [(SIGNATURE_PATH, sign(encoded))]
+    return write_contents(path, [(MANIFEST_PATH, encoded), *ordered, *signed])
+
+
+def write_contents(path: Path, contents: Sequence[tuple[str, bytes]]) -> Bundle:
+    """Write a bundle's files, manifest first and a signature last, all of them or none.
+
+    Raises:
+        BundleError: they are no bundle, another file is in the way, or the disk cannot be written.
+    """
     check_replaceable(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            write_container(file, [(MANIFEST_PATH, encode_manifest(manifest)), *ordered])
+            write_container(file, contents)
             file.flush()
             os.fsync(file.fileno())
         written = open_bundle(temporary)
@@ -275,7 +296,7 @@ def _inspect(path: Path) -> tuple[Bundle | None, list[str]]:
         BundleError: unreadable, or not even a container.
     """
     with _open(path) as file:
-        scan = scan_container(file)
+        scan = scan_container(file, detached=SIGNATURE_PATH)
         faults = list(scan.faults)
         entries = {entry.path: entry for entry in scan.entries}
         if not scan.entries or scan.entries[0].path != MANIFEST_PATH:
@@ -296,8 +317,12 @@ def _inspect(path: Path) -> tuple[Bundle | None, list[str]]:
     faults += [
         f"{each!r}: is not in the manifest"
         for each in entries
-        if each not in expected and each != MANIFEST_PATH
+        if each not in expected and each not in {MANIFEST_PATH, SIGNATURE_PATH}
     ]
+    signature = entries.get(SIGNATURE_PATH)
+    if signature is not None and signature.num_bytes > MAXIMUM_SIGNATURE_BYTES:
+        limit = f"at most {MAXIMUM_SIGNATURE_BYTES} bytes"
+        faults.append(f"{SIGNATURE_PATH!r}: expected {limit}, not {signature.num_bytes}")
     for each, record in expected.items():
         found = entries.get(each)
         if found is not None and (found.sha256, found.num_bytes) != (
@@ -306,7 +331,8 @@ def _inspect(path: Path) -> tuple[Bundle | None, list[str]]:
         ):
             faults.append(f"{each!r}: its data are not those the manifest states")
     order = [each.path for each in scan.entries]
-    if not faults and order != [MANIFEST_PATH, *expected]:
+    signed = [SIGNATURE_PATH] if signature is not None else []
+    if not faults and order != [MANIFEST_PATH, *expected, *signed]:
         faults.append("the entries are not in the manifest's order")
     bundle = Bundle(
         path=path,

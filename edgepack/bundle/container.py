@@ -75,7 +75,7 @@ class Scan:
 
     Attributes:
         entries: the entries that could be read, in their order.
-        sha256: hex digest of the whole file.
+        sha256: hex digest of the file as it would be without its detached entry.
         num_bytes: size of the whole file.
         faults: what is not as `write_container` writes it.
     """
@@ -177,11 +177,15 @@ def _end_record(num_entries: int, central_bytes: int, central_offset: int) -> by
     return _END.pack(_END_MAGIC, *counts, central_bytes, central_offset, 0)
 
 
-def scan_container(file: BinaryIO) -> Scan:
+def scan_container(file: BinaryIO, *, detached: str | None = None) -> Scan:
     """Read every byte of a container and account for it.
 
     Nothing is trusted: memory is bounded by a chunk and the directory (1000 entries), time
     by the file's size.
+
+    Args:
+        file: the container.
+        detached: path of an entry that is no part of the digest when it is the last one.
 
     Raises:
         BundleError: not a container, or so damaged that its entries cannot be told apart.
@@ -196,18 +200,21 @@ def scan_container(file: BinaryIO) -> Scan:
     file.seek(0)
     position = 0
     entries: list[Entry] = []
-    for name, crc32, size in headers:
+    has_detached = bool(headers) and headers[-1][0] == detached
+    for index, (name, crc32, size) in enumerate(headers, 1):
+        counted = () if has_detached and index == len(headers) else (whole,)
         raw = name.encode("ascii", errors="replace")
         expected = _local_header(raw, crc32, size)
         if position + len(expected) + size > central_offset:
             faults.append(f"entry {_quote(name)}: its {size} bytes reach beyond the entries' end")
             break
         header = file.read(len(expected))
-        whole.update(header)
+        for each in counted:
+            each.update(header)
         if header != expected:
             faults.append(f"entry {_quote(name)}: its two headers differ, or are not a bundle's")
         digest = hashlib.sha256()
-        computed = _copy_digest(file, size, (whole, digest))
+        computed = _copy_digest(file, size, (*counted, digest))
         if computed != crc32:
             faults.append(f"entry {_quote(name)}: its data do not match their checksum")
         offset = position + len(expected)
@@ -217,7 +224,7 @@ def scan_container(file: BinaryIO) -> Scan:
         )
     if position != central_offset and len(entries) == len(headers):
         faults.append(f"{central_offset - position} bytes stand between the entries and their end")
-    _copy_digest(file, num_bytes - position, (whole,))
+    _copy_digest(file, num_bytes - position, () if has_detached else (whole,))
     # The last word: whatever the checks above may not have named, the directory must be the
     # very bytes that the writer would have put there.
     right, start = [], 0
@@ -227,6 +234,10 @@ def scan_container(file: BinaryIO) -> Scan:
         start = entry.offset + entry.num_bytes
     if not faults and b"".join(right) != central:
         faults.append("the directory is not as a bundle's is")
+    if has_detached and len(entries) == len(headers):
+        rest = b"".join(right[:-1])
+        end = entries[-2].offset + entries[-2].num_bytes if len(entries) > 1 else 0
+        whole.update(rest + _end_record(len(entries) - 1, len(rest), end))
     return Scan(
         entries=tuple(entries),
         sha256=whole.hexdigest(),

@@ -26,6 +26,7 @@ from edgepack.profile import (
 
 FORMAT: Final = 3
 MANIFEST_PATH: Final = "manifest.json"
+SIGNATURE_PATH: Final = "manifest.json.sig"
 MODEL_PATH: Final = "model.tflite"
 RECIPE_PATH: Final = "recipe.toml"
 GOLDEN_FOLDER: Final = "golden/"

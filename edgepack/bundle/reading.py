@@ -15,6 +15,7 @@ from edgepack.bundle.manifest import (
     MAXIMUM_GOLDEN_SAMPLES,
     MODEL_PATH,
     RECIPE_PATH,
+    SIGNATURE_PATH,
     Artifact,
     Blob,
     BundleManifest,
@@ -238,7 +239,7 @@ def _sha256(fields: Fields, key: str) -> str:
 def _check_files(fields: Fields, manifest: BundleManifest) -> None:
     """Note what does not hold between the file records and the rest."""
     paths = [record.path for record in manifest.files]
-    fields.faults += path_faults([MANIFEST_PATH, *paths])
+    fields.faults += path_faults([MANIFEST_PATH, SIGNATURE_PATH, *paths])
     if paths != sorted(paths):
         fields.fault("files", "expected them sorted by path")
     if not manifest.artifacts:

@@ -29,7 +29,14 @@ from edgepack.commands.options import (
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
 from edgepack.commands.pack_options import make_requests, pack_options
-from edgepack.commands.push import health_option, note_example, push_on, summarize_push
+from edgepack.commands.push import (
+    health_option,
+    note_example,
+    push_json,
+    push_on,
+    summarize_push,
+)
+from edgepack.commands.signing_options import open_key, signers_options, trust_from
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -38,8 +45,12 @@ if TYPE_CHECKING:
     from edgepack.cache import Cache
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
+    from edgepack.signing.seal import Signed
+    from edgepack.signing.seal import Signed
+    from edgepack.signing.signing_key import SigningKey
     from edgepack.workflow.delivery import Pushed
     from edgepack.workflow.request import PackRequest, PackResult
+    from edgepack.workflow.trust import Trust
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +59,7 @@ class Deployed:
 
     push: "Pushed"
     measurement: "Measurement"
+    signed: "Signed | None"
 
 
 @click.command()
@@ -61,6 +73,7 @@ class Deployed:
 @runtime_options
 @lock_option
 @health_option
+@signers_options
 @plan_options
 @click.option("-o", "--out", "output", type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option("--results", type=OUTPUT_FILE, help="Write the measurements, raw samples and all.")
@@ -89,6 +102,7 @@ def deploy(
     is packed for all.
     """
     from edgepack.cache import Cache, cache_directory
+    from edgepack.workflow.trust import check_key
 
     requests = make_requests(model, output, given)
     paths = [
@@ -101,6 +115,9 @@ def deploy(
     for (page, records), recipe in zip(paths, recipes, strict=True):
         check_outputs(bundle=output or Path(), results=records, report=page, recipe=recipe)
     check_plan_options(given)
+    key = open_key(given["sign_key"]) if given["sign_key"] is not None else None
+    trust = trust_from(given, target=requests[0][1].profile)
+    check_key(key.public if key is not None else None, trust)
     cache = Cache(root=cache_directory())
     bodies: dict[str | None, dict[str, Any]] = {}
     codes: list[int] = []
@@ -110,6 +127,8 @@ def deploy(
                 request,
                 devices,
                 given,
+                key=key,
+                trust=trust,
                 cache=cache,
                 page=page,
                 records=records,
@@ -128,6 +147,8 @@ def _deploy_one(
     devices: tuple[str, ...],
     given: "Mapping[str, Any]",
     *,
+    key: "SigningKey | None",
+    trust: "Trust",
     cache: "Cache",
     page: Path,
     records: Path | None,
@@ -138,26 +159,29 @@ def _deploy_one(
     from edgepack.workflow.packing import pack_model
     from edgepack.workflow.preflight import weigh_cargo
     from edgepack.workflow.rig import check_cargo
+    from edgepack.workflow.trust import check_key, check_trust, device_trust
 
     is_only = len(devices) == 1
     # One connection serves for choosing the variant and for deploying it on the first device.
     with ready_device(
         devices[0], purpose="deploy", given=given, profile=request.profile, cache=cache
     ) as first:
+        check_key(key.public if key is not None else None, device_trust(first.rig))
         packed = pack_model(
             request,
             cache=cache,
             rig=first.rig,
             on_step=first.work.step,
             on_progress=first.work.progress,
+            sign=key.sign if key is not None else None,
         )
         note(f"wrote {packed.bundle.path}")
         write_records(request, packed, recipe=recipe, page=None)
-        cargo = weigh_cargo(packed.bundle)
+        cargo, signed = weigh_cargo(packed.bundle), check_trust(packed.bundle, trust)
 
         def deploy_first(_address: str) -> Deployed:
             check_cargo(first.rig, cargo)
-            return _deploy_on(first, packed, given)
+            return _deploy_on(first, packed, given, signed)
 
         reached = [run_one(devices[0], deploy_first, is_only=is_only)]
 
@@ -170,7 +194,7 @@ def _deploy_one(
             cache=cache,
             cargo=cargo,
         ) as ready:
-            return _deploy_on(ready, packed, given)
+            return _deploy_on(ready, packed, given, signed)
 
     reached += [run_one(each, deploy_to, is_only=False) for each in devices[1:]]
     remember([each.result.measurement for each in reached if each.result is not None])
@@ -207,13 +231,18 @@ def _exit_code(packed: "PackResult", reached: Sequence[Reached[Deployed]], *, st
     return ExitCode.LIMIT if any(exceeded) else exit_code(packed, strict=strict)
 
 
-def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> Deployed:
+def _deploy_on(
+    ready: ReadyDevice,
+    packed: "PackResult",
+    given: "Mapping[str, Any]",
+    signed: "Signed | None",
+) -> Deployed:
     from edgepack.workflow.subject import Subject
 
     bundle = packed.bundle
     pushed = push_on(ready, bundle, given)
     subject = Subject(name=bundle.manifest.name, content=bundle)
-    return Deployed(push=pushed, measurement=bench_on(ready, subject, given))
+    return Deployed(push=pushed, measurement=bench_on(ready, subject, given), signed=signed)
 
 
 def _make_report(
@@ -254,7 +283,9 @@ def _deploy_json(
 
     return {
         "pack": pack_json(request, packed),
-        "push": [item_json(each, lambda done: done.push.to_json()) for each in reached],
+        "push": [
+            item_json(each, lambda done: push_json(done.push, done.signed)) for each in reached
+        ],
         "bench": [item_json(each, lambda done: to_json(done.measurement)) for each in reached],
         "report": str(report_path.resolve()),
     }

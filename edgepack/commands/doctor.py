@@ -69,7 +69,7 @@ def doctor(
     """
     from edgepack.device.provision import RunnerChoice
     from edgepack.workflow.preflight import examine, weigh_cargo
-    from edgepack.workflow.rig import default_root
+    from edgepack.workflow.site import default_root
     from edgepack.workflow.subject import open_subject
 
     opened = open_subject(subject) if subject is not None else None

@@ -71,6 +71,7 @@ def inspect(*, subject: Path, with_layers: bool, as_json: bool, **given: Any) ->
                 "sha256": content.sha256,
                 "size_bytes": content.num_bytes,
                 "manifest": manifest_to_json(content.manifest),
+                "is_signed": content.is_signed,
             }
         if with_layers:
             body["layers"] = _layers_json(model)
@@ -98,6 +99,7 @@ def _show_bundle(bundle: "Bundle") -> None:
     facts = [
         Fact(name="Bundle", value=f"{manifest.name} {manifest.version} for {manifest.target.id}"),
         Fact(name="Release", value=bundle.release),
+        Fact(name="Signature", value=_describe_signature(bundle)),
         Fact(name="Recipe", value=manifest.recipe.name),
         Fact(name="SQNR to float", value=decibels(manifest.fidelity.sqnr_db)),
         *contract_facts(manifest),
@@ -109,6 +111,18 @@ def _show_bundle(bundle: "Bundle") -> None:
     for record in bundle.files():
         click.echo(f"  {record.sha256[:12]}  {record.num_bytes:>10}  {record.path}")
     click.echo()
+
+
+def _describe_signature(bundle: "Bundle") -> str:
+    from edgepack.bundle.sealing import read_seal
+    from edgepack.errors import SignatureError
+    from edgepack.signing.seal import check_seal
+
+    try:
+        signed = check_seal(read_seal(bundle))
+    except SignatureError as error:
+        return f"not right: {error.message}"
+    return "none" if signed is None else f"by the {signed.key}"
 
 
 def _show_model(model: "Model") -> None:

@@ -252,16 +252,20 @@ def connect_options_from(given: Mapping[str, Any], work: "Work") -> "ConnectOpti
     """Make the connection's options; secrets are asked for only on a terminal."""
     from edgepack.device.connect import ConnectOptions
 
-    can_ask = sys.stdin.isatty() and sys.stderr.isatty()
-
+    prompt = secret_prompt()
     return ConnectOptions(
         ssh_config=given["ssh_config"],
         identity=given["identity"],
         accept_new_host_key=given["accept_new_host_key"],
         host_key=given["host_key"],
         connect_timeout_seconds=given["connect_timeout"],
-        prompt=(lambda text: work.ask(_ask_secret, text)) if can_ask else None,
+        prompt=(lambda text: work.ask(prompt, text)) if prompt is not None else None,
     )
+
+
+def secret_prompt() -> Callable[[str], str] | None:
+    """Give what asks for a secret without showing it; None where there is no terminal."""
+    return _ask_secret if sys.stdin.isatty() and sys.stderr.isatty() else None
 
 
 def _ask_secret(text: str) -> str:

@@ -21,11 +21,13 @@ from edgepack.commands.options import (
 )
 from edgepack.commands.output import check_outputs, write_recipe, write_report
 from edgepack.commands.pack_options import make_requests, pack_options
+from edgepack.commands.signing_options import open_key, signed_json
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
     from edgepack.optimize.floors import Floors
     from edgepack.report.summary import PackSummary, VariantRow
+    from edgepack.signing.seal import Signed
     from edgepack.workflow.request import Outcome, PackRequest, PackResult, TrialLatency
 
 # What is known of a variant that was built; null for one that was not.
@@ -75,6 +77,7 @@ def pack(
     if device is None:
         refuse_device_options(given)
     requests = make_requests(model, output, given)
+    key = open_key(given["sign_key"]) if given["sign_key"] is not None else None
     files = [
         tuple(path and path_for(path, name) for path in (given["save_recipe"], report_path))
         for name, _ in requests
@@ -94,6 +97,7 @@ def pack(
                             rig=None,
                             on_step=work.step,
                             on_progress=work.progress,
+                            sign=key.sign if key is not None else None,
                         )
                     )
     else:
@@ -110,6 +114,7 @@ def pack(
                             rig=ready.rig,
                             on_step=ready.work.step,
                             on_progress=ready.work.progress,
+                            sign=key.sign if key is not None else None,
                         )
                     )
     for (_, request), result, (recipe, page) in zip(requests, results, files, strict=True):
@@ -160,7 +165,16 @@ def show_pack(request: "PackRequest", result: "PackResult") -> None:
     for warning in result.warnings:
         warn(warning)
     print_table(render_pack(pack_summary(request, result)))
-    click.echo(f"wrote {result.bundle.path} (release {result.bundle.release})")
+    signed = _signed(result)
+    by = f", signed by {signed}" if signed is not None else ""
+    click.echo(f"wrote {result.bundle.path} (release {result.bundle.release}{by})")
+
+
+def _signed(result: "PackResult") -> "Signed | None":
+    from edgepack.bundle.sealing import read_seal
+    from edgepack.signing.seal import check_seal
+
+    return check_seal(read_seal(result.bundle)) if result.bundle.is_signed else None
 
 
 def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
@@ -234,6 +248,7 @@ def pack_json(request: "PackRequest", result: "PackResult") -> dict[str, object]
             for each in (result.parity.outputs if result.parity else ())
         ],
         "warnings": list(result.warnings),
+        "signature": signed_json(_signed(result)),
     }
 
 

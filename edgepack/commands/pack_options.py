@@ -28,6 +28,7 @@ from edgepack.commands.options import (
     OUTPUT_FILE,
     apply_options,
 )
+from edgepack.commands.signing_options import sign_option
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def pack_options(function: F) -> F:
         click.option("--strict", is_flag=True, help="Exit with 4 when the variant is not inside."),
         click.option("--name", help="Name of the bundle [default: the model's file name]."),
         click.option("--version", help="Version [default: start of the source's digest]."),
+        sign_option,
         click.option(
             "--file",
             "extra_files",

@@ -35,6 +35,7 @@ from edgepack.commands.rollout import (
     root_of,
     tell_counts,
 )
+from edgepack.commands.signing_options import check_bundle, signed_json, signers_options
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from edgepack.bundle.archive import Bundle
     from edgepack.report.summary import PushSummary
+    from edgepack.signing.seal import Signed
     from edgepack.workflow.delivery import Pushed
     from edgepack.workflow.retention import Retention
 
@@ -66,6 +68,7 @@ bundle_only_option: Final = click.option(
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE|@FLEET.toml...")
 @health_option
 @bundle_only_option
+@signers_options
 @retention_options
 @fleet_options
 @journal_options
@@ -85,11 +88,12 @@ def push(*, bundle: Path, devices: tuple[str, ...], as_json: bool, **given: Any)
     from edgepack.bundle.archive import open_bundle
 
     opened = open_bundle(bundle)
+    signed = check_bundle(opened, given)
     if is_fleet(devices, given):
-        return _push_fleet(opened, devices, given, as_json=as_json)
+        return _push_fleet(opened, devices, given, signed=signed, as_json=as_json)
     pushed = _push_one(opened, devices[0], given)
     if as_json:
-        print_json(pushed.to_json())
+        print_json(push_json(pushed, signed))
     else:
         _show([pushed], retention_from(given))
     return ExitCode.DONE
@@ -114,8 +118,7 @@ def _push_one(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Push
 
 def _push_alone(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Pushed":
     from edgepack.workflow.delivery import deliver_alone
-    from edgepack.workflow.rig import default_root
-    from edgepack.workflow.site import open_site
+    from edgepack.workflow.site import default_root, open_site
 
     with (
         show_work() as work,
@@ -137,7 +140,12 @@ def _push_alone(bundle: "Bundle", address: str, given: Mapping[str, Any]) -> "Pu
 
 
 def _push_fleet(
-    bundle: "Bundle", named: tuple[str, ...], given: Mapping[str, Any], *, as_json: bool
+    bundle: "Bundle",
+    named: tuple[str, ...],
+    given: Mapping[str, Any],
+    *,
+    signed: "Signed | None",
+    as_json: bool,
 ) -> int:
     from contextlib import ExitStack
 
@@ -173,7 +181,10 @@ def _push_fleet(
         rolled = roll_out(tasks, push_task, plan=plan, given=given, journal=journal)
     if as_json:
         print_json(
-            [outcome_json(each, lambda pushed: pushed.to_json()) for each in rolled.outcomes]
+            [
+                outcome_json(each, lambda pushed: _fleet_json(pushed, signed))
+                for each in rolled.outcomes
+            ]
         )
     else:
         _show_fleet([each.result for each in rolled.outcomes if each.result], retention)
@@ -181,6 +192,15 @@ def _push_fleet(
     if rolled.fault is not None:
         raise rolled.fault
     return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
+
+
+def _fleet_json(pushed: "Pushed", signed: "Signed | None") -> dict[str, object]:
+    return {**push_json(pushed, signed), "already_done": pushed.is_checked_only}
+
+
+def push_json(pushed: "Pushed", signed: "Signed | None") -> dict[str, object]:
+    """Give the JSON form that `push --json` prints: what was done, and who signed the bundle."""
+    return {**pushed.to_json(), "signature": signed_json(signed)}
 
 
 def push_on(
@@ -191,7 +211,7 @@ def push_on(
     retention: "Retention | None" = None,
 ) -> "Pushed":
     """Push a bundle to a device that was made ready."""
-    from edgepack.workflow.delivery import deliver
+    from edgepack.workflow.outfitting import deliver
 
     return deliver(
         ready.rig,

@@ -165,8 +165,7 @@ def rollback(
 
 @contextmanager
 def _open_site(address: str, given: Mapping[str, Any], *, purpose: str | None) -> "Iterator[Site]":
-    from edgepack.workflow.rig import default_root
-    from edgepack.workflow.site import open_site
+    from edgepack.workflow.site import default_root, open_site
 
     profile = find_target(given["target"])
     with (

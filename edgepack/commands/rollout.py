@@ -214,7 +214,6 @@ def reach_options(given: Mapping[str, Any]) -> "ReachOptions":
     from edgepack.commands.options import android_runtime_from
     from edgepack.device.connect import ConnectOptions
     from edgepack.device.lock import WAIT_SECONDS
-    from edgepack.device.provision import RunnerChoice
     from edgepack.workflow.delivery import ReachOptions
 
     wait = given["lock_wait"]
@@ -228,6 +227,6 @@ def reach_options(given: Mapping[str, Any]) -> "ReachOptions":
         ),
         cache_root=cache_directory(),
         lock_wait_seconds=WAIT_SECONDS if wait is None else wait,
-        runner=RunnerChoice(given["runner"] or "auto"),
+        runner=given["runner"] or "auto",
         android=android_runtime_from(given),
     )

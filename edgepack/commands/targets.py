@@ -148,7 +148,7 @@ def probe_command(
     from edgepack.device.draft import draft_profile, suggest_id
     from edgepack.device.facts import read_facts
     from edgepack.profile import profile_to_json
-    from edgepack.workflow.rig import DEFAULT_ROOT
+    from edgepack.workflow.site import DEFAULT_ROOT
 
     is_file = output is not None and not output.is_dir()
     if is_file:

@@ -15,6 +15,7 @@ from edgepack.device.premises import Place, Premises
 from edgepack.device.prospect import Prospect, find_prospect, judge_runtime, judge_workload
 from edgepack.device.provision import RunnerChoice
 from edgepack.profile import TargetProfile
+from edgepack.signing.seal import Seal
 from edgepack.workload import Workload
 
 # Peak of a launch with a model of 0.2 MB on x86-64: Python 3.11, numpy 2.3, ai-edge-litert 2.3.
@@ -35,6 +36,7 @@ class Cargo:
         num_bytes: of all its files.
         num_files: how many those are.
         workload: what its model asks for.
+        seal: of the bundle; None for a bare model, which nobody signs.
     """
 
     name: str | None
@@ -42,6 +44,7 @@ class Cargo:
     num_bytes: int
     num_files: int
     workload: Workload
+    seal: Seal | None = None
 
 
 def diagnose(

@@ -1,12 +1,18 @@
 """A finding of the preflight: what was expected of a device, what is there, and what mends it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from edgepack._fields import join_faults
-from edgepack.errors import DeployError, DeviceError, ProvisionError
+from edgepack.errors import (
+    DeployError,
+    DeviceError,
+    EdgePackError,
+    ProvisionError,
+    SignatureError,
+)
 
 
 class Severity(StrEnum):
@@ -29,6 +35,7 @@ class Topic(StrEnum):
     PYTHON = "python"
     OPS = "ops"
     DEPLOY_ROOT = "deploy root"
+    SIGNATURE = "signature"
     DISK = "disk"
     TEMPORARY = "temporary files"
     TOOLS = "tools"
@@ -75,7 +82,11 @@ class Finding:
         }
 
 
-_ERRORS: Final = {Topic.TARGET: DeviceError, Topic.RUNTIME: ProvisionError}
+_ERRORS: Final[Mapping[Topic, type[EdgePackError]]] = {
+    Topic.TARGET: DeviceError,
+    Topic.RUNTIME: ProvisionError,
+    Topic.SIGNATURE: SignatureError,
+}
 
 
 def errors_of(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -87,7 +98,7 @@ def raise_errors(findings: Iterable[Finding], *, device: str) -> None:
     """Refuse a device before anything is sent to it, with all that stands in the way.
 
     Raises:
-        DeviceError: there is an error among the findings.
+        DeviceError, SignatureError: there is an error among the findings.
     """
     errors = errors_of(findings)
     if not errors:

@@ -7,6 +7,7 @@
     ROOT/runtimes/<engine>-<version>-<tag>-<12 hex>/
     ROOT/staging/<stem>.<nonce>/            what is on its way; swept once its host is gone
     ROOT/lock/<number>                      who uses the device; ends by itself (see `lease`)
+    ROOT/allowed_signers                    who may sign what is deployed; the owner's, never ours
 
 Nothing is damaged when two hosts cross all the same: each push writes below its own staging
 name, complete folders appear by one rename, and the last rename of `current` wins.

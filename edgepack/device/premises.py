@@ -14,12 +14,13 @@ from edgepack.device import probe
 from edgepack.device.facts import DeviceFacts, read_answer
 from edgepack.device.hashing import SHA256_FUNCTION
 from edgepack.device.layout import resolve_root
-from edgepack.device.sections import MAX_TEXT, clean_text, parse_count, split_sections
+from edgepack.device.sections import MAX_LINES, MAX_TEXT, clean_text, parse_count, split_sections
 from edgepack.device.transport import Device
 
 _TIMEOUT_SECONDS: Final = 180.0  # some 80 processes, on the slowest boards too
 _MAX_OUTPUT_BYTES: Final = 2**20
 _MAX_BYTES: Final = 2**60
+_MAX_SIGNERS_BYTES: Final = 64 * 2**10
 # What the scripts of layout, placing, staging and deploy call.
 _TOOLS: Final = (
     *("cat", "chmod", "cp", "cut", "df", "find", "grep", "head", "ln", "ls", "mkdir", "mv"),
@@ -72,6 +73,12 @@ section staged; [ -d "$1/staging" ] && du -sk "$1/staging" 2>/dev/null
 section runtimes; [ -d "$1/runtimes" ] && ls -1 "$1/runtimes" 2>/dev/null | head -n 256
 section releases
 [ -d "$1/bundles" ] && (cd -- "$1/bundles" && ls -1d -- */releases/* 2>/dev/null | head -n 500)
+section signers
+list=$1/allowed_signers
+if [ -e "$list" ] || [ -L "$list" ]; then
+  [ -f "$list" ] && [ -r "$list" ] && echo readable || echo there
+  [ -f "$list" ] && head -c {_MAX_SIGNERS_BYTES + 2} "$list" 2>/dev/null | sed 's/^/:/'
+fi
 """
 
 _MOUNT_FIELDS: Final = 4
@@ -121,6 +128,19 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SignersFile:
+    """A device's own list of allowed signers, `ROOT/allowed_signers`.
+
+    Attributes:
+        text: what stands in it.
+        fault: why it cannot be told; empty when it can.
+    """
+
+    text: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Premises:
     """What a deployment finds on a device.
 
@@ -133,6 +153,7 @@ class Premises:
         staged_bytes: of transfers that were cut, which the next one goes on with or removes.
         runtimes: folders of installed runtimes.
         releases: bundle's name and release of each that is there.
+        signers: the list of who may sign what is deployed there; None where it has none.
     """
 
     user_id: int | None
@@ -143,6 +164,7 @@ class Premises:
     staged_bytes: int
     runtimes: tuple[str, ...]
     releases: tuple[tuple[str, str], ...]
+    signers: SignersFile | None = None
 
 
 def survey(device: Device, root: str, *, is_thorough: bool = False) -> tuple[DeviceFacts, Premises]:
@@ -201,7 +223,21 @@ def read_premises(text: str) -> Premises:
         staged_bytes=(staged_kib or 0) * 1024,
         runtimes=tuple(clean_text(line) for line in sections.get("runtimes", ())),
         releases=tuple((match[1], match[2]) for match in releases if match),
+        signers=_parse_signers(sections.get("signers", ())),
     )
+
+
+def _parse_signers(lines: tuple[str, ...]) -> SignersFile | None:
+    """Read the list behind its first line; each of its own stands behind a colon."""
+    if not lines:
+        return None
+    if lines[0] != "readable":
+        return SignersFile(fault="it cannot be read")
+    if len(lines) >= MAX_LINES:
+        return SignersFile(fault=f"it has {MAX_LINES} lines or more")
+    if not all(line.startswith(":") for line in lines[1:]):
+        return SignersFile(fault="it is no text")
+    return SignersFile(text="\n".join(line[1:] for line in lines[1:]))
 
 
 def _parse_place(

@@ -1,7 +1,5 @@
 """Logging in: the agent's keys, key files, and what the user types."""
 
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -10,19 +8,18 @@ from typing import Final
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
-from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from edgepack.device.sections import clean_text
 from edgepack.device.ssh_config import SshSettings
 from edgepack.errors import AuthError, ConnectError, DeviceTimeoutError
+from edgepack.signing.agent import Agent
 
 Prompt = Callable[[str], str]
 """Asks the user for a secret without showing it; only where there is a terminal."""
 
 _NUM_PROMPTS: Final = 3  # as OpenSSH's NumberOfPasswordPrompts
 _TYPING_SECONDS: Final = 120.0
-_AGENT_SECONDS: Final = 10.0
 
 
 class Login:
@@ -111,13 +108,13 @@ class Login:
 
     def _offer_keys(self) -> None:
         user = self._settings.user
-        with closing(_Agent(self._settings.identity_agent)) as agent:
+        with closing(Agent(self._settings.identity_agent)) as agent:
             for offer, key in self._keys(agent):
                 if self._try(offer, partial(self._transport.auth_publickey, user, key)):
                     self._accepted.add("publickey")
                     return
 
-    def _keys(self, agent: "_Agent") -> Iterator[tuple[str, paramiko.PKey]]:
+    def _keys(self, agent: Agent) -> Iterator[tuple[str, paramiko.PKey]]:
         own = {_public_blob(path): path for path in self._settings.identity_files}
         seen: set[bytes] = set()
         # Keys the user named first, as OpenSSH does: hosts stop listening after a few.
@@ -199,30 +196,6 @@ class Login:
             remedy="Name the right key with --identity FILE, or install yours with "
             f"`ssh-copy-id {self._where}`.",
         )
-
-
-class _Agent(AgentSSH):
-    """The agent at a given socket; paramiko's own class only knows `SSH_AUTH_SOCK`.
-
-    Without an agent it has no keys, which is no fault: the key files come next.
-    """
-
-    def __init__(self, identity_agent: str | None) -> None:
-        super().__init__()
-        path = identity_agent or os.environ.get("SSH_AUTH_SOCK")
-        if not path or path == "none":
-            return
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_AGENT_SECONDS)
-        try:
-            connection.connect(path)
-            self._connect(connection)  # type: ignore[attr-defined]  # as paramiko's own do
-        except (OSError, paramiko.SSHException):
-            connection.close()
-
-    def close(self) -> None:
-        """Close the connection to the agent."""
-        self._close()  # type: ignore[attr-defined]  # as paramiko's own do
 
 
 def _public_blob(path: Path) -> bytes | None:

@@ -9,7 +9,7 @@ answer moves by when its inputs move by their last bits. Integers and truth valu
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from edgepack.comparison import LIMIT_DB
 from edgepack.fidelity import Judgement
@@ -29,6 +29,7 @@ _OWN_SLICE_MARGIN_DB: Final = 15.0
 # One label in a thousand may lie on an edge that the moved inputs did not find.
 _UNEQUAL_SHARE: Final = 0.001
 
+T = TypeVar("T")
 
 FigureSet = tuple[int | None, int, tuple[OutputFigures, ...]]
 """The seed of a set of samples, their number, and each output's figures on them."""
@@ -119,6 +120,24 @@ def find_telling(sets: Sequence[FigureSet]) -> list[FigureSet]:
     finite = [each for each in sets if all(output.is_finite for output in each[2])]
     steady = [each for each in finite if all(_is_steady(output) for output in each[2])]
     return steady or finite or list(sets)
+
+
+def find_telling_samples(sets: Sequence[FigureSet], samples: Sequence[T]) -> list[T]:
+    """Give what stands for the samples of `find_telling`'s sets; of others nothing counts.
+
+    Args:
+        sets: all of them.
+        samples: one value for each of their samples, set by set; what follows is left out.
+    """
+    told = find_telling(sets)
+    found: list[T] = []
+    start = 0
+    for each in sets:
+        end = start + each[1]
+        if any(each is one for one in told):
+            found += samples[start:end]
+        start = end
+    return found
 
 
 def _is_steady(figures: OutputFigures) -> bool:

@@ -24,6 +24,7 @@ from edgepack.fidelity import agreement as agreement_module
 from edgepack.fidelity import compare as fidelity_module
 from edgepack.importers import binding as binding_module
 from edgepack.importers import figures as figures_module
+from edgepack.importers import judgement as judgement_module
 from edgepack.importers import limits as limits_module
 from edgepack.importers import slices as slices_module
 from edgepack.importers import trials as trials_module
@@ -34,6 +35,7 @@ from edgepack.importers.judgement import (
     OutputParity,
     describe_output,
     find_telling,
+    find_telling_samples,
     judge_output,
 )
 from edgepack.importers.limits import are_bounded
@@ -149,6 +151,7 @@ def check_parity(
             fidelity_module,
             figures_module,
             flatbuffer_module,
+            judgement_module,
             limits_module,
             slices_module,
             trials_module,
@@ -238,7 +241,7 @@ def _measure(
         )
         sets.append((trial.seed, end - start, figures))
         start, start_moved = end, end_moved
-    constancy = find_constant(reference[: len(results)], scales=scales)
+    constancy = find_constant(find_telling_samples(sets, reference), scales=scales)
     return Figures(sets=tuple(sets), constancy=constancy)
 
 

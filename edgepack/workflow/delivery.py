@@ -1,37 +1,28 @@
 """A push from its beginning to its end, as a function that any process can run."""
 
-import shlex
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgepack.bundle.archive import Bundle, open_bundle
-from edgepack.bundle.example import EXAMPLE_PATH
 from edgepack.bundle.kept import KeptBundle, keep_bundle
-from edgepack.cache import Cache
-from edgepack.device.android import AndroidRuntime
 from edgepack.device.connect import ConnectOptions
 from edgepack.device.deploy import Deployment, push_bundle
-from edgepack.device.diagnosis import Cargo
-from edgepack.device.facts import DeviceFacts
-from edgepack.device.layout import Layout
 from edgepack.device.lock import WAIT_SECONDS, LockOptions
-from edgepack.device.provision import RunnerChoice
 from edgepack.device.releases import current_release
 from edgepack.device.removal import Pruned
 from edgepack.device.staging import TransferCallback
 from edgepack.errors import BundleError
-from edgepack.measure.golden import GoldenVerdict
-from edgepack.workflow.preflight import weigh_cargo
-from edgepack.workflow.pushing import push_release
-from edgepack.workflow.request import StepCallback
 from edgepack.workflow.retention import Retention, prune, removed_json
-from edgepack.workflow.rig import Rig, default_root, open_rig
-from edgepack.workflow.site import Site, open_site
+from edgepack.workflow.site import Site, default_root, open_site
+
+if TYPE_CHECKING:
+    from edgepack.device.android import AndroidRuntime
+    from edgepack.device.facts import DeviceFacts
+    from edgepack.measure.golden import GoldenVerdict
+    from edgepack.workflow.request import StepCallback
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +47,7 @@ class Pushed:
     runtime_bytes: int
     seconds: float
     example: str | None
-    health: GoldenVerdict | None = None
+    health: "GoldenVerdict | None" = None
     pruned: Pruned | None = None
     warnings: tuple[str, ...] = ()
     is_checked_only: bool = False
@@ -88,17 +79,17 @@ class ReachOptions:
         connect: how to connect; without a prompt it can be sent to other processes.
         cache_root: where downloaded runtimes are kept.
         lock_wait_seconds: how long another user of the device is waited for.
-        runner: whose runner shall run models.
+        runner: whose runner shall run models, a `RunnerChoice`.
         android: what the user brings for stock Android.
     """
 
     connect: ConnectOptions
     cache_root: Path
     lock_wait_seconds: float = WAIT_SECONDS
-    runner: RunnerChoice = RunnerChoice.AUTO
-    android: AndroidRuntime | None = None
+    runner: str = "auto"
+    android: "AndroidRuntime | None" = None
 
-    def lock_options(self, purpose: str, on_wait: StepCallback) -> LockOptions:
+    def lock_options(self, purpose: str, on_wait: "StepCallback") -> LockOptions:
         """Make the options that a device is held with."""
         return LockOptions(purpose=purpose, wait_seconds=self.lock_wait_seconds, on_wait=on_wait)
 
@@ -131,26 +122,18 @@ class PushTask:
     was_done: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shelf:
-    """A bundle that a process opened once, for all its tasks."""
-
-    bundle: KeptBundle
-    cargo: Cargo
+_kept: Final[dict[tuple[Path, str], KeptBundle]] = {}
+_kept_lock: Final = threading.Lock()
 
 
-_shelves: Final[dict[tuple[Path, str], Shelf]] = {}
-_shelves_lock: Final = threading.Lock()
-
-
-def take_bundle(path: Path, sha256: str) -> Shelf:
+def take_bundle(path: Path, sha256: str) -> KeptBundle:
     """Give a bundle that is opened, verified and read once in this process.
 
     Raises:
         BundleError: it is damaged, or another one than is meant.
     """
-    with _shelves_lock:
-        found = _shelves.get((path, sha256))
+    with _kept_lock:
+        found = _kept.get((path, sha256))
         if found is not None:
             return found
         opened = open_bundle(path)
@@ -160,17 +143,15 @@ def take_bundle(path: Path, sha256: str) -> Shelf:
                 f"{opened.sha256[:12]}",
                 remedy="Do not replace a bundle while it is in use; run the command again.",
             )
-        shelf = Shelf(bundle=keep_bundle(opened), cargo=weigh_cargo(opened))
-        _shelves.clear()  # a process works on one bundle at a time
-        _shelves[path, sha256] = shelf
-        return shelf
+        _kept.clear()  # a process works on one bundle at a time
+        return _kept.setdefault((path, sha256), keep_bundle(opened))
 
 
 def ignore_step(_text: str) -> None:
     """Say nothing."""
 
 
-def push_task(task: PushTask, *, on_step: StepCallback = ignore_step) -> Pushed:
+def push_task(task: PushTask, *, on_step: "StepCallback" = ignore_step) -> Pushed:
     """Carry a push out.
 
     Args:
@@ -180,66 +161,27 @@ def push_task(task: PushTask, *, on_step: StepCallback = ignore_step) -> Pushed:
     Raises:
         EdgePackError: as `open_rig`, `push_release` and `prune`.
     """
-    shelf = take_bundle(task.bundle, task.sha256)
+    bundle = take_bundle(task.bundle, task.sha256)
     if task.was_done:
-        found = _find_current(task, shelf.bundle, on_step)
+        found = _find_current(task, bundle, on_step)
         if found is not None:
             return found
     if task.bundle_only:
         with open_site(
             task.address,
             connect=task.reach.connect,
-            root=task.root or default_root(shelf.bundle.manifest.target),
+            root=task.root or default_root(bundle.manifest.target),
             lock=task.reach.lock_options("push", on_step),
             on_step=on_step,
         ) as site:
-            return deliver_alone(site, shelf.bundle, retention=task.retention, on_step=on_step)
-    with open_reached(
-        task.address,
-        task.reach,
-        purpose="push",
-        root=task.root,
-        bundle=shelf.bundle,
-        cargo=shelf.cargo,
-        on_step=on_step,
-    ) as rig:
-        return deliver(
-            rig,
-            shelf.bundle,
-            health_check=task.health_check,
-            retention=task.retention,
-            on_step=on_step,
-        )
+            return deliver_alone(site, bundle, retention=task.retention, on_step=on_step)
+    # A second to import, which a process that sends bundles alone need not spend.
+    from edgepack.workflow.outfitting import outfit_task  # noqa: PLC0415
+
+    return outfit_task(task, bundle, on_step=on_step)
 
 
-@contextmanager
-def open_reached(
-    address: str,
-    reach: ReachOptions,
-    *,
-    purpose: str,
-    root: str | None,
-    bundle: Bundle | None,
-    cargo: Cargo | None,
-    on_step: StepCallback,
-) -> Iterator[Rig]:
-    """Make a device ready as the options of a task say; see `open_rig`."""
-    with open_rig(
-        address,
-        connect=reach.connect,
-        root=root,
-        profile=None if bundle is None else bundle.manifest.target,
-        cache=Cache(root=reach.cache_root),
-        cargo=cargo,
-        runner=reach.runner,
-        android=reach.android,
-        lock=reach.lock_options(purpose, on_step),
-        on_step=on_step,
-    ) as rig:
-        yield rig
-
-
-def _find_current(task: PushTask, bundle: Bundle, on_step: StepCallback) -> Pushed | None:
+def _find_current(task: PushTask, bundle: Bundle, on_step: "StepCallback") -> Pushed | None:
     """Tell that the release is current on the device; None when it is not."""
     started = time.monotonic()
     root, name = task.root or default_root(bundle.manifest.target), bundle.manifest.name
@@ -263,44 +205,12 @@ def _find_current(task: PushTask, bundle: Bundle, on_step: StepCallback) -> Push
         )
 
 
-def deliver(
-    rig: Rig,
-    bundle: Bundle,
-    *,
-    health_check: bool,
-    retention: Retention | None,
-    on_step: StepCallback,
-    on_transfer: TransferCallback | None = None,
-) -> Pushed:
-    """Put a bundle on a device that was made ready, and take old releases away.
-
-    Raises:
-        EdgePackError: as `push_release` and `prune`.
-    """
-    start = time.monotonic()
-    pushed = push_release(
-        rig, bundle, health_check=health_check, on_step=on_step, on_transfer=on_transfer
-    )
-    site = Site(device=rig.device, layout=Layout(root=rig.root), fence=rig.fence)
-    pruned = _prune(site, bundle, retention, rig.facts)
-    return Pushed(
-        device=rig.device.name,
-        deployment=pushed.deployment,
-        runtime_bytes=rig.engine.runtime_bytes,
-        seconds=time.monotonic() - start,
-        example=_example_command(bundle, python=rig.engine.python, folder=pushed.deployment.path),
-        health=pushed.health,
-        pruned=pruned,
-        warnings=rig.warnings,
-    )
-
-
 def deliver_alone(
     site: Site,
     bundle: Bundle,
     *,
     retention: Retention | None,
-    on_step: StepCallback,
+    on_step: "StepCallback",
     on_transfer: TransferCallback | None = None,
 ) -> Pushed:
     """Put a bundle on a held device whose application brings its own runtime.
@@ -321,20 +231,15 @@ def deliver_alone(
         runtime_bytes=0,
         seconds=time.monotonic() - start,
         example=None,
-        pruned=_prune(site, bundle, retention, None),
+        pruned=prune_site(site, bundle, retention, None),
     )
 
 
-def _prune(
-    site: Site, bundle: Bundle, retention: Retention | None, facts: DeviceFacts | None
+def prune_site(
+    site: Site, bundle: Bundle, retention: Retention | None, facts: "DeviceFacts | None"
 ) -> Pruned | None:
+    """Take away what is old and need not stay, as `prune` does; None when all may."""
     if retention is None:
         return None
     name = bundle.manifest.name
     return prune(site.device, site.layout, retention, name=name, facts=facts, fence=site.fence)
-
-
-def _example_command(bundle: Bundle, *, python: str | None, folder: str) -> str | None:
-    if python is None or EXAMPLE_PATH not in {each.path for each in bundle.manifest.files}:
-        return None
-    return f"{shlex.join([python, f'{folder}/{EXAMPLE_PATH}'])} --golden"

@@ -82,8 +82,11 @@ def pack_model(
     rig: "Rig | None",
     on_step: StepCallback,
     on_progress: ProgressCallback,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> PackResult:
     """Pack a model for a target; with a rig, choose by what that device measures.
+
+    `sign` gives the signature of a manifest; without it the bundle is not signed.
 
     Raises:
         EdgePackError: as each stage; `LimitError` when no variant is inside the floors.
@@ -133,7 +136,7 @@ def pack_model(
             remedy="Choose another recipe, or give what it asks for.",
         )
     on_step("writing the bundle")
-    bundle = _write(request, material, chosen.variant, extra_files)
+    bundle = _write(request, material, chosen.variant, extra_files, sign)
     return PackResult(
         bundle=bundle,
         chosen=chosen,
@@ -335,7 +338,11 @@ def _host_threads(request: PackRequest) -> int:
 
 
 def _write(
-    request: PackRequest, material: Material, variant: Variant, extra_files: dict[str, bytes]
+    request: PackRequest,
+    material: Material,
+    variant: Variant,
+    extra_files: dict[str, bytes],
+    sign: Callable[[bytes], bytes] | None,
 ) -> Bundle:
     source = material.imported.source
     name = request.name or default_name(source.file_name)
@@ -385,6 +392,7 @@ def _write(
         extra_files=extra_files,
         class_names=request.class_names.name if request.class_names else None,
         contract=material.contract,
+        sign=sign,
     )
 
 

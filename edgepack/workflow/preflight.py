@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import MODEL_PATH
+from edgepack.bundle.sealing import read_seal
 from edgepack.device.android import AndroidRuntime, check_android
 from edgepack.device.conditions import (
     find_missing_modules,
@@ -25,6 +27,7 @@ from edgepack.device.lock import find_holder
 from edgepack.device.premises import Premises, survey
 from edgepack.device.prospect import Prospect, find_prospect, refused_runtime
 from edgepack.device.provision import RunnerChoice
+from edgepack.device.signers import judge_signature
 from edgepack.device.ssh import SshDevice
 from edgepack.device.state import read_state
 from edgepack.device.transport import Device
@@ -88,6 +91,7 @@ def weigh_cargo(content: Bundle | Model) -> Cargo:
             num_bytes=sum(record.num_bytes for record in content.files()),
             num_files=len(content.files()),
             workload=read_workload(content.read(MODEL_PATH)),
+            seal=read_seal(content),
         )
     return Cargo(
         name=None,
@@ -176,6 +180,8 @@ def _examine(
         examined.discard(Topic.TARGET)
     if cargo is None:
         examined -= {Topic.OPS, Topic.MEMORY}
+    if premises.signers is None or cargo is None or cargo.seal is None:
+        examined.discard(Topic.SIGNATURE)
     findings = [
         *diagnose(
             facts,
@@ -190,6 +196,7 @@ def _examine(
         *judge_clock(clock),
         *(judge_temporary(premises.temporary) if premises.temporary is not None else ()),
         *judge_measuring(facts, state),
+        *_judge_signature(facts, premises, cargo),
     ]
     if cargo is not None and runtime is not None:
         findings += judge_available_memory(cargo, runtime, state.available_bytes)
@@ -218,6 +225,13 @@ def _judge_android(facts: DeviceFacts, android: AndroidRuntime) -> Iterator[Find
         check_android(facts, android)
     except ProvisionError as error:
         yield refused_runtime(error)
+
+
+def _judge_signature(
+    facts: DeviceFacts, premises: Premises, cargo: Cargo | None
+) -> Iterator[Finding]:
+    seal = cargo.seal if cargo is not None else None
+    yield from judge_signature(premises.signers, seal, root=facts.root, now=datetime.now(tz=UTC))
 
 
 def _is_installed(runtime: Prospect | None, premises: Premises) -> bool:

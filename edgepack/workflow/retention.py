@@ -1,14 +1,17 @@
 """What is old taken from a device, as far as it need not stay."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from edgepack.device.facts import DeviceFacts
-from edgepack.device.holdings import choose_surplus, fitting_runtimes, list_holdings
 from edgepack.device.layout import Layout
 from edgepack.device.lease import Fence
 from edgepack.device.releases import choose_removable, list_releases
 from edgepack.device.removal import Pruned, remove_releases
 from edgepack.device.transport import Device
+
+if TYPE_CHECKING:
+    from edgepack.device.facts import DeviceFacts
+    from edgepack.device.holdings import Holding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +34,7 @@ def prune(
     retention: Retention,
     *,
     name: str | None,
-    facts: DeviceFacts | None,
+    facts: "DeviceFacts | None",
     fence: Fence,
 ) -> Pruned:
     """Remove what need not stay.
@@ -49,13 +52,17 @@ def prune(
     """
     present = list_releases(device, root=layout.root)
     removable = choose_removable(present, keep=retention.keep, name=name)
-    surplus = (
-        ()
-        if facts is None
-        else choose_surplus(
-            list_holdings(device, layout), keep=retention.keep, runtimes=fitting_runtimes(facts)
+    surplus: tuple[Holding, ...] = ()
+    if facts is not None:
+        # They import what knows of wheels; a push of a bundle alone does without.
+        from edgepack.device.holdings import (  # noqa: PLC0415
+            choose_surplus,
+            fitting_runtimes,
+            list_holdings,
         )
-    )
+
+        held, runtimes = list_holdings(device, layout), fitting_runtimes(facts)
+        surplus = choose_surplus(held, keep=retention.keep, runtimes=runtimes)
     return remove_releases(
         device,
         layout,

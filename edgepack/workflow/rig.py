@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime
 
 from edgepack.cache import Cache
 from edgepack.device.android import AndroidRuntime, check_android
@@ -15,15 +15,15 @@ from edgepack.device.finding import Finding, Severity, raise_errors
 from edgepack.device.layout import resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.premises import Premises, survey
+from edgepack.device.premises import Premises, SignersFile, survey
 from edgepack.device.prospect import find_prospect
 from edgepack.device.provision import Engine, RunnerChoice, provision
+from edgepack.device.signers import judge_signature
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.profile import TargetProfile
 from edgepack.workflow.request import StepCallback
-
-DEFAULT_ROOT: Final = "~/.edgepack"
+from edgepack.workflow.site import default_root
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,7 @@ class Rig:
         fence: the right to change what is current, since the device is held.
         choice: whose runner was asked for.
         has_runtime: whether the user brought the runtime.
+        signers: the device's own list of who may sign; None where it has none.
     """
 
     device: Device
@@ -49,17 +50,13 @@ class Rig:
     fence: Fence = NO_FENCE
     choice: RunnerChoice = RunnerChoice.AUTO
     has_runtime: bool = False
+    signers: SignersFile | None = None
 
     def num_threads(self, profile: TargetProfile | None) -> int:
         """Give the target's threads, where 0 means as many as the device has cores."""
         if profile is None:
             return 1
         return profile.num_threads or self.facts.num_cores or 1
-
-
-def default_root(profile: TargetProfile | None) -> str:
-    """Give the deploy root where the user names none."""
-    return profile.deploy_root if profile is not None else DEFAULT_ROOT
 
 
 @contextmanager
@@ -84,6 +81,7 @@ def open_rig(
 
     Raises:
         LockedError: another host holds the device for longer than is waited.
+        SignatureError: the device's own list of signers does not let the bundle in.
         DeviceError: as `open_device`, `survey`, `raise_errors` and `provision`.
     """
     on_step(f"connecting to {address}")
@@ -102,6 +100,7 @@ def open_rig(
                 has_runtime=android is not None,
             ),
             *(_judge_python(device, facts, premises, runner) if android is None else ()),
+            *(_judge_seal(facts, premises, cargo) if cargo is not None else ()),
         ]
         raise_errors(found, device=device.name)  # nothing is written on a device that will not do
         with hold_device(device, root=folder, options=lock) as held:
@@ -125,6 +124,7 @@ def open_rig(
                 fence=held.fence,
                 choice=runner,
                 has_runtime=android is not None,
+                signers=premises.signers,
             )
 
 
@@ -142,6 +142,13 @@ def _judge_python(
         yield from judge_modules(facts.python, find_missing_modules(device, facts.python))
 
 
+def _judge_seal(facts: DeviceFacts, premises: Premises, cargo: Cargo) -> Iterator[Finding]:
+    """Hold a bundle to the device's own list of signers; a bare model is no release."""
+    if cargo.seal is not None:
+        now = datetime.now(tz=UTC)
+        yield from judge_signature(premises.signers, cargo.seal, root=facts.root, now=now)
+
+
 def check_cargo(rig: Rig, cargo: Cargo) -> None:
     """Look at a device again for what is known only now that it was made ready.
 
@@ -150,4 +157,4 @@ def check_cargo(rig: Rig, cargo: Cargo) -> None:
     """
     facts, premises = survey(rig.device, rig.root)
     found = diagnose(facts, premises, cargo=cargo, runner=rig.choice, has_runtime=rig.has_runtime)
-    raise_errors(found, device=rig.device.name)
+    raise_errors([*found, *_judge_seal(facts, premises, cargo)], device=rig.device.name)

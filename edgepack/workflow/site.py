@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from edgepack.device.connect import ConnectOptions, open_device
 from edgepack.device.layout import Layout, resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.transport import Device
-from edgepack.workflow.request import StepCallback
+from edgepack.profile import TargetProfile
+
+if TYPE_CHECKING:
+    from edgepack.workflow.request import StepCallback
+
+DEFAULT_ROOT: Final = "~/.edgepack"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +33,11 @@ class Site:
     fence: Fence = NO_FENCE
 
 
+def default_root(profile: TargetProfile | None) -> str:
+    """Give the deploy root where the user names none."""
+    return profile.deploy_root if profile is not None else DEFAULT_ROOT
+
+
 @contextmanager
 def open_site(
     address: str,
@@ -34,7 +45,7 @@ def open_site(
     connect: ConnectOptions,
     root: str,
     lock: LockOptions | None,
-    on_step: StepCallback,
+    on_step: "StepCallback",
 ) -> Iterator[Site]:
     """Connect to a device, find its deploy root, and hold the device until the end.
 

@@ -23,7 +23,8 @@ from edgepack.workflow.benching import (
     place_model,
     place_release,
 )
-from edgepack.workflow.delivery import ReachOptions, ignore_step, open_reached
+from edgepack.workflow.delivery import ReachOptions, ignore_step
+from edgepack.workflow.outfitting import open_reached
 from edgepack.workflow.preflight import weigh_cargo
 from edgepack.workflow.request import StepCallback
 from edgepack.workflow.rig import Rig

@@ -1,0 +1,1 @@
+"""Signatures as OpenSSH makes and checks them: keys, SSHSIG, lists of allowed signers."""
