@@ -14,7 +14,8 @@ from tests.fixtures.commands import DIGITS, FLOAT_MODEL, QUICK, RunCommand, list
 from tests.fixtures.sshd import SshServer
 
 _PUSH_KEYS = {
-    *("device", "release", "sent_bytes", "skipped_bytes", "runtime_bytes", "seconds", "example"),
+    *("device", "release", "sent_bytes", "skipped_bytes", "wire_bytes", "compression"),
+    *("runtime_bytes", "seconds", "example"),
 }
 _BENCH_KEYS = {"schema", "device", "engine", "launches", "summary", "golden", "validity"}
 
@@ -35,7 +36,8 @@ def test_push_json_and_an_unchanged_bundle_sends_nothing(
     assert body["device"] == "local:"
     assert body["release"] == open_bundle(bundle).release
     second = run("push", bundle, "local:", "--root", device_root, "--json").json()
-    assert second["sent_bytes"] == 0
+    assert (body["wire_bytes"], body["compression"]) == (body["sent_bytes"], None)
+    assert second["sent_bytes"] == second["wire_bytes"] == 0
     assert second["runtime_bytes"] == 0
     assert second["skipped_bytes"] == body["sent_bytes"] + body["skipped_bytes"] > 0
 

@@ -139,7 +139,9 @@ def test_failed_benchmark_shows_its_reason() -> None:
 
 def test_pushes_keep_runtime_apart() -> None:
     text = render_text(render_pushes(deploy_report().pushes))
-    assert re.search(r"pi@kitchen +3f786850e387 +31\.8 kB +0 B +38\.4 MB +4\.82 s", text)
+    amounts = r"31\.8 kB +12\.3 kB zstd +0 B +38\.4 MB"
+    assert re.search(rf"pi@kitchen +3f786850e387 +{amounts} +4\.82 s", text)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_facts() -> None:

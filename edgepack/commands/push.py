@@ -260,6 +260,8 @@ def summarize_push(pushed: "Pushed") -> "PushSummary":
         release=pushed.deployment.release,
         sent_bytes=pushed.deployment.sent_bytes,
         skipped_bytes=pushed.deployment.skipped_bytes,
+        wire_bytes=pushed.deployment.wire_bytes,
+        compression=pushed.deployment.codec,
         runtime_bytes=pushed.runtime_bytes,
         seconds=pushed.seconds,
     )

@@ -56,6 +56,7 @@ from edgepack.report.units import (
     file_size,
     seconds,
     small_number,
+    wire_size,
 )
 from edgepack.report.variants import variants_section
 
@@ -233,15 +234,17 @@ def _pushes(pushes: Sequence[PushSummary]) -> str:
         cells = [row_head(device_name(push.device))]
         if push.error is not None:
             cells.append(cell(f"failed: {plain(push.error)}", number=False))
-            cells += [cell(ABSENT)] * 4
+            cells += [cell(ABSENT)] * 5
         else:
             cells.append(f'<td class="text"><code>{text_of(push.release)}</code></td>')
-            amounts = (push.sent_bytes, push.skipped_bytes, push.runtime_bytes)
+            amounts = (push.skipped_bytes, push.runtime_bytes)
+            wire = wire_size(push.wire_bytes, push.compression)
+            cells += [cell(file_size(push.sent_bytes)), cell(wire)]
             cells += [cell(file_size(amount)) for amount in amounts]
             cells.append(cell(seconds(push.seconds)))
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    columns = [("Device", False), ("Release", False), ("Sent", True), ("Already there", True)]
-    columns += [("Runtime", True), ("Time", True)]
+    columns = [("Device", False), ("Release", False), ("Sent", True)]
+    columns += [("On the wire", True), ("Already there", True), ("Runtime", True), ("Time", True)]
     caption = "Payload sent and skipped by content hash; the runtime is counted apart"
     return section("Push", table(caption, columns, rows))
 

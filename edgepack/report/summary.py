@@ -166,12 +166,17 @@ class PackSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PushSummary:
-    """One device's transfer: payload bytes sent and skipped, runtime bytes apart."""
+    """One device's transfer: payload bytes sent and skipped, runtime bytes apart.
+
+    `wire_bytes` is what the sent ones were on the wire, `compression` what made them less.
+    """
 
     device: str
     release: str = ""
     sent_bytes: int = 0
     skipped_bytes: int = 0
+    wire_bytes: int = 0
+    compression: str | None = None
     runtime_bytes: int = 0
     seconds: float = 0.0
     error: str | None = None

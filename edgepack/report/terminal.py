@@ -50,6 +50,7 @@ from edgepack.report.units import (
     share,
     share_interval,
     small_number,
+    wire_size,
 )
 
 _LEVEL_STYLES: Final = {Level.NOTE: "dim", Level.WARNING: "yellow", Level.FAULT: "bold red"}
@@ -258,21 +259,23 @@ def render_parity(parity: ParitySummary) -> RenderableType:
 
 
 def render_pushes(pushes: Sequence[PushSummary]) -> RenderableType:
-    """Give each transfer: what was sent, what was there already, and how long it took."""
+    """Give each transfer: what was sent and how, what was there already, how long it took."""
     table = _table()
     table.add_column("device", overflow="fold", min_width=8)
     table.add_column("release", overflow="fold", min_width=8)
-    for name in ("sent", "skipped", "runtime", "time"):
+    for name in ("sent", "on wire", "reused", "runtime", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for push in pushes:
         device = Text(device_name(push.device))
         if push.error is not None:
-            table.add_row(device, Text("failed", style="red"), *[ABSENT] * 4)
+            table.add_row(device, Text("failed", style="red"), *[ABSENT] * 5)
             continue
         table.add_row(
             device,
             Text(plain(push.release, longest=80)),
-            *(file_size(e) for e in (push.sent_bytes, push.skipped_bytes, push.runtime_bytes)),
+            file_size(push.sent_bytes),
+            wire_size(push.wire_bytes, push.compression),
+            *(file_size(each) for each in (push.skipped_bytes, push.runtime_bytes)),
             seconds(push.seconds),
         )
     errors = [

@@ -91,6 +91,11 @@ def file_size(num_bytes: int) -> str:
     return _size(num_bytes, _DECIMAL_UNITS)
 
 
+def wire_size(num_bytes: int, compression: str | None) -> str:
+    """Write an amount that went over a wire, and what compressed it: `3.4 MB zstd`."""
+    return " ".join(each for each in (file_size(num_bytes), compression) if each)
+
+
 def memory_size(num_bytes: int) -> str:
     """Write an amount of memory in binary units: 1 MiB is 1048576 bytes."""
     return _size(num_bytes, _BINARY_UNITS)

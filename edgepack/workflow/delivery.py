@@ -60,6 +60,8 @@ class Pushed:
             "path": self.deployment.path,
             "sent_bytes": self.deployment.sent_bytes,
             "skipped_bytes": self.deployment.skipped_bytes,
+            "wire_bytes": self.deployment.wire_bytes,
+            "compression": self.deployment.codec,
             "runtime_bytes": self.runtime_bytes,
             "seconds": round(self.seconds, 3),
             "example": self.example,
