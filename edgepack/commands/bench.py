@@ -262,12 +262,12 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
 
 
 def _show(results: "Sequence[Sequence[Measurement]]", precision: float | None) -> None:
-    from edgepack.report.matrix import render_matrix
+    from edgepack.report.fleet_table import render_fleet
     from edgepack.report.measured import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
     if len(results) > _MANY_DEVICES:
-        print_table(render_matrix([each for measured in results for each in measured]))
+        print_table(render_fleet([each for measured in results for each in measured]))
     for measured in results:
         if len(results) > _MANY_DEVICES:
             continue
