@@ -45,11 +45,13 @@ _SPELL_BLOB: Final = (
 )
 
 # `$1` folder of siblings or nothing, `$2` the sibling that is being filled, `$3` the sizes
-# wanted, `$4` staging, `$5` the file whose blobs are wanted; standard input: abandoned folders
-# there, an empty line, and marks of the blobs.
+# wanted, `$4` staging, `$5` the file whose blobs are wanted, `$6` its digest; standard input:
+# abandoned folders there, an empty line, and marks of the blobs. A model of equal size is hashed
+# only where the manifest beside it says that it is the one: a retrained one is another.
 _LOOK: Final = f"""
 {SHA256_FUNCTION}
-sizes=" $3 "
+sizes=" $3 " model=$5 digest=$6
+names() {{ [ -f "$1" ] && grep -q -F -e "$digest" "$1"; }}
 look() {{
   find "$1" -type f 2>/dev/null | head -n 4096 | while IFS= read -r path; do
     size=$(wc -c < "$path") || continue
@@ -61,6 +63,7 @@ look() {{
       ;;
     *)
       case $sizes in *" $size "*) ;; *) continue ;; esac
+      [ "$path" != "$1/$model" ] || names "$1/{MANIFEST_PATH}" || continue
       sum=$(sha256 < "$path") && printf 'whole %s %s\\n' "${{sum%% *}}" "$path"
       ;;
     esac
@@ -162,6 +165,7 @@ def find_donors(
         " ".join(str(file.num_bytes) for file in missing),
         layout.staging,
         in_blobs.path if in_blobs else "",
+        in_blobs.sha256 if in_blobs else "",
         action=f"look into {layout.root}",
         stdin="".join(f"{each}\n" for each in (*abandoned[:_MAX_ABANDONED], "", *marks)).encode(),
         timeout_seconds=disk_seconds(2 * wanted_bytes),
