@@ -16,13 +16,13 @@ from edgepack.device.holdings import (
     Holding,
     HoldingKind,
     choose_surplus,
-    fitting_runtimes,
     list_holdings,
 )
 from edgepack.device.layout import Layout
 from edgepack.device.local import LocalDevice
 from edgepack.device.lock import LockOptions, hold_device
 from edgepack.device.native import VERSION
+from edgepack.device.provision import fitting_runtimes
 from edgepack.device.removal import remove_releases
 from edgepack.errors import DeployError
 

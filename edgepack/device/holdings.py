@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from edgepack.device.facts import DeviceFacts
 from edgepack.device.layout import Layout, run_step
-from edgepack.device.provision import RunnerChoice, choose_engine
 from edgepack.device.sections import parse_count
 from edgepack.device.transport import Device
-from edgepack.errors import ProvisionError
 
 _LISTED: Final = re.compile(
     r"(?P<kind>model|inputs) (?P<content>[0-9a-f]{64}) (?P<kib>\d{1,16})"
@@ -95,17 +92,6 @@ def list_holdings(device: Device, layout: Layout) -> tuple[Holding, ...]:
             )
         )
     return tuple(holdings)
-
-
-def fitting_runtimes(facts: DeviceFacts) -> frozenset[str]:
-    """Name the folders of the runtimes that this EdgePack installs on such a device."""
-    names: set[str] = set()
-    for choice in RunnerChoice:
-        try:
-            names.add(choose_engine(facts, runner=choice).folder_name)
-        except ProvisionError:
-            continue  # it has none of that kind
-    return frozenset(names)
 
 
 def choose_surplus(

@@ -180,6 +180,17 @@ def choose_engine(
             ) from error
 
 
+def fitting_runtimes(facts: DeviceFacts) -> frozenset[str]:
+    """Name the folders of the runtimes that this EdgePack installs on such a device."""
+    names: set[str] = set()
+    for choice in RunnerChoice:
+        try:
+            names.add(choose_engine(facts, runner=choice).folder_name)
+        except ProvisionError:
+            continue  # it has none of that kind
+    return frozenset(names)
+
+
 def provision(
     device: Device,
     facts: DeviceFacts,

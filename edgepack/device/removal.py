@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from edgepack.device.holdings import Holding
 from edgepack.device.layout import FREE_FUNCTION, RENAME_FUNCTION, Layout, disk_seconds, run_step
 from edgepack.device.lease import FENCE_FUNCTION, NO_FENCE, Fence
 from edgepack.device.releases import ReleaseFacts
 from edgepack.device.sections import parse_count
 from edgepack.device.staging import staging_folder
 from edgepack.device.transport import Device
-
-if TYPE_CHECKING:
-    from edgepack.device.holdings import Holding
 
 # `$1` the deploy root, `$2` a staging folder, `$3` the least KiB to stop at or nothing, `$4` and
 # `$5` the fence; standard input: `release NAME RELEASE` or `folder STORE NAME`, the first to go
@@ -56,7 +54,7 @@ class Pruned:
 
     removed: tuple[tuple[str, str], ...]
     free_bytes: int | None
-    holdings: "tuple[Holding, ...]" = ()
+    holdings: tuple[Holding, ...] = ()
 
 
 def remove_releases(
@@ -64,7 +62,7 @@ def remove_releases(
     layout: Layout,
     releases: Sequence[ReleaseFacts],
     *,
-    holdings: "Sequence[Holding]" = (),
+    holdings: Sequence[Holding] = (),
     free_bytes: int | None = None,
     fence: Fence = NO_FENCE,
 ) -> Pruned:
@@ -115,7 +113,7 @@ def _remove(
     layout: Layout,
     named: Sequence[tuple[str, str]],
     *,
-    holdings: "Sequence[Holding]" = (),
+    holdings: Sequence[Holding] = (),
     fence: Fence,
     free_bytes: int | None = None,
     disk_bytes: int = 0,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgepack.device.holdings import Holding, choose_surplus, list_holdings
 from edgepack.device.layout import Layout
 from edgepack.device.lease import Fence
 from edgepack.device.releases import choose_removable, list_releases
@@ -11,7 +12,6 @@ from edgepack.device.transport import Device
 
 if TYPE_CHECKING:
     from edgepack.device.facts import DeviceFacts
-    from edgepack.device.holdings import Holding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,17 +52,7 @@ def prune(
     """
     present = list_releases(device, root=layout.root)
     removable = choose_removable(present, keep=retention.keep, name=name)
-    surplus: tuple[Holding, ...] = ()
-    if facts is not None:
-        # They import what knows of wheels; a push of a bundle alone does without.
-        from edgepack.device.holdings import (  # noqa: PLC0415
-            choose_surplus,
-            fitting_runtimes,
-            list_holdings,
-        )
-
-        held, runtimes = list_holdings(device, layout), fitting_runtimes(facts)
-        surplus = choose_surplus(held, keep=retention.keep, runtimes=runtimes)
+    surplus = () if facts is None else _find_surplus(device, layout, facts, keep=retention.keep)
     return remove_releases(
         device,
         layout,
@@ -70,6 +60,17 @@ def prune(
         holdings=surplus,
         free_bytes=retention.free_bytes,
         fence=fence,
+    )
+
+
+def _find_surplus(
+    device: Device, layout: Layout, facts: "DeviceFacts", *, keep: int
+) -> tuple[Holding, ...]:
+    # It imports what knows of wheels; a push of a bundle alone does without.
+    from edgepack.device.provision import fitting_runtimes  # noqa: PLC0415
+
+    return choose_surplus(
+        list_holdings(device, layout), keep=keep, runtimes=fitting_runtimes(facts)
     )
 
 
