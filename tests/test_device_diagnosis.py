@@ -241,11 +241,13 @@ def test_room_is_judged_by_what_is_surely_sent() -> None:
     assert error.fix == "Free some room on the device, or give another `--root`."
     assert diagnose(tight, installed, cargo=CARGO) == ()
     other = replace(READY, releases=(("other", "0123456789ab"), ("other", "ba9876543210")))
-    error = only(diagnose(tight, other, cargo=CARGO), Topic.DISK)
-    assert error.fix == (
-        "Remove old releases with `edgepack releases DEVICE --prune` (`--keep 1` leaves the "
-        "current ones only), free some room on the device otherwise, or give another `--root`."
-    )
+    for surplus in (other, replace(READY, runtimes=("a-1.0-cp311-0", "b-1.0-cp311-0"))):
+        error = only(diagnose(tight, surplus, cargo=CARGO), Topic.DISK)
+        assert error.fix == (
+            "Remove old releases and runtimes with `edgepack releases DEVICE --prune` (`--keep 1` "
+            "leaves the current ones only), free some room on the device otherwise, or give "
+            "another `--root`."
+        )
     assert diagnose(replace(facts, free_bytes=None), READY, cargo=CARGO) == ()
 
 

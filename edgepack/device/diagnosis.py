@@ -176,11 +176,12 @@ def _judge_room(
 
 def _room_fix(premises: Premises) -> str:
     names = [name for name, _ in premises.releases]
-    if len(names) == len(set(names)):  # none that could go
+    if len(names) == len(set(names)) and not premises.runtimes[1:]:  # none that could go
         return "Free some room on the device, or give another `--root`."
     return (
-        "Remove old releases with `edgepack releases DEVICE --prune` (`--keep 1` leaves the "
-        "current ones only), free some room on the device otherwise, or give another `--root`."
+        "Remove old releases and runtimes with `edgepack releases DEVICE --prune` (`--keep 1` "
+        "leaves the current ones only), free some room on the device otherwise, or give another "
+        "`--root`."
     )
 
 
