@@ -10,7 +10,8 @@ medians:
   at most 0.25x the time of Ansible (100 forks, pipelining, one task that copies and one that runs a
   command), and at most 2.2x that of `xargs -P 40 scp`, which only copies.
 - Ten dead endpoints more add at most 10%.
-- From 10 devices to all, the memory of EdgePack's processes grows by at most 2 MB a device.
+- From 10 devices to all, each at the same time, the memory of EdgePack's processes grows by at most
+  2 MB a device.
 
 Ansible is left out without `--ansible`; install ansible-core into an environment of its own.
 """
@@ -122,14 +123,17 @@ def write_fleet(yard: Yard, num_devices: int, num_dead: int) -> Path:
     return path
 
 
-def push(yard: Yard, *, num_devices: int = 0, num_dead: int = 0) -> tuple[float, float]:
+def push(
+    yard: Yard, *, num_devices: int = 0, num_dead: int = 0, num_jobs: int | None = None
+) -> tuple[float, float]:
     """Push with EdgePack; give the seconds and the peak memory of all its processes in MB."""
     num_devices = num_devices or len(yard.servers)
     fleet = write_fleet(yard, num_devices, num_dead)
     argv = [
         *(sys.executable, "-m", "edgepack", "push", str(yard.bundle), f"@{fleet}"),
-        *("--ssh-config", str(yard.config), "--bundle-only", "--jobs", str(num_devices + num_dead)),
-        *("--journal", str(yard.folder / "journal.jsonl"), "--json"),
+        *("--ssh-config", str(yard.config), "--bundle-only", "--json"),
+        *("--journal", str(yard.folder / "journal.jsonl")),
+        *(() if num_jobs is None else ("--jobs", str(num_jobs))),
     ]
     start = time.perf_counter()
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -218,7 +222,7 @@ def copy_with_ansible(yard: Yard) -> float:
     playbook.write_text(PLAYBOOK.format(bundle=yard.bundle))
     environment = os.environ | {
         "ANSIBLE_PIPELINING": "True",
-        "ANSIBLE_SSH_ARGS": f"-F {yard.config} -o ControlMaster=auto -o ControlPersist=5s",
+        "ANSIBLE_SSH_COMMON_ARGS": f"-F {yard.config}",
         "ANSIBLE_HOME": str(yard.folder / "ansible"),
         "ANSIBLE_REMOTE_TMP": str(yard.folder / "remote"),
         "PYTHONPATH": "",
@@ -261,7 +265,8 @@ def main() -> int:
         )
         yard.clear()
         few_mb, many_mb = (
-            push(yard, num_devices=number)[1] for number in (NUM_FEW, len(yard.servers))
+            push(yard, num_devices=number, num_jobs=number)[1]
+            for number in (NUM_FEW, len(yard.servers))
         )
         yard.clear()
         ansible = copy_with_ansible(yard) if yard.ansible else None

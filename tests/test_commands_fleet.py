@@ -137,6 +137,15 @@ def test_a_second_run_goes_on_and_looks_before_it_skips(
         f"edgepack: {yard.folder}/journal.jsonl: expected the journal of 'push {other.sha256}', "
         f"but it is of 'push {cargo.sha256}'"
     )
+    # The next release everywhere, and back again.
+    assert run("push", other.path, f"@{fleet}", *yard.options()).code == 0
+    ran = run("rollback", f"@{fleet}", "--ssh-config", yard.config, "--filter", "address!=d2")
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines() == [
+        f"{name}: release {cargo.release} of digits is current; before it was {other.release}"
+        for name in ("d0", "d1")
+    ]
+    assert [yard.current(name) for name in ("d0", "d2")] == [cargo.release, other.release]
 
 
 def test_a_canary_that_fails_keeps_the_others_as_they_are(

@@ -135,7 +135,7 @@ def test_waves_go_one_after_the_other_and_stop_at_a_failure() -> None:
 
 def test_a_share_of_failures_is_borne() -> None:
     for share, others in ((15, "d"), (10, "n")):
-        errors: dict[str, list[EdgePackError]] = {f"d{number}": [_DENIED] for number in (0, 1, 2)}
+        errors: dict[str, list[EdgePackError]] = {f"d{each}": [_DENIED] for each in (0, 1, 2)}
         work = Failing(**errors)
         limit = Amount(value=share, is_share=True)
         rollout, _ = _roll(_plan(20, max_failures=limit), work)

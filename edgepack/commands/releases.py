@@ -9,6 +9,7 @@ import click
 
 from edgepack.commands.console import LIST_WIDTH, note, print_json, print_table, show_work
 from edgepack.commands.fleet import Reached, fleet_json, run_each, subject
+from edgepack.commands.fleet_options import fleet_options, is_fleet, plan_from, read_devices
 from edgepack.commands.options import (
     connect_options_from,
     device_options,
@@ -19,13 +20,21 @@ from edgepack.commands.options import (
     root_option,
 )
 from edgepack.commands.retention import note_removed, retention_from, retention_options
-from edgepack.errors import DeployError, ExitCode, UsageError
+from edgepack.commands.rollout import (
+    outcome_json,
+    reach_options,
+    roll_out,
+    root_of,
+    tell_counts,
+)
+from edgepack.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgepack.device.releases import ReleaseFacts
     from edgepack.device.removal import Pruned
+    from edgepack.workflow.returning import RolledBack
     from edgepack.workflow.site import Site
 
 
@@ -122,11 +131,12 @@ def releases(
 
 
 @click.command()
-@click.argument("device")
+@click.argument("device", metavar="DEVICE|@FLEET.toml")
 @click.argument("name", required=False)
 @click.option(
     "--to", "release", metavar="RELEASE", help="Which one [default: the one current before]."
 )
+@fleet_options
 @target_option
 @device_options
 @root_option
@@ -140,27 +150,61 @@ def rollback(
     NAME may be left out where there is one bundle only. The release's files are compared
     with its manifest first; what is current stays current when one is damaged.
     """
-    from edgepack.device.rollback import roll_back
+    from edgepack.workflow.returning import return_site
 
+    if is_fleet((device,), given):
+        return _roll_fleet_back(device, given, name=name, release=release, as_json=as_json)
     with _open_site(device, given, purpose="rollback") as site:
-        name = name or _only_name(site)
-        now, before = roll_back(
-            site.device, name, release=release, root=site.layout.root, fence=site.fence
-        )
-        subject_ = subject(site.device.name)
+        done = return_site(site, name=name, release=release)
     if as_json:
-        print_json(
-            {
-                "device": site.device.name,
-                "name": name,
-                "release": now.release,
-                "previous": before or None,
-            }
-        )
-        return ExitCode.DONE
-    was = f"; before it was {before}" if before and before != now.release else ""
-    click.echo(f"{subject_} release {now.release} of {name} is current{was}")
+        print_json(done.to_json())
+    else:
+        _tell_current(done)
     return ExitCode.DONE
+
+
+def _roll_fleet_back(
+    named: str,
+    given: Mapping[str, Any],
+    *,
+    name: str | None,
+    release: str | None,
+    as_json: bool,
+) -> int:
+    from edgepack.workflow.returning import RollbackTask, RolledBack, rollback_task
+    from edgepack.workflow.site import default_root
+
+    profile = find_target(given["target"])
+    devices = read_devices((named,), given["filters"])
+    reach = reach_options(given)
+    tasks = [
+        RollbackTask(
+            address=each.address,
+            root=root_of(each, given)
+            or default_root(profile if profile is not None else find_target(each.target)),
+            name=name,
+            release=release,
+            reach=reach,
+        )
+        for each in devices
+    ]
+    rolled = roll_out(tasks, rollback_task, plan=plan_from(devices, given), given=given)
+    if as_json:
+        print_json([outcome_json(each, RolledBack.to_json) for each in rolled.outcomes])
+    else:
+        for each in rolled.outcomes:
+            if each.result is not None:
+                _tell_current(each.result)
+    tell_counts(rolled, None)
+    if rolled.fault is not None:
+        raise rolled.fault
+    return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
+
+
+def _tell_current(done: "RolledBack") -> None:
+    before = done.previous
+    was = f"; before it was {before}" if before and before != done.release else ""
+    click.echo(f"{subject(done.device)} release {done.release} of {done.name} is current{was}")
 
 
 @contextmanager
@@ -179,25 +223,6 @@ def _open_site(address: str, given: Mapping[str, Any], *, purpose: str | None) -
         ) as site,
     ):
         yield site
-
-
-def _only_name(site: "Site") -> str:
-    from edgepack.device.releases import list_releases
-
-    names = sorted({facts.name for facts in list_releases(site.device, root=site.layout.root)})
-    if len(names) == 1:
-        return names[0]
-    subject_, root = subject(site.device.name), site.layout.root
-    if not names:
-        raise DeployError(
-            f"{subject_} there are no releases in {root}",
-            remedy="Push a bundle first; `--root` or `--target` says where others were pushed to.",
-        )
-    raise DeployError(
-        f"{subject_} expected the name of a bundle, since there are {len(names)} in {root}: "
-        f"{', '.join(names)}",
-        remedy="Name it: `edgepack rollback DEVICE NAME`.",
-    )
 
 
 def _show(reached: Sequence[Reached[Listed]]) -> None:

@@ -55,7 +55,7 @@ class Rolled(Generic[T]):
 
         never = DeviceError(
             "the device was not begun, as the rollout ended before it",
-            remedy="Run it again with --resume.",
+            remedy="Run it again; a push goes on with --resume.",
         )
         return tuple(
             Reached(
@@ -164,7 +164,7 @@ def outcome_json(outcome: "Outcome[T]", to_json: Callable[[T], dict[str, object]
     error: dict[str, Any] = {
         "kind": "not_begun",
         "message": "the rollout ended before this device",
-        "remedy": "Run it again with --resume.",
+        "remedy": "Run it again; a push goes on with --resume.",
     }
     if outcome.error is not None:
         error = error_json(outcome.error)
@@ -227,6 +227,6 @@ def reach_options(given: Mapping[str, Any]) -> "ReachOptions":
         ),
         cache_root=cache_directory(),
         lock_wait_seconds=WAIT_SECONDS if wait is None else wait,
-        runner=given["runner"] or "auto",
+        runner=given.get("runner") or "auto",
         android=android_runtime_from(given),
     )
