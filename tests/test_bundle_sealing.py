@@ -80,7 +80,9 @@ def test_what_openssh_signed_can_be_put_into_a_bundle(
 ) -> None:
     path = tmp_path / "digits.edgepack"
     path.write_bytes(unsigned.path.read_bytes())
+    path.chmod(0o640)
     bundle = sign_bundle(open_bundle(path), lambda manifest: keys.sign("rsa", manifest))
+    assert path.stat().st_mode & 0o777 == 0o640  # as its owner had it
     found = check_seal(read_seal(bundle))
     assert found is not None
     assert found.key.fingerprint == keys.fingerprint("rsa")

@@ -218,8 +218,15 @@ def write_bundle(
     return write_contents(path, [(MANIFEST_PATH, encoded), *ordered, *signed])
 
 
-def write_contents(path: Path, contents: Sequence[tuple[str, bytes]]) -> Bundle:
+def write_contents(
+    path: Path, contents: Sequence[tuple[str, bytes]], *, mode: int | None = None
+) -> Bundle:
     """Write a bundle's files, manifest first and a signature last, all of them or none.
+
+    Args:
+        path: where to.
+        contents: path in the bundle, and data, of each.
+        mode: permissions of the file; None leaves them to the system.
 
     Raises:
         BundleError: they are no bundle, another file is in the way, or the disk cannot be written.
@@ -231,6 +238,8 @@ def write_contents(path: Path, contents: Sequence[tuple[str, bytes]]) -> Bundle:
             write_container(file, contents)
             file.flush()
             os.fsync(file.fileno())
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
         written = open_bundle(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)

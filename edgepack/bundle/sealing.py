@@ -1,5 +1,6 @@
 """Signing a bundle that exists, and what of one a signature is checked by."""
 
+import stat
 from collections.abc import Callable
 
 from edgepack.bundle.archive import Bundle, write_contents
@@ -34,4 +35,6 @@ def sign_bundle(bundle: Bundle, sign: Callable[[bytes], bytes]) -> Bundle:
     paths = [entry.path for entry in bundle.entries if entry.path != SIGNATURE_PATH]
     signature = sign(bundle.read(MANIFEST_PATH))
     contents = [(path, bundle.read(path)) for path in paths]
-    return write_contents(bundle.path, [*contents, (SIGNATURE_PATH, signature)])
+    # What its owner alone may read stays so.
+    mode = stat.S_IMODE(bundle.path.stat().st_mode)
+    return write_contents(bundle.path, [*contents, (SIGNATURE_PATH, signature)], mode=mode)
