@@ -1,5 +1,6 @@
 """A signature stands beside what a bundle holds: it changes nothing of it but vouches for it."""
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -48,7 +49,8 @@ def rewritten(path: Path, files: list[tuple[str, bytes]]) -> Path:
 
 def test_signing_changes_neither_release_nor_digest(unsigned: Bundle, signed: Bundle) -> None:
     assert signed.release == unsigned.release
-    assert signed.sha256 == unsigned.sha256
+    assert signed.sha256 == unsigned.sha256 == unsigned.file_sha256
+    assert signed.file_sha256 == hashlib.sha256(signed.path.read_bytes()).hexdigest()
     assert signed.manifest == unsigned.manifest
     assert (unsigned.is_signed, signed.is_signed) == (False, True)
     assert open_bundle(signed.path) == signed

@@ -63,6 +63,47 @@ def test_stored_results_of_like_conditions_are_compared(
     assert body["text"] == "1.25x slower (95%: 1.25 to 1.25)"
 
 
+def test_results_of_a_fleet_are_compared_device_by_device(
+    run: RunCommand, tmp_path: Path, measured: Measurement
+) -> None:
+    def write(name: str, *found: Measurement) -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"[" + b",".join(map(write_measurement, found)) + b"]")
+        return path
+
+    def on(device: str, scale: float, governor: str = "same") -> Measurement:
+        return replace(quiet(measured, scale=scale, governor=governor), device_name=device)
+
+    old = write("old.json", on("pi@a", 1.25), on("pi@b", 1.0), on("pi@gone", 1.0))
+    new = write("new.json", on("pi@b", 1.0, "powersave"), on("pi@a", 1.0), on("pi@new", 1.0))
+    ran = run("compare", old, new)
+    assert ran.code == 1
+    assert ran.out == (
+        "model.tflite against model.tflite on pi@a: 1.25x slower (95%: 1.25 to 1.25), "
+        "8 launches of each, one after the other\n"
+    )
+    assert ran.err.splitlines() == [
+        "pi@b: measured under unlike conditions: governor: same and powersave",
+        "pi@gone: only one of the results has it",
+        "pi@new: only one of the results has it",
+    ]
+    slower, unlike = run("compare", old, new, "--json").json()
+    assert (slower["device"], slower["difference"]) == ("pi@a", "slower")
+    assert unlike == {
+        "device": "pi@b",
+        "model": "model.tflite",
+        "unlike": ["governor: same and powersave"],
+    }
+    # Two variants on each device: each is compared with itself.
+    other = replace(on("pi@a", 2.0), model=replace(measured.model, recipe="int8"))
+    both = write("both.json", on("pi@a", 1.0), other)
+    bodies = run("compare", both, both, "--json").json()
+    assert [each["text"].startswith("no difference") for each in bodies] == [True, True]
+    ran = run("compare", write("one.json", on("pi@x", 1.0)), both)
+    assert ran.code == 1
+    assert "have none in common\n" in ran.err
+
+
 def test_results_of_unlike_conditions_are_refused(
     run: RunCommand, tmp_path: Path, measured: Measurement
 ) -> None:
@@ -116,7 +157,10 @@ def test_two_models_are_measured_in_turns(
     assert json.loads(stored.read_bytes()) == body["measurements"]
     refused = run("compare", stored, stored)
     assert refused.code == 1
-    assert f"{stored}: expected one measurement, but it holds 2\n" in refused.err
+    assert (
+        "expected one measurement of each model on each device, but there are several of "
+        f"{FLOAT_MODEL.name} on local:\n"
+    ) in refused.err
     shown = run(*command, *QUICK)
     assert " against digits.tflite on this machine: " in shown.out
     assert "launches of each, in turns\n" in shown.out

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from edgepack.bundle.archive import open_bundle
+from edgepack.bundle.sealing import sign_bundle
 from edgepack.catalog import built_in_text, user_profile_directory
+from edgepack.errors import BundleError
 from edgepack.profile import parse_profile
 from edgepack.signing.signing_key import open_signing_key
+from edgepack.workflow.delivery import take_bundle
 from edgepack.workflow.trust import user_signers
 from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import FLOAT_MODEL, Ran, RunCommand, listing
@@ -31,6 +34,10 @@ def whole(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         key = None if name == "unsigned" else open_signing_key(keys.private(name), prompt=None)
         sign = None if key is None else key.sign
         write_digits_bundle(path, target=built_in_profile("laptop-x86-64"), sign=sign)
+    paths["other"] = folder / "other.edgepack"
+    write_digits_bundle(
+        paths["other"], target=built_in_profile("laptop-x86-64"), name="other", version="2"
+    )
     return paths
 
 
@@ -371,9 +378,33 @@ def test_a_device_can_require_a_signature(
     assert listing(device_root) == before  # nothing was sent
     ran = run("push", whole["alice"], *there, "--no-health-check", "--json")
     assert ran.code == 0, ran.err
+    # Without a look at the device at first, and with the release there already.
+    ran = run("push", whole["alice"], *there, "--bundle-only")
+    assert ran.code == 0, ran.err
+    for bundle in (whole["unsigned"], whole["other"]):
+        assert said(run("push", bundle, *there, "--bundle-only")).splitlines()[-2] == (
+            f"edgepack: {bundle}: expected a signature of a signer that {name} lists, but the "
+            "bundle is not signed"
+        )
     ran = run("deploy", FLOAT_MODEL, *there, "-t", "laptop-x86-64")  # before the search
     assert said(ran).splitlines()[-2] == (
         f"edgepack: {name} asks for a signature, but the bundle is not to be signed"
+    )
+
+
+def test_a_process_that_pushes_on_and_on_sees_that_a_bundle_was_signed(
+    whole: dict[str, Path], keys: Keys, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy2(whole["unsigned"], tmp_path / "digits.edgepack"))
+    before = open_bundle(path)
+    assert not take_bundle(path, before.file_sha256).is_signed
+    after = sign_bundle(before, open_signing_key(keys.private("alice"), prompt=None).sign)
+    assert take_bundle(path, after.file_sha256).is_signed
+    with pytest.raises(BundleError) as caught:
+        take_bundle(path, before.file_sha256)
+    assert caught.value.message == (
+        f"{path}: expected the bundle with sha256 {before.file_sha256[:12]}, but it is "
+        f"{after.file_sha256[:12]}"
     )
 
 

@@ -16,12 +16,12 @@ from edgepack.device.premises import (
     Mount,
     Place,
     Premises,
-    SignersFile,
     find_mount,
     read_premises,
     survey,
 )
 from edgepack.device.remote_shell import wrap_command
+from edgepack.device.signers import SignersFile
 from edgepack.device.transport import CommandResult
 from tests.fixtures.faulty_device import FaultyDevice
 

@@ -52,6 +52,7 @@ class Bundle:
     Attributes:
         path: where it is.
         sha256: hex digest of the file as it is without a signature: signing changes nothing of it.
+        file_sha256: hex digest of the whole file.
         num_bytes: size of the whole file.
         manifest: what it holds.
         entries: where each file lies, the manifest first, a signature last.
@@ -59,6 +60,7 @@ class Bundle:
 
     path: Path
     sha256: str
+    file_sha256: str
     num_bytes: int
     manifest: BundleManifest
     entries: tuple[Entry, ...] = field(repr=False)
@@ -242,6 +244,7 @@ def write_contents(path: Path, contents: Sequence[tuple[str, bytes]]) -> Bundle:
     return Bundle(
         path=path,
         sha256=written.sha256,
+        file_sha256=written.file_sha256,
         num_bytes=written.num_bytes,
         manifest=written.manifest,
         entries=written.entries,
@@ -336,7 +339,8 @@ def _inspect(path: Path) -> tuple[Bundle | None, list[str]]:
         faults.append("the entries are not in the manifest's order")
     bundle = Bundle(
         path=path,
-        sha256=scan.sha256,
+        sha256=scan.content_sha256,
+        file_sha256=scan.sha256,
         num_bytes=scan.num_bytes,
         manifest=manifest,
         entries=scan.entries,

@@ -75,13 +75,15 @@ class Scan:
 
     Attributes:
         entries: the entries that could be read, in their order.
-        sha256: hex digest of the file as it would be without its detached entry.
+        sha256: hex digest of the whole file.
+        content_sha256: hex digest of the file as it would be without its detached entry.
         num_bytes: size of the whole file.
         faults: what is not as `write_container` writes it.
     """
 
     entries: tuple[Entry, ...]
     sha256: str
+    content_sha256: str
     num_bytes: int
     faults: tuple[str, ...]
 
@@ -185,7 +187,7 @@ def scan_container(file: BinaryIO, *, detached: str | None = None) -> Scan:
 
     Args:
         file: the container.
-        detached: path of an entry that is no part of the digest when it is the last one.
+        detached: path of an entry that is no part of the content when it is the last one.
 
     Raises:
         BundleError: not a container, or so damaged that its entries cannot be told apart.
@@ -196,25 +198,25 @@ def scan_container(file: BinaryIO, *, detached: str | None = None) -> Scan:
     num_entries, central_offset, central = _read_directory(file, num_bytes, faults)
     headers = _parse_directory(central, num_entries, faults)
     faults += path_faults(name for name, _, _ in headers)
-    whole = hashlib.sha256()
+    whole = content = hashlib.sha256()
     file.seek(0)
     position = 0
     entries: list[Entry] = []
     has_detached = bool(headers) and headers[-1][0] == detached
     for index, (name, crc32, size) in enumerate(headers, 1):
-        counted = () if has_detached and index == len(headers) else (whole,)
+        if has_detached and index == len(headers):
+            content = whole.copy()
         raw = name.encode("ascii", errors="replace")
         expected = _local_header(raw, crc32, size)
         if position + len(expected) + size > central_offset:
             faults.append(f"entry {_quote(name)}: its {size} bytes reach beyond the entries' end")
             break
         header = file.read(len(expected))
-        for each in counted:
-            each.update(header)
+        whole.update(header)
         if header != expected:
             faults.append(f"entry {_quote(name)}: its two headers differ, or are not a bundle's")
         digest = hashlib.sha256()
-        computed = _copy_digest(file, size, (*counted, digest))
+        computed = _copy_digest(file, size, (whole, digest))
         if computed != crc32:
             faults.append(f"entry {_quote(name)}: its data do not match their checksum")
         offset = position + len(expected)
@@ -224,7 +226,7 @@ def scan_container(file: BinaryIO, *, detached: str | None = None) -> Scan:
         )
     if position != central_offset and len(entries) == len(headers):
         faults.append(f"{central_offset - position} bytes stand between the entries and their end")
-    _copy_digest(file, num_bytes - position, () if has_detached else (whole,))
+    _copy_digest(file, num_bytes - position, (whole,))
     # The last word: whatever the checks above may not have named, the directory must be the
     # very bytes that the writer would have put there.
     right, start = [], 0
@@ -237,10 +239,11 @@ def scan_container(file: BinaryIO, *, detached: str | None = None) -> Scan:
     if has_detached and len(entries) == len(headers):
         rest = b"".join(right[:-1])
         end = entries[-2].offset + entries[-2].num_bytes if len(entries) > 1 else 0
-        whole.update(rest + _end_record(len(entries) - 1, len(rest), end))
+        content.update(rest + _end_record(len(entries) - 1, len(rest), end))
     return Scan(
         entries=tuple(entries),
         sha256=whole.hexdigest(),
+        content_sha256=content.hexdigest(),
         num_bytes=num_bytes,
         faults=tuple(faults),
     )

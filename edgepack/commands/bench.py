@@ -18,6 +18,7 @@ from edgepack.commands.fleet_options import (
     read_devices,
 )
 from edgepack.commands.history import remember
+from edgepack.commands.op_times import check_op_times, write_op_times
 from edgepack.commands.options import (
     EXISTING_FILE,
     OUTPUT_FILE,
@@ -64,6 +65,14 @@ _MANY_DEVICES: Final = 3
 )
 @click.option("-o", "--output", type=OUTPUT_FILE, help="Write the result, raw samples and all.")
 @click.option("--report", "report_path", type=OUTPUT_FILE, help="Write an HTML report.")
+@click.option(
+    "--model-explorer",
+    "node_data_path",
+    type=OUTPUT_FILE,
+    metavar="FILE",
+    help="Write each op's time as node data for Model Explorer; of one model on one device, with "
+    "the native runner.",
+)
 @json_option
 def bench(
     *,
@@ -72,6 +81,7 @@ def bench(
     against: Path | None,
     output: Path | None,
     report_path: Path | None,
+    node_data_path: Path | None,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -85,12 +95,9 @@ def bench(
     from edgepack.workflow.subject import open_subject
 
     check_plan_options(given)
-    check_outputs(results=output, report=report_path)
-    if against is not None and given["sustained"] is not None:
-        raise UsageError(
-            "--against compares launches in turns, and --sustained makes one of each",
-            remedy="Measure them one after the other, when the device has cooled.",
-        )
+    check_outputs(results=output, report=report_path, node_data=node_data_path)
+    check_op_times(node_data_path, devices, against, given)
+    _check_against(against, given)
     paths = [subject] if against is None else [subject, against]
     opened = [open_subject(path) for path in paths]
     fault = None
@@ -117,6 +124,7 @@ def bench(
         for path in (output, report_path):
             if path is not None:
                 note(f"wrote {path}")
+    write_op_times(node_data_path, opened[0].content, measured)
     if fault is not None:
         raise fault
     if any(each.error for each in reached):
@@ -167,6 +175,14 @@ def _bench_fleet(
     rolled = roll_out(tasks, bench_task, plan=plan_from(devices, given), given=given)
     tell_counts(rolled, None)
     return rolled
+
+
+def _check_against(against: Path | None, given: Mapping[str, Any]) -> None:
+    if against is not None and given["sustained"] is not None:
+        raise UsageError(
+            "--against compares launches in turns, and --sustained makes one of each",
+            remedy="Measure them one after the other, when the device has cooled.",
+        )
 
 
 def _contrast(pair: "Sequence[Measurement]") -> "Contrast":
@@ -246,12 +262,12 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
 
 
 def _show(results: "Sequence[Sequence[Measurement]]", precision: float | None) -> None:
-    from edgepack.report.matrix import render_matrix
+    from edgepack.report.fleet_table import render_fleet
     from edgepack.report.measured import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
     if len(results) > _MANY_DEVICES:
-        print_table(render_matrix([each for measured in results for each in measured]))
+        print_table(render_fleet([each for measured in results for each in measured]))
     for measured in results:
         if len(results) > _MANY_DEVICES:
             continue

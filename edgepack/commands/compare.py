@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgepack.commands.console import print_json
+from edgepack.commands.console import note, print_json
+from edgepack.commands.fleet import subject
 from edgepack.commands.options import EXISTING_FILE, json_option
-from edgepack.errors import MeasureError
+from edgepack.errors import ExitCode, MeasureError
 
 if TYPE_CHECKING:
     from edgepack.measure.contrast import Contrast
+    from edgepack.measure.pairing import Pairing
     from edgepack.measure.record import Measurement
 
 
@@ -18,22 +20,41 @@ if TYPE_CHECKING:
 @click.argument("first", type=EXISTING_FILE, metavar="RESULT")
 @click.argument("second", type=EXISTING_FILE, metavar="RESULT")
 @json_option
-def compare(*, first: Path, second: Path, as_json: bool) -> None:
+def compare(*, first: Path, second: Path, as_json: bool) -> int:
     """Say which of two results is faster, and how sure that is.
 
-    Both are files of `bench -o` with one measurement each, of one device under like conditions;
-    others are refused with what differs. `bench --against` measures two models in turns, which
-    tells smaller differences apart.
+    Both are files of `bench -o`. Of a fleet they are compared device by device. Measurements
+    under unlike conditions are refused with what differs. `bench --against` measures two models in
+    turns, which tells smaller differences apart.
     """
+    from edgepack.measure.pairing import pair_measurements
+    from edgepack.measure.record import load_measurements
+
+    ours, theirs = (load_measurements(path) for path in (first, second))
+    pairing = pair_measurements(ours, theirs)
+    if len(ours) == len(theirs) == 1:
+        _compare_one(pairing.pairs[0], (first, second), as_json=as_json)
+        return ExitCode.DONE
+    if not pairing.pairs:
+        raise MeasureError(
+            f"expected results of the same devices, but {first} and {second} have none in common",
+            remedy="Measure the same devices under the same names.",
+        )
+    return _compare_each(pairing, as_json=as_json)
+
+
+def _compare_one(
+    pair: "tuple[Measurement, Measurement]", paths: tuple[Path, Path], *, as_json: bool
+) -> None:
     from edgepack.measure.contrast import contrast, to_json
     from edgepack.measure.likeness import find_unlike
 
-    ours, theirs = (_load(path) for path in (first, second))
+    ours, theirs = pair
     unlike = find_unlike(ours, theirs)
     if unlike:
         raise MeasureError(
-            f"expected results that were measured under like conditions, but {first} and {second} "
-            "differ:\n" + "\n".join(f"  - {each}" for each in unlike),
+            f"expected results that were measured under like conditions, but {paths[0]} and "
+            f"{paths[1]} differ:\n" + "\n".join(f"  - {each}" for each in unlike),
             remedy="Measure both models in turns: `edgepack bench MODEL DEVICE --against OTHER`.",
         )
     found = contrast(ours.launch_samples_ns, theirs.launch_samples_ns, is_paired=False)
@@ -43,16 +64,32 @@ def compare(*, first: Path, second: Path, as_json: bool) -> None:
         click.echo(describe_contrast(ours, theirs, found))
 
 
-def _load(path: Path) -> "Measurement":
-    from edgepack.measure.record import load_measurements
+def _compare_each(pairing: "Pairing", *, as_json: bool) -> int:
+    """Compare device by device; 1 when one of them cannot be."""
+    from edgepack.measure.contrast import contrast, to_json
+    from edgepack.measure.likeness import find_unlike
 
-    measured = load_measurements(path)
-    if len(measured) != 1:
-        raise MeasureError(
-            f"{path}: expected one measurement, but it holds {len(measured)}",
-            remedy="Measure one model on one device at a time, with `edgepack bench -o FILE`.",
-        )
-    return measured[0]
+    bodies: list[dict[str, object]] = []
+    is_refused = False
+    for ours, theirs in pairing.pairs:
+        body: dict[str, object] = {"device": ours.device_name, "model": ours.model.name}
+        unlike = find_unlike(ours, theirs)
+        if unlike:
+            is_refused = True
+            note(
+                f"{subject(ours.device_name)} measured under unlike conditions: {'; '.join(unlike)}"
+            )
+            bodies.append(body | {"unlike": list(unlike)})
+            continue
+        found = contrast(ours.launch_samples_ns, theirs.launch_samples_ns, is_paired=False)
+        bodies.append(body | to_json(found))
+        if not as_json:
+            click.echo(describe_contrast(ours, theirs, found))
+    for key in pairing.alone:
+        note(f"{subject(key[0])} only one of the results has {' '.join(key[1:]) or 'it'}")
+    if as_json:
+        print_json(bodies)
+    return ExitCode.FAILURE if is_refused else ExitCode.DONE
 
 
 def describe_contrast(first: "Measurement", second: "Measurement", found: "Contrast") -> str:

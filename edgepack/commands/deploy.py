@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
     from edgepack.signing.seal import Signed
-    from edgepack.signing.seal import Signed
     from edgepack.signing.signing_key import SigningKey
     from edgepack.workflow.delivery import Pushed
     from edgepack.workflow.request import PackRequest, PackResult

@@ -86,6 +86,7 @@ def check_outputs(
     report: Path | None = None,
     recipe: Path | None = None,
     junit: Path | None = None,
+    node_data: Path | None = None,
 ) -> None:
     """Refuse output paths that cannot work, before any work is done.
 
@@ -99,7 +100,7 @@ def check_outputs(
     folder = bundle if bundle is not None and bundle.is_dir() else None
     files = [
         path
-        for path in (bundle, model, results, report, recipe, junit)
+        for path in (bundle, model, results, report, recipe, junit, node_data)
         if path is not None and path != folder
     ]
     resolved = [path.resolve() for path in files]
@@ -122,6 +123,7 @@ def check_outputs(
         (report, _HTML_START, 0),
         (recipe, _RECIPE_START, 0),
         (junit, _XML_START, 0),
+        (node_data, _JSON_START, 0),
     ):
         if output is not None:
             _check_replaceable(output, starts, offset=offset)

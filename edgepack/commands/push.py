@@ -160,14 +160,14 @@ def _push_fleet(
     with ExitStack() as stack:
         journal = None
         if path is not None:
-            subject_ = f"push {bundle.sha256}"
+            subject_ = f"push {bundle.file_sha256}"
             opened = open_journal(path, subject=subject_, resume=given["resume"])
             journal = stack.enter_context(opened)
         done = journal.past.done if journal is not None else frozenset[str]()
         tasks = [
             PushTask(
                 bundle=bundle.path.resolve(),
-                sha256=bundle.sha256,
+                sha256=bundle.file_sha256,
                 address=each.address,
                 root=root_of(each, given),
                 reach=reach,

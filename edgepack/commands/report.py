@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from edgepack.commands.bench import bench_report
-from edgepack.commands.console import print_json
+from edgepack.commands.console import print_json, print_table
 from edgepack.commands.figures import FORMATS, write_figures
 from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_report
@@ -48,6 +48,7 @@ def report(
 ) -> None:
     """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
     from edgepack.measure.record import load_measurements
+    from edgepack.report.terminal import render_matrix
 
     check_outputs(report=output)
     measured = [each for path in results for each in load_measurements(path)]
@@ -73,6 +74,9 @@ def report(
             }
         )
         return
+    table = render_matrix(shown.benchmarks)
+    if table is not None:
+        print_table(table)
     click.echo(f"report: {output.resolve()}")
     if figures is not None:
         click.echo(f"figures: {len(drawn)} in {figures.resolve()}")

@@ -70,6 +70,7 @@ def push_bundle(
         on_progress: called as bytes go out.
 
     Raises:
+        SignatureError: the device's own list of signers does not let the bundle in.
         DeployError: no room, no permission, or damage on the way; `current` is as it was.
         ConnectError: the link was lost; `current` leads to a complete release.
     """
@@ -94,6 +95,7 @@ def push_bundle(
         files=[reader(record) for record in records],
         link=layout.current(name) if switch else None,
         reuse_siblings=True,
+        admit=lambda: _admit(device, bundle, layout),
         on_progress=on_progress,
     )
     current = transfer.link_target.removeprefix("releases/")
@@ -119,6 +121,15 @@ def push_bundle(
         codec=transfer.codec,
         previous=current if is_release(current) and current != release else None,
     )
+
+
+def _admit(device: Device, bundle: Bundle, layout: Layout) -> None:
+    """Hold a bundle to the device's list of allowed signers."""
+    # A process that pushes to devices without such a list need not know how to read one.
+    from edgepack.bundle.sealing import read_seal  # noqa: PLC0415
+    from edgepack.device.signers import admit_bundle  # noqa: PLC0415
+
+    admit_bundle(device, read_seal(bundle), root=layout.root)
 
 
 def _refused(

@@ -22,6 +22,8 @@ from edgepack.device.sections import clean_text
 from edgepack.device.transport import CommandResult, Device
 from edgepack.errors import DeployError, DeviceError, UsageError
 
+SIGNERS_NAME: Final = "allowed_signers"
+
 STEP_SECONDS: Final = 60.0
 """Time limit of a command that does little."""
 

@@ -14,6 +14,7 @@ from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.layout import (
     FREE_FUNCTION,
     RENAME_FUNCTION,
+    SIGNERS_NAME,
     Layout,
     disk_seconds,
     is_confined,
@@ -50,6 +51,7 @@ printf 'free %s\\n' "$(free_kib "$1")"
 for codec in {" ".join(Codec)}; do
   command -v "$codec" >/dev/null 2>&1 && printf 'unpacks %s\\n' "$codec"
 done
+{{ [ -e "${{1%/*}}/{SIGNERS_NAME}" ] || [ -L "${{1%/*}}/{SIGNERS_NAME}" ]; }} && printf 'guarded\\n'
 [ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
 for sibling in "$3"/*; do
   [ -d "$sibling" ] && [ "$sibling" != "$2" ] && {{ echo siblings; break; }}
@@ -137,6 +139,7 @@ class _Inventory:
     free_bytes: int | None
     abandoned: tuple[str, ...]
     has_siblings: bool
+    is_guarded: bool
     codecs: tuple[Codec, ...]
 
 
@@ -167,6 +170,7 @@ def place_folder(
     reuse_siblings: bool = False,
     python: str | None = None,
     check: Callable[[str], None] | None = None,
+    admit: Callable[[], None] | None = None,
     on_progress: TransferCallback | None = None,
 ) -> Transfer:
     """Make a folder on the device hold exactly these contents.
@@ -187,6 +191,8 @@ def place_folder(
             None leaves that to the shell.
         check: called with a new folder's staging name when it is complete, before it is
             renamed into place; raises to refuse it.
+        admit: called before anything is sent where the device has a list of allowed signers;
+            raises to refuse the files.
         on_progress: called as bytes go out.
 
     Raises:
@@ -203,6 +209,8 @@ def place_folder(
         python=python,
     )
     plan = _make_plan(device, layout, wanted)
+    if admit is not None and plan.inventory.is_guarded:
+        admit()
     if plan.inventory.abandoned and _is_short(plan.inventory.free_bytes, plan.load.room_bytes):
         # What an earlier push left takes the room itself.
         sweep(device, layout, plan.inventory.abandoned)
@@ -339,13 +347,15 @@ def _take_inventory(
     abandoned: list[str] = []
     unpacked: list[str] = []
     free_kib: int | None = None
-    is_present, has_siblings, link_target = False, False, ""
+    is_present, has_siblings, is_guarded, link_target = False, False, False, ""
     for line in result.text.splitlines():
         verb, _, rest = line.partition(" ")
         if verb == "present":
             is_present = True
         elif verb == "siblings":
             has_siblings = True
+        elif verb == "guarded":
+            is_guarded = True
         elif verb == "link":
             link_target = rest
         elif verb == "unpacks":
@@ -365,6 +375,7 @@ def _take_inventory(
         free_bytes=None if free_kib is None else free_kib * 1024,
         abandoned=tuple(abandoned),
         has_siblings=has_siblings,
+        is_guarded=is_guarded,
         codecs=tuple(codec for codec in host_codecs() if codec in unpacked),
     )
 

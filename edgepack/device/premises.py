@@ -14,13 +14,13 @@ from edgepack.device import probe
 from edgepack.device.facts import DeviceFacts, read_answer
 from edgepack.device.hashing import SHA256_FUNCTION
 from edgepack.device.layout import resolve_root
-from edgepack.device.sections import MAX_LINES, MAX_TEXT, clean_text, parse_count, split_sections
+from edgepack.device.sections import MAX_TEXT, clean_text, parse_count, split_sections
+from edgepack.device.signers import PRINT_SIGNERS, SignersFile, parse_signers
 from edgepack.device.transport import Device
 
 _TIMEOUT_SECONDS: Final = 180.0  # some 80 processes, on the slowest boards too
 _MAX_OUTPUT_BYTES: Final = 2**20
 _MAX_BYTES: Final = 2**60
-_MAX_SIGNERS_BYTES: Final = 64 * 2**10
 # What the scripts of layout, placing, staging and deploy call.
 _TOOLS: Final = (
     *("cat", "chmod", "cp", "cut", "df", "find", "grep", "head", "ln", "ls", "mkdir", "mv"),
@@ -73,13 +73,7 @@ section staged; [ -d "$1/staging" ] && du -sk "$1/staging" 2>/dev/null
 section runtimes; [ -d "$1/runtimes" ] && ls -1 "$1/runtimes" 2>/dev/null | head -n 256
 section releases
 [ -d "$1/bundles" ] && (cd -- "$1/bundles" && ls -1d -- */releases/* 2>/dev/null | head -n 500)
-section signers
-list=$1/allowed_signers
-if [ -e "$list" ] || [ -L "$list" ]; then
-  [ -f "$list" ] && [ -r "$list" ] && echo readable || echo there
-  [ -f "$list" ] && head -c {_MAX_SIGNERS_BYTES + 2} "$list" 2>/dev/null | sed 's/^/:/'
-fi
-"""
+section signers{PRINT_SIGNERS}"""
 
 _MOUNT_FIELDS: Final = 4
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
@@ -125,19 +119,6 @@ class Place:
     free_bytes: int | None = None
     free_files: int | None = None
     mount: Mount | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SignersFile:
-    """A device's own list of allowed signers, `ROOT/allowed_signers`.
-
-    Attributes:
-        text: what stands in it.
-        fault: why it cannot be told; empty when it can.
-    """
-
-    text: str = ""
-    fault: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,21 +204,8 @@ def read_premises(text: str) -> Premises:
         staged_bytes=(staged_kib or 0) * 1024,
         runtimes=tuple(clean_text(line) for line in sections.get("runtimes", ())),
         releases=tuple((match[1], match[2]) for match in releases if match),
-        signers=_parse_signers(sections.get("signers", ())),
+        signers=parse_signers(sections.get("signers", ())),
     )
-
-
-def _parse_signers(lines: tuple[str, ...]) -> SignersFile | None:
-    """Read the list behind its first line; each of its own stands behind a colon."""
-    if not lines:
-        return None
-    if lines[0] != "readable":
-        return SignersFile(fault="it cannot be read")
-    if len(lines) >= MAX_LINES:
-        return SignersFile(fault=f"it has {MAX_LINES} lines or more")
-    if not all(line.startswith(":") for line in lines[1:]):
-        return SignersFile(fault="it is no text")
-    return SignersFile(text="\n".join(line[1:] for line in lines[1:]))
 
 
 def _parse_place(

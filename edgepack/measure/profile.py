@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from edgepack._fields import Fields
-from edgepack.measure.launch import MAXIMUM_NS, optional_text
+from edgepack.measure.launch import MAXIMUM_NS, optional_integer, optional_text
 
 MAXIMUM_OPS: Final = 4096
 _MOST_RUNS: Final = 200
@@ -21,11 +21,13 @@ class OpTime:
         xnnpack: whether XNNPACK ran it.
         total_ns: of all profiled runs. XNNPACK tells whole microseconds of each run, so its
             quick ops read as less than they took.
+        node: its place among the ops of the main graph; None where that is not told.
     """
 
     name: str
     xnnpack: bool
     total_ns: int
+    node: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +88,8 @@ def _read_ops(fields: Fields, tables: Sequence[Fields]) -> tuple[OpTime, ...]:
                 name=table.text("name", empty=True),
                 xnnpack=table.boolean("xnnpack"),
                 total_ns=table.integer("total_ns", minimum=0, maximum=MAXIMUM_NS),
+                # Results of older versions have none.
+                node=optional_integer(table, "node", maximum=2**31),
             )
         )
         table.close()

@@ -43,7 +43,7 @@ def make_node_data(data: bytes, sensitivity: Sensitivity, precision: Precision) 
         level_db = round(each.output_sqnr_db, 2)
         worst[each.layer] = min(worst.get(each.layer, level_db), level_db)
     return {
-        _graph_id(data): {
+        graph_id(data): {
             "name": f"SQNR of the output in dB, layer alone in {precision.value}",
             "results": {name: {"value": value} for name, value in worst.items()},
             "gradient": _shade(entries),
@@ -51,7 +51,12 @@ def make_node_data(data: bytes, sensitivity: Sensitivity, precision: Precision) 
     }
 
 
-def _graph_id(data: bytes) -> str:
+def graph_id(data: bytes) -> str:
+    """Give what the viewer calls a model's main graph.
+
+    Raises:
+        ModelError: the bytes are no flatbuffer.
+    """
     tree = read_flatbuffer(data)
     keys = (
         decode_name(each.signatureKey)

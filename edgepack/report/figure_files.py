@@ -9,6 +9,7 @@ from typing import Final
 
 from edgepack.errors import UsageError
 from edgepack.report.figures import plot_comparison, plot_distribution, plot_launches
+from edgepack.report.matrix import make_matrix, plot_matrix
 from edgepack.report.ops import plot_ops
 from edgepack.report.style import STYLE_SHEET
 from edgepack.report.summary import BenchmarkSummary, DeployReport
@@ -39,6 +40,8 @@ def list_figures(report: DeployReport) -> tuple[tuple[str, Plot], ...]:
 
 
 def _plots(report: DeployReport) -> Iterator[tuple[str, Plot | None]]:
+    matrix = make_matrix(report.benchmarks)
+    yield "matrix", None if matrix is None else plot_matrix(matrix)
     yield "comparison", plot_comparison(report.benchmarks)
     yield "comparison-without-xnnpack", plot_comparison(report.benchmarks, without_xnnpack=True)
     for number, each in enumerate(report.benchmarks, start=1):

@@ -32,6 +32,7 @@ from edgepack.report.markup import (
     table,
     text_of,
 )
+from edgepack.report.matrix import matrix_section
 from edgepack.report.ops import ops_part
 from edgepack.report.rows import (
     figure_rows,
@@ -72,7 +73,7 @@ _KEPT: Final = r"\1&nbsp;\2"
 def render_page(report: DeployReport) -> str:
     """Write a report as one HTML document."""
     headline = write_headline(report)
-    sections = []
+    sections = [each for each in (matrix_section(report.benchmarks),) if each]
     if len(report.benchmarks) > 1:
         sections.append(_comparison(report.benchmarks))
     if report.pack is not None:

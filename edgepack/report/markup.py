@@ -35,18 +35,26 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
 
 
-def table(caption: str, columns: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
+def table(
+    caption: str,
+    columns: Sequence[tuple[str, bool]],
+    rows: Iterable[str],
+    *,
+    is_stacked: bool = True,
+) -> str:
     """Write a table in a frame that scrolls by itself.
 
-    Columns are (name, is a number); the names are ours, without quotes.
+    Columns are (name, is a number). A phone has the rows of a wide one stacked, for which the names
+    must be ours, without quotes.
     """
     heads = "".join(
         f'<th scope="col"{_number(is_number)}>{escape(name)}</th>' for name, is_number in columns
     )
+    stacking = _stacking(columns) if is_stacked else ""
     head = f"<thead><tr>{heads}</tr></thead>" if any(name for name, _ in columns) else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table{_stacking(columns)}><caption><span>{escape(caption)}</span></caption>"
+        f"<table{stacking}><caption><span>{escape(caption)}</span></caption>"
         f"{head}<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

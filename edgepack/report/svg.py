@@ -143,14 +143,21 @@ def titled(parts: Iterable[str], title: str) -> str:
     return f'<g style="pointer-events:all"><title>{escape(title)}</title>{"".join(parts)}</g>'
 
 
-def text(at: Point, content: str, *, color: str = INK, anchor: Anchor = "start") -> str:
-    """Write a text whose middle height is at a point; it shows above what is drawn before it."""
+def text(
+    at: Point,
+    content: str,
+    *,
+    color: str = INK,
+    anchor: Anchor = "start",
+    has_halo: bool = True,
+) -> str:
+    """Write a text whose middle height is at a point; its halo keeps lines below it off."""
+    halo = f"stroke:{_PAPER};stroke-width:3px;stroke-linejoin:round;paint-order:stroke"
     placed = "" if anchor == "start" else f";text-anchor:{anchor}"
     # The baseline lies about a third of the font's size below the middle of its digits.
     return (
-        f'<text x="{_n(at[0])}" y="{_n(at[1] + 0.35 * FONT_SIZE)}" style="fill:{color};'
-        f"stroke:{_PAPER};stroke-width:3px;stroke-linejoin:round;paint-order:stroke{placed}"
-        f'">{escape(content)}</text>'
+        f'<text x="{_n(at[0])}" y="{_n(at[1] + 0.35 * FONT_SIZE)}" style="fill:{color}'
+        f'{f";{halo}" if has_halo else ""}{placed}">{escape(content)}</text>'
     )
 
 

@@ -21,6 +21,7 @@ from edgepack.report.headline import (
 )
 from edgepack.report.labels import device_name, plain
 from edgepack.report.losses import account, drop_metric, loss_rows
+from edgepack.report.matrix import cell_texts, make_matrix
 from edgepack.report.ops import describe_delegation
 from edgepack.report.rows import (
     Standing,
@@ -320,6 +321,25 @@ def render_benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool = True) 
         parts.append(_indented(f"slowest ops: {slowest}"))
         parts.append(_indented(describe_delegation(benchmark.ops)))
     return Group(*parts)
+
+
+def render_matrix(benchmarks: Sequence[BenchmarkSummary]) -> RenderableType | None:
+    """Give variants on devices as a table; None unless there are several of both."""
+    matrix = make_matrix(benchmarks)
+    if matrix is None:
+        return None
+    table = _table()
+    table.add_column("device", overflow="fold", min_width=8)
+    for name in matrix.variants:
+        heading = plain(name, longest=80).replace(" · ", "\n")
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    for row, device in enumerate(matrix.devices):
+        cells = []
+        for column in range(len(matrix.variants)):
+            median, *more = cell_texts(matrix, row, column)
+            cells.append(_stacked(median, "\n".join(each for each in more if each)))
+        table.add_row(Text(device), *cells)
+    return Group(_heading("Variants on devices"), table)
 
 
 def render_facts(facts: Iterable[Fact]) -> RenderableType:

@@ -100,7 +100,7 @@ class PushTask:
 
     Attributes:
         bundle: where the bundle lies; the process that runs the task must find it there.
-        sha256: hex digest of the bundle that is meant.
+        sha256: hex digest of the whole file that is meant, signature and all.
         address: of the device.
         root: its deploy root; None for the target's.
         reach: how it is reached.
@@ -137,10 +137,10 @@ def take_bundle(path: Path, sha256: str) -> KeptBundle:
         if found is not None:
             return found
         opened = open_bundle(path)
-        if opened.sha256 != sha256:
+        if opened.file_sha256 != sha256:
             raise BundleError(
                 f"{path}: expected the bundle with sha256 {sha256[:12]}, but it is "
-                f"{opened.sha256[:12]}",
+                f"{opened.file_sha256[:12]}",
                 remedy="Do not replace a bundle while it is in use; run the command again.",
             )
         _kept.clear()  # a process works on one bundle at a time

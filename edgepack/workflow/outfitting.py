@@ -33,8 +33,8 @@ def outfit_task(task: PushTask, bundle: Bundle, *, on_step: StepCallback) -> Pus
         EdgePackError: as `open_rig`, `push_release` and `prune`.
     """
     with _cargoes_lock:
-        cargo = _cargoes.get(bundle.sha256) or _cargoes.setdefault(
-            bundle.sha256, weigh_cargo(bundle)
+        cargo = _cargoes.get(bundle.file_sha256) or _cargoes.setdefault(
+            bundle.file_sha256, weigh_cargo(bundle)
         )
     with open_reached(
         task.address,

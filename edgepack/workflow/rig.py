@@ -15,10 +15,10 @@ from edgepack.device.finding import Finding, Severity, raise_errors
 from edgepack.device.layout import resolve_root
 from edgepack.device.lease import NO_FENCE, Fence
 from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.premises import Premises, SignersFile, survey
+from edgepack.device.premises import Premises, survey
 from edgepack.device.prospect import find_prospect
 from edgepack.device.provision import Engine, RunnerChoice, provision
-from edgepack.device.signers import judge_signature
+from edgepack.device.signers import SignersFile, judge_signature
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import Device
 from edgepack.profile import TargetProfile

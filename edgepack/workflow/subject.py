@@ -28,7 +28,8 @@ class Subject:
     @property
     def sha256(self) -> str:
         """Hex digest of the file."""
-        return self.content.sha256
+        content = self.content
+        return content.file_sha256 if isinstance(content, Bundle) else content.sha256
 
 
 def open_subject(path: Path) -> Subject:

@@ -164,6 +164,10 @@ def _result(converter: str | None, ran: _Ran, folder: Path, models: Path) -> Res
     if ran.code != 0:
         error = body.get("error", {})
         fault = error.get("message") or _last_line(folder / "err") or f"exit code {ran.code}"
+        if ran.code == -signal.SIGKILL:
+            fault = (
+                f"stopped after {ran.seconds:.0f} s, the limit of all converters together: {fault}"
+            )
         if error.get("kind") == "bug":
             fault = f"{fault} ({error.get('remedy')})"
     attempts = body.get("attempts", ())

@@ -14,11 +14,12 @@ static struct op {
   char name[64];
   bool is_delegated;
   int64_t total_ns, started_ns;
+  int64_t node; /* its place in the main graph; -1 where that is not told */
 } ops[MAXIMUM_OPS];
 static uint32_t num_ops, next_op;
 static bool is_irregular; /* runs differed in their ops, or there were too many */
 
-static uint32_t enter_op(const char *name, bool is_delegated) {
+static uint32_t enter_op(const char *name, bool is_delegated, int64_t node) {
   if (next_op == MAXIMUM_OPS) {
     is_irregular = true;
     return MAXIMUM_OPS;
@@ -28,6 +29,7 @@ static uint32_t enter_op(const char *name, bool is_delegated) {
     num_ops++;
     snprintf(op->name, sizeof op->name, "%s", name);
     op->is_delegated = is_delegated;
+    op->node = node;
   }
   is_irregular |= strncmp(op->name, name, sizeof op->name - 1) != 0;
   return next_op++;
@@ -35,8 +37,8 @@ static uint32_t enter_op(const char *name, bool is_delegated) {
 
 static uint32_t begin_op(struct profiler *profiler, const char *name, int64_t op,
                          int64_t subgraph) {
-  (void)profiler, (void)op, (void)subgraph;
-  uint32_t at = enter_op(name, false);
+  (void)profiler;
+  uint32_t at = enter_op(name, false, subgraph == 0 ? op : -1);
   if (at < num_ops) ops[at].started_ns = now_ns();
   return at;
 }
@@ -49,7 +51,7 @@ static void end_op(struct profiler *profiler, uint32_t handle) {
 static void report_op(struct profiler *profiler, const char *name, uint64_t elapsed_us, int64_t op,
                       int64_t subgraph) {
   (void)profiler, (void)op, (void)subgraph;
-  uint32_t at = enter_op(name, true);
+  uint32_t at = enter_op(name, true, -1); /* XNNPACK counts its own */
   if (at < num_ops) ops[at].total_ns += (int64_t)elapsed_us * 1000;
 }
 

@@ -247,8 +247,10 @@ static void emit_profile(TfLiteInterpreter *interpreter, const struct value *req
   for (uint32_t at = 0; at < num_ops && !is_irregular; at++) {
     fprintf(channel, "%s{\"name\":", at ? "," : "");
     write_text(ops[at].name);
-    fprintf(channel, ",\"xnnpack\":%s,\"total_ns\":%lld}", ops[at].is_delegated ? "true" : "false",
+    fprintf(channel, ",\"xnnpack\":%s,\"total_ns\":%lld,", ops[at].is_delegated ? "true" : "false",
             (long long)ops[at].total_ns);
+    write_count("node", ops[at].node);
+    fputc('}', channel);
   }
   fputc(']', channel);
   end_line();
