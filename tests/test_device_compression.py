@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack.device import shipment
+from edgepack.device import placing, shipment
 from edgepack.device.compression import (
     Codec,
     Timing,
@@ -216,7 +216,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
     def place(wire: Wire, large: bytes) -> Transfer:
         clock = SimpleNamespace(monotonic=lambda: wire.now)
-        monkeypatch.setattr(shipment, "time", clock)
+        for module in (placing, shipment):
+            monkeypatch.setattr(module, "time", clock)
         files = [
             describe_file("large", large),
             describe_file("one", noise(100 * KIB)),
