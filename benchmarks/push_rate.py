@@ -86,14 +86,22 @@ def push_with_scp_surely(source: Path, target: Path, config: Path) -> float:
 
 
 @contextmanager
-def slow_link(config: Path, milliseconds: int) -> Iterator[Path]:
-    """Give a client configuration that leads to the server over a link with that round trip."""
+def slow_link(config: Path, milliseconds: int, *, megabits: int | None = None) -> Iterator[Path]:
+    """Give a client configuration that leads to the server over a link with that round trip.
+
+    Args:
+        config: of the server.
+        milliseconds: the round trip; 0 leaves the link as it is.
+        megabits: it carries a second; None does not limit them.
+    """
     if milliseconds == 0:
         yield config
         return
     (line,) = [each for each in config.read_text().splitlines() if "Port " in each]
     port = line.split()[-1]
-    argv = (sys.executable, Path(__file__).with_name("slow_link.py"), port, str(milliseconds))
+    rate = () if megabits is None else (str(megabits),)
+    script = Path(__file__).with_name("slow_link.py")
+    argv = (sys.executable, script, port, str(milliseconds), *rate)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         slow = next(iter(process.stdout or ())).strip()
         changed = config.with_name(f"ssh_config_{milliseconds}")

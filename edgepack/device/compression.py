@@ -7,7 +7,7 @@ digest is of the file.
 
 import subprocess
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,6 +40,9 @@ _LEAST_GAIN: Final = 0.05
 
 # Less time than this beyond that of a command without anything to send may be chance.
 _LEAST_EXCESS_SECONDS: Final = 0.05
+_LEAST_TURNS: Final = 2.0
+# The better codec is the quicker one too, on both sides; by so much less it packs as well.
+_EQUAL_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +79,7 @@ def link_rate(timings: Collection[Timing], *, turn_seconds: float) -> float | No
         turn_seconds: what a command took that sent nothing to speak of.
     """
     excess_seconds = sum(each.seconds - turn_seconds for each in timings)
-    if excess_seconds < max(_LEAST_EXCESS_SECONDS, turn_seconds):
+    if excess_seconds < max(_LEAST_EXCESS_SECONDS, _LEAST_TURNS * turn_seconds):
         return None
     return sum(each.num_bytes for each in timings) / excess_seconds
 
@@ -105,14 +108,14 @@ def _cut_out(content: bytes | Path, first: int) -> bytes:
 
 
 def choose_codec(
-    content: bytes | Path, *, rate: float | None, offered: Collection[Codec]
+    content: bytes | Path, *, rate: float | None, offered: Sequence[Codec]
 ) -> Codec | None:
     """Choose how a file goes over a link; None sends it as it is.
 
     Args:
         content: the file.
         rate: of the link in bytes a second, as `link_rate` gave it.
-        offered: what this machine packs and the device unpacks.
+        offered: what this machine packs and the device unpacks, the better first.
     """
     num_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
     if rate is None or num_bytes < _LEAST_BYTES:
@@ -122,8 +125,10 @@ def choose_codec(
         for codec in offered
         if rate < _UNPACKED_BYTES_PER_SECOND[codec]
     }
-    best = min(seconds, key=lambda codec: seconds[codec], default=None)
-    return best if best is not None and seconds[best] < (1 - _LEAST_GAIN) / rate else None
+    if not seconds or min(seconds.values()) >= (1 - _LEAST_GAIN) / rate:
+        return None
+    enough_seconds = (1 + _EQUAL_SHARE) * min(seconds.values())
+    return next(codec for codec in offered if seconds.get(codec, enough_seconds) < enough_seconds)
 
 
 def compress(parts: Iterator[memoryview], codec: Codec) -> Iterator[memoryview]:
