@@ -31,7 +31,7 @@ from edgepack.crossbuild import build_runner
 from edgepack.device.facts import read_facts
 from edgepack.device.local import LocalDevice
 from edgepack.device.native import VERSION, choose_native
-from edgepack.device.wheels import fetch_wheel, unpack_wheel
+from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
 from edgepack.importers import ImportOptions, import_model
 from edgepack.measure.bench import RUNNER_PATH
 from edgepack.measure.stats import order_interval

@@ -15,7 +15,8 @@ from ai_edge_litert.interpreter import Interpreter
 from edgepack.cache import cache_directory
 from edgepack.device.native import ENGINE, VERSION
 from edgepack.device.op_support import OpFault, find_op_support, judge_ops, load_op_support
-from edgepack.device.wheels import fetch_wheel, load_wheels, unpack_wheel
+from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
+from edgepack.device.wheels import load_wheels
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import read_model
 from edgepack.optimize.quantize import quantize

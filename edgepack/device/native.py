@@ -20,15 +20,14 @@ from edgepack.device.placing import place_proved
 from edgepack.device.sections import clean_text
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import CommandResult, Device
+from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
 from edgepack.device.wheels import (
     ARMV7_FEATURES,
     LIBSTDCXX_REMEDY,
     Wheel,
     check_libc,
-    fetch_wheel,
     find_wheel,
     judge_needs,
-    unpack_wheel,
 )
 from edgepack.errors import ProvisionError, ToolchainError
 from edgepack.profile import missing_features

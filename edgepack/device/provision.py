@@ -27,13 +27,8 @@ from edgepack.device.placing import place_proved
 from edgepack.device.sections import clean_text
 from edgepack.device.staging import TransferCallback
 from edgepack.device.transport import CommandResult, Device
-from edgepack.device.wheels import (
-    Runtime,
-    choose_runtime,
-    fetch_wheel,
-    judge_needs,
-    unpack_wheel,
-)
+from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
+from edgepack.device.wheels import Runtime, choose_runtime, judge_needs
 from edgepack.errors import ProvisionError
 
 _CHECK_SECONDS: Final = 120.0

@@ -1,30 +1,19 @@
 """From a source model to a bundle: import, parity, variants, measurement, choice, writing."""
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgepack import __version__
-from edgepack.bundle.archive import Bundle, write_bundle
-from edgepack.bundle.golden import make_golden
 from edgepack.bundle.manifest import (
-    Provenance,
-    bundle_file_name,
     check_identity,
-    default_name,
 )
 from edgepack.cache import Cache
 from edgepack.errors import (
-    DataError,
     GoldenError,
     LimitError,
     MeasureError,
     OptimizeError,
-    OutputError,
 )
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.optimize.choose import Choice
@@ -56,6 +45,7 @@ from edgepack.workflow.searching import count_evaluations, float_recipe, make_sp
 from edgepack.workflow.target_ops import find_target_faults
 from edgepack.workflow.trial import host_is, measure_on_rig, measure_on_this_machine
 from edgepack.workflow.turns import Turns, take_turns_here, take_turns_on_rig
+from edgepack.workflow.writing import read_extra_files, write_packed
 
 if TYPE_CHECKING:
     from edgepack.device.op_support import OpFault
@@ -63,8 +53,6 @@ if TYPE_CHECKING:
     # A rig brings paramiko along, which packing without a device has no use for.
     from edgepack.workflow.rig import Rig
 
-_MAXIMUM_EXTRA_BYTES: Final = 64 * 2**20
-_MAXIMUM_FAULT: Final = 2000
 _INTERRUPTED: Final = (
     "the search was interrupted: this is the best of {count} candidates; the same command again "
     "goes on where it was"
@@ -93,7 +81,7 @@ def pack_model(
     """
     if request.name is not None or request.version is not None:
         check_identity(request.name or "model", request.version or "0")
-    extra_files = _read_extra_files(request)
+    extra_files = read_extra_files(request)
     material = prepare_material(request, cache=cache, on_step=on_step)
     has_labels = material.evaluation_set.labels is not None
     request = replace(request, floors=settle_floors(request.floors, has_labels=has_labels))
@@ -136,7 +124,7 @@ def pack_model(
             remedy="Choose another recipe, or give what it asks for.",
         )
     on_step("writing the bundle")
-    bundle = _write(request, material, chosen.variant, extra_files, sign)
+    bundle = write_packed(request, material, chosen.variant, extra_files, sign)
     return PackResult(
         bundle=bundle,
         chosen=chosen,
@@ -335,104 +323,3 @@ def _take_turns(
 def _host_threads(request: PackRequest) -> int:
     """Give the target's threads; more than cores wait for each other: 16 times slower was seen."""
     return min(request.profile.num_threads or 1, os.cpu_count() or 1)
-
-
-def _write(
-    request: PackRequest,
-    material: Material,
-    variant: Variant,
-    extra_files: dict[str, bytes],
-    sign: Callable[[bytes], bytes] | None,
-) -> Bundle:
-    source = material.imported.source
-    name = request.name or default_name(source.file_name)
-    version = request.version or source.sha256[:8]
-    file_name = bundle_file_name(name, version, request.profile.id)
-    path = request.output or Path(file_name)
-    if path.is_dir():
-        path = path / file_name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: the folder cannot be made: {error.strerror or error}",
-            remedy="Give a path in a folder you may write to.",
-        ) from error
-    calibration = material.calibration if variant.recipe.needs_calibration else None
-    return write_bundle(
-        path,
-        name=name,
-        version=version,
-        target=request.profile,
-        recipe=variant.recipe,
-        fidelity=variant.fidelity,
-        parity=material.parity,
-        provenance=Provenance(
-            source_name=source.file_name,
-            source_format=source.format.value,
-            source_sha256=source.sha256,
-            converter=source.converter,
-            tool_version=__version__,
-            versions=(*source.versions, *_own_versions()),
-            calibration_digest=calibration.digest if calibration else None,
-            calibration_num_samples=calibration.num_samples if calibration else 0,
-            evaluation_digest=material.evaluation.digest,
-            attempts=tuple(
-                (each.converter.value, _without_folders(each.fault, request.model))
-                for each in material.attempts
-            ),
-        ),
-        model=variant.model,
-        golden=make_golden(
-            material.model,
-            variant.model,
-            material.evaluation_set.feeds,
-            run=material.run,
-        ),
-        extra_files=extra_files,
-        class_names=request.class_names.name if request.class_names else None,
-        contract=material.contract,
-        sign=sign,
-    )
-
-
-def _without_folders(fault: str | None, model: Path) -> str | None:
-    """Give why a converter fell, without this machine's folders and no longer than a page."""
-    if fault is None:
-        return None
-    folders = (model.parent, model.parent.resolve(), Path(tempfile.gettempdir()), Path.home())
-    for folder in sorted({f"{each}/" for each in folders if each.is_absolute()}, key=len)[::-1]:
-        fault = fault.replace(folder, "")
-    return fault if len(fault) <= _MAXIMUM_FAULT else f"{fault[:_MAXIMUM_FAULT]}…"
-
-
-def _own_versions() -> tuple[tuple[str, str], ...]:
-    """Give the versions of what quantized the model and gave the host's answers."""
-    return tuple(
-        (f"host {name}", metadata.version(name)) for name in ("ai-edge-litert", "ai-edge-quantizer")
-    )
-
-
-def _read_extra_files(request: PackRequest) -> dict[str, bytes]:
-    paths = [*request.extra_files, *([request.class_names] if request.class_names else [])]
-    files: dict[str, bytes] = {}
-    for path in paths:
-        if path.name in files:
-            raise DataError(
-                f"{path}: another file for the bundle has the name {path.name!r} too",
-                remedy="Rename one of them.",
-            )
-        try:
-            data = path.read_bytes() if path.stat().st_size <= _MAXIMUM_EXTRA_BYTES else None
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read: {error.strerror or error}",
-                remedy="Check the path and its permissions.",
-            ) from error
-        if data is None:
-            raise DataError(
-                f"{path}: expected at most 64 MiB, but it is larger",
-                remedy="Bring large files to the device by other means.",
-            )
-        files[path.name] = data
-    return files
