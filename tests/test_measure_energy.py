@@ -225,10 +225,13 @@ def test_a_measurement_on_a_board_with_a_sensor(tmp_path: Path) -> None:
     mean_ns = found.summary.mean_ns
     assert found.energy.source == "ina219 of hwmon2"
     assert found.energy.gross_nj is not None
-    assert found.energy.gross_nj == pytest.approx(3 * mean_ns, rel=0.2)  # 3 W at every look
-    assert found.energy.idle_watts == pytest.approx(3, rel=0.1)
+    # 3 W at every look; the looks lie around the timed runs, how far is for the machine to say.
+    assert found.energy.gross_nj >= 2.99 * mean_ns
+    assert found.energy.idle_watts == pytest.approx(3, rel=1e-3)
     assert found.energy.above_idle_nj is not None
-    assert abs(found.energy.above_idle_nj) < 0.6 * mean_ns
+    assert found.energy.above_idle_nj == pytest.approx(
+        found.energy.gross_nj - 3 * mean_ns, abs=0.01 * found.energy.gross_nj
+    )
     table = json.loads(json.dumps(to_json(found)))
     assert table["energy"]["joules_per_inference"] == found.energy.gross_nj / 1e9
     assert table["energy"]["reason"] is None

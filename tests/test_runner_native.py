@@ -201,9 +201,10 @@ def test_energy_is_the_power_over_the_time(native_runner: NativeRunner, tmp_path
     launch = runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
     assert (launch["energy_source"], launch["energy_reason"]) == ("ina219 of hwmon2", None)
     taken_uj = launch["after"]["energy_uj"] - launch["before"]["energy_uj"]
-    assert taken_uj == pytest.approx(3 * launch["wall_ns"] / 1e3, rel=0.2)
+    # The looks lie around the timed runs; how far, is for the machine to say.
+    assert taken_uj >= 3 * launch["wall_ns"] / 1e3 - 1
     idle = runner.ask({"mode": "idle", "seconds": 0.2}).events[0]
-    assert idle["energy_uj"] == pytest.approx(3 * idle["wall_ns"] / 1e3, rel=0.2)
+    assert idle["energy_uj"] == pytest.approx(3 * idle["wall_ns"] / 1e3, abs=1)
     assert idle["wall_ns"] >= 2e8
     add_rapl(root)  # comes before a sensor
     launch = runner.ask(request("latency", DATA / "digits.tflite")).events[-2]

@@ -451,7 +451,7 @@ class Meter:
 
     First the processor's own counters (RAPL: its packages, and memory where it has a counter),
     else the first sensor of Texas Instruments' INA family, which boards carry in their supply: its
-    counter, or its power, taken as even from one look to the next.
+    counter, or its power, taken as even from one look to the next. `time_ns` is of the last look.
     """
 
     def __init__(self) -> None:
@@ -464,7 +464,7 @@ class Meter:
         self._last = self._look()
         if self._last is None:
             self._deny("it cannot be read")
-        self._time_ns = time.perf_counter_ns()
+        self.time_ns = time.perf_counter_ns()
 
     def read(self) -> Optional[int]:
         """Give the microjoules so far; None where nothing tells them."""
@@ -472,14 +472,14 @@ class Meter:
         if self._last is None or now is None:
             return None
         if self._power is not None:
-            self._total_uj += (self._last[0] + now[0]) / 2 * (now_ns - self._time_ns) / 1e9
+            self._total_uj += (self._last[0] + now[0]) / 2 * (now_ns - self.time_ns) / 1e9
         else:
             for (_, span), last, value in zip(self._counters, self._last, now):
                 if value >= last:
                     self._total_uj += value - last
                 elif span:  # it began anew; a counter without a span was set back
                     self._total_uj += span - last + value
-        self._last, self._time_ns = now, now_ns
+        self._last, self.time_ns = now, now_ns
         return int(self._total_uj)
 
     def _look(self) -> Optional[List[int]]:
@@ -536,13 +536,12 @@ def _watch_idle(seconds: float) -> Dict[str, Any]:
     """Tell the energy taken while this process sleeps."""
     time.sleep(_SETTLE_SECONDS)  # its own start is no idling
     meter = Meter()
-    start = time.perf_counter_ns()
+    start = meter.time_ns
     energy_uj = meter.read()
-    end = start
-    while energy_uj is not None and end - start < seconds * 1e9:
+    while energy_uj is not None and meter.time_ns - start < seconds * 1e9:
         time.sleep(_IDLE_STEP_SECONDS)
-        energy_uj, end = meter.read(), time.perf_counter_ns()
-    idle = {"event": "idle", "wall_ns": end - start, "energy_uj": energy_uj}
+        energy_uj = meter.read()
+    idle = {"event": "idle", "wall_ns": meter.time_ns - start, "energy_uj": energy_uj}
     return dict(idle, energy_source=meter.source, energy_reason=meter.reason)
 
 

@@ -28,7 +28,7 @@ static struct {
   int num_counters;
   bool is_power; /* the one counter is a sensor of power, in microwatts */
   double total_uj;
-  int64_t time_ns;
+  int64_t time_ns; /* when it last looked */
   char source[300]; /* empty where nothing tells it */
   char reason[400];
 } meter;

@@ -401,13 +401,12 @@ static void emit_idle(const struct value *request) {
   double seconds = number_of(request, "seconds", 0, 3600);
   sleep_for(SETTLE_SECONDS); /* its own start is no idling */
   open_meter();
-  int64_t start = now_ns(), end = start, energy_uj = read_meter();
-  while (energy_uj != UNKNOWN && (double)(end - start) < seconds * 1e9) {
+  int64_t start = meter.time_ns, energy_uj = read_meter();
+  while (energy_uj != UNKNOWN && (double)(meter.time_ns - start) < seconds * 1e9) {
     sleep_for(IDLE_STEP_SECONDS);
     energy_uj = read_meter();
-    end = now_ns();
   }
-  fprintf(channel, "{\"event\":\"idle\",\"wall_ns\":%lld,", (long long)(end - start));
+  fprintf(channel, "{\"event\":\"idle\",\"wall_ns\":%lld,", (long long)(meter.time_ns - start));
   write_count("energy_uj", energy_uj);
   fputc(',', channel);
   write_meter();
