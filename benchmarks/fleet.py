@@ -257,8 +257,8 @@ def main() -> int:
         ours, dead, scp = repeat(
             given.rounds,
             (
-                lambda: push(yard)[0],
-                lambda: push(yard, num_dead=NUM_DEAD)[0],
+                lambda: push(yard, num_jobs=given.num)[0],
+                lambda: push(yard, num_dead=NUM_DEAD, num_jobs=given.num)[0],
                 lambda: copy_with_scp(yard),
             ),
             yard,
