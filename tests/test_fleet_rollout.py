@@ -173,16 +173,21 @@ def test_a_process_that_died_fails_its_device_alone() -> None:
         future: Future[str] = Future()
         if device == "d0":
             future.set_exception(BrokenExecutor("signal 9"))
-        else:
+        elif device == "d1":
             future.set_result("done")
+        else:
+            raise BrokenExecutor("all processes have ended")
         return future
 
-    rollout: Rollout[str] = Rollout(_plan(2), submit=submit, record=lambda _: None, watcher=Told())
+    rollout: Rollout[str] = Rollout(_plan(3), submit=submit, record=lambda _: None, watcher=Told())
     rollout.run()
-    failed, done = rollout.outcomes
-    assert failed.error is not None
-    assert failed.error.message == "d0: the process that worked on it has ended: signal 9"
+    failed, done, last = rollout.outcomes
     assert done.result == "done"
+    for outcome, cause in ((failed, "signal 9"), (last, "all processes have ended")):
+        assert outcome.error is not None
+        assert outcome.error.message == (
+            f"{outcome.device}: the process that worked on it has ended: {cause}"
+        )
 
 
 @pytest.mark.parametrize("is_bug", [True, False])

@@ -172,7 +172,12 @@ class Rollout(Generic[T]):
                 return
             self._num_tries[device] = self._num_tries.get(device, 0) + 1
             self._watcher.begin(device)
-            self._running[self._submit(device)] = device
+            try:
+                future = self._submit(device)
+            except Broken as broken:  # no process is left to do it
+                future = Future()
+                future.set_exception(broken)
+            self._running[future] = device
 
     def _wait(self) -> None:
         seconds = None
