@@ -74,6 +74,7 @@ def test_first_push_sends_all_and_makes_it_current(tmp_path: Path, bundle: Bundl
         path=f"{tmp_path}/bundles/digits/releases/{bundle.sha256[:12]}",
         sent_bytes=total_bytes(bundle),
         skipped_bytes=0,
+        wire_bytes=total_bytes(bundle),
     )
     assert read_tree(Path(deployment.path)) == contents_of(bundle)
     assert (tmp_path / "bundles/digits/current").readlink() == Path(
