@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.fleet import cluster
 from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import RunCommand
 
@@ -81,7 +82,10 @@ def test_workers_push_and_the_journal_is_the_same(run: RunCommand, tmp_path: Pat
     assert again[0]["already_done"]
 
 
-def test_no_scheduler_is_told(run: RunCommand, tmp_path: Path) -> None:
+def test_no_scheduler_is_told(
+    run: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
     bundle = write_digits_bundle(tmp_path / "digits.edgepack")
     ran = run("push", bundle.path, "local:", "--scheduler", "tcp://127.0.0.1:1")
     assert ran.code == 1

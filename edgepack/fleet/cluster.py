@@ -7,7 +7,7 @@ from typing import Final
 
 from edgepack.errors import ConnectError, UsageError
 
-_CONNECT_SECONDS: Final = 5
+_CONNECT_SECONDS: Final = 30
 
 
 @contextmanager
