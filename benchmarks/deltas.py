@@ -38,10 +38,10 @@ from benchmarks.push_rate import REPOSITORY, slow_link
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.golden import make_golden
 from edgepack.cache import Cache, cache_directory
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import push_bundle
-from edgepack.device.layout import resolve_root
-from edgepack.device.lock import LockOptions, hold_device
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.layout import resolve_root
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.wire.connect import ConnectOptions, open_device
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.importers import ImportOptions, import_model
 from edgepack.model import Model, read_model

@@ -31,11 +31,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack.device.facts import read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.provision import Engine
-from edgepack.device.state import STATE_SCRIPT
-from edgepack.device.transport import CommandResult
+from edgepack.device.runtime.provision import Engine
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.survey.state import STATE_SCRIPT
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.transport import CommandResult
 from edgepack.errors import MeasureError
 from edgepack.measure.bench import TimedModel, own_site
 from edgepack.measure.drive import measure

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edgepack.bundle.archive import Bundle
 from edgepack.cache import Cache, cache_directory
-from edgepack.device.connect import ConnectOptions
-from edgepack.device.lock import LockOptions
-from edgepack.device.provision import RunnerChoice
-from edgepack.device.releases import list_releases
-from edgepack.device.rollback import roll_back
+from edgepack.device.runtime.provision import RunnerChoice
+from edgepack.device.store.lock import LockOptions
+from edgepack.device.store.releases import list_releases
+from edgepack.device.store.rollback import roll_back
+from edgepack.device.wire.connect import ConnectOptions
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.workflow.benching import bench_placed, place_release
 from edgepack.workflow.pushing import push_release

@@ -27,16 +27,16 @@ from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import summarize
 from edgepack.model import Model
-from edgepack.optimize.evaluation import EvaluationSet, make_evaluation
-from edgepack.optimize.recipe import (
+from edgepack.optimize.choosing.variant import Variant, build_variant
+from edgepack.optimize.judging.evaluation import EvaluationSet, make_evaluation
+from edgepack.optimize.ranking.sensitivity import analyze_sensitivity, rank_layers
+from edgepack.optimize.recipes.recipe import (
     LayerScheme,
     RangeMethod,
     Recipe,
     Rounding,
     stock_recipe,
 )
-from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
-from edgepack.optimize.variant import Variant, build_variant
 from edgepack.profile import Scheme
 
 REPOSITORY = Path(__file__).resolve().parent.parent

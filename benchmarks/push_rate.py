@@ -28,10 +28,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import push_bundle
-from edgepack.device.layout import resolve_root
-from edgepack.device.lock import LockOptions, hold_device
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.layout import resolve_root
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.wire.connect import ConnectOptions, open_device
 from tests.fixtures.bundle import write_digits_bundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -33,9 +33,9 @@ from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import LatencySummary, summarize
 from edgepack.model import Model, read_model
-from edgepack.optimize.evaluation import EvaluationSet, evaluate_candidate, make_evaluation
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.variant import Variant, build_variant
+from edgepack.optimize.choosing.variant import Variant, build_variant
+from edgepack.optimize.judging.evaluation import EvaluationSet, evaluate_candidate, make_evaluation
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 
 REPOSITORY = Path(__file__).resolve().parent.parent

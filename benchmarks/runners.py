@@ -28,10 +28,10 @@ from statistics import median
 
 from edgepack.cache import Cache, cache_directory
 from edgepack.crossbuild import build_runner
-from edgepack.device.facts import read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.native import VERSION, choose_native
-from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
+from edgepack.device.runtime.native import VERSION, choose_native
+from edgepack.device.runtime.wheel_files import fetch_wheel, unpack_wheel
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.wire.local import LocalDevice
 from edgepack.importers import ImportOptions, import_model
 from edgepack.measure.bench import RUNNER_PATH
 from edgepack.measure.stats import order_interval

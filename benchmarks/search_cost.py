@@ -28,14 +28,14 @@ from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.importers import ImportOptions, import_model, model_feeds
 from edgepack.model import Model
-from edgepack.optimize.choose import Objective
-from edgepack.optimize.evaluation import EvaluationSet, make_evaluation
-from edgepack.optimize.floors import Floors, judge
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.recipe import LayerScheme, Recipe, stock_recipe
-from edgepack.optimize.search import SearchSpace, Trial, search
-from edgepack.optimize.sensitivity import analyze_sensitivity, rank_layers
-from edgepack.optimize.variant import Variant, build_variant
+from edgepack.optimize.choosing.choose import Objective
+from edgepack.optimize.choosing.search import SearchSpace, Trial, search
+from edgepack.optimize.choosing.variant import Variant, build_variant
+from edgepack.optimize.judging.evaluation import EvaluationSet, make_evaluation
+from edgepack.optimize.judging.floors import Floors, judge
+from edgepack.optimize.ranking.sensitivity import analyze_sensitivity, rank_layers
+from edgepack.optimize.recipes.recipe import LayerScheme, Recipe, stock_recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 
 REPOSITORY = Path(__file__).resolve().parent.parent

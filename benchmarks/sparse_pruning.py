@@ -27,10 +27,10 @@ from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import LatencySummary, summarize
 from edgepack.model import Model
-from edgepack.optimize.evaluation import make_evaluation
-from edgepack.optimize.recipe import NO_PRUNING, PruneKind, Pruning, stock_recipe
-from edgepack.optimize.sparse_facts import describe_sparse
-from edgepack.optimize.variant import Variant, build_variant
+from edgepack.optimize.choosing.variant import Variant, build_variant
+from edgepack.optimize.judging.evaluation import make_evaluation
+from edgepack.optimize.pruning.sparse_facts import describe_sparse
+from edgepack.optimize.recipes.recipe import NO_PRUNING, PruneKind, Pruning, stock_recipe
 from edgepack.profile import Scheme
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -28,7 +28,7 @@ from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import LatencySummary, summarize
 from edgepack.model import Model
-from edgepack.optimize.structured import prune_structured
+from edgepack.optimize.pruning.structured import prune_structured
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAUNCH_SECONDS = 4.0

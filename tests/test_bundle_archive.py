@@ -16,7 +16,7 @@ from edgepack.bundle.archive import Bundle, open_bundle, verify_bundle
 from edgepack.bundle.container import write_container
 from edgepack.bundle.manifest import MANIFEST_PATH
 from edgepack.errors import BundleError, UsageError
-from edgepack.optimize.recipe_file import parse_recipe
+from edgepack.optimize.recipes.recipe_file import parse_recipe
 from tests.fixtures.bundle import (
     FIDELITY,
     PARITY,

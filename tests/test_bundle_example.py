@@ -29,8 +29,8 @@ from edgepack.contract.record import InputContract, InputKind, IOContract, plain
 from edgepack.data import ImageLayout, ImagePreprocessing
 from edgepack.evaluate import run_model
 from edgepack.model import Model, Signature, TensorSpec, load_model
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import InterfaceType, stock_recipe
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import InterfaceType, stock_recipe
 from edgepack.profile import Scheme
 from edgepack.runner import example as template
 from tests.fixtures.bundle import EXAMPLES, digits_model

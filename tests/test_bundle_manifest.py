@@ -39,7 +39,7 @@ from edgepack.data import ImageLayout
 from edgepack.errors import BundleError, UsageError
 from edgepack.fidelity import Fidelity, OutputFidelity
 from edgepack.model import Quantization, Signature, TensorSpec
-from edgepack.optimize.recipe import (
+from edgepack.optimize.recipes.recipe import (
     Granularity,
     InterfaceType,
     LayerScheme,

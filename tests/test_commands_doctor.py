@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.local import LocalDevice
-from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.premises import survey
-from edgepack.device.ssh import SshDevice
+from edgepack.device.preflight.premises import survey
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.ssh import SshDevice
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from tests.fixtures.boards import EmulatedBoard
 from tests.fixtures.commands import FLOAT_MODEL, RunCommand, listing

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgepack.commands.sensitivity_options import PRECISION_NAMES
-from edgepack.optimize.layer_costs import Precision
+from edgepack.optimize.ranking.layer_costs import Precision
 from edgepack.report.sensitivity import WORDS
 from tests.fixtures.commands import DIGITS, FLOAT_MODEL, RunCommand, listing
 from tests.fixtures.models import KINDS

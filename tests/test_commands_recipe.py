@@ -6,7 +6,7 @@ import pytest
 
 from edgepack.bundle.archive import open_bundle
 from edgepack.flatbuffer import decode_name, op_name, read_flatbuffer
-from edgepack.optimize.recipe_file import parse_recipe
+from edgepack.optimize.recipes.recipe_file import parse_recipe
 from tests.fixtures.commands import DIGITS, FLOAT_MODEL, RunCommand, listing
 
 _PACK = ("pack", FLOAT_MODEL, "--target", "laptop-x86-64", "--data", DIGITS)

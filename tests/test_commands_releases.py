@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgepack.bundle.archive import open_bundle
-from edgepack.device.deploy import place_files
-from edgepack.device.local import LocalDevice
-from edgepack.device.lock import LockOptions, hold_device
+from edgepack.device.store.deploy import place_files
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.wire.local import LocalDevice
 from tests.fixtures.bundle import built_in_profile, digits_golden, write_digits_bundle
 from tests.fixtures.commands import RunCommand
 from tests.test_commands_bad_input import assert_told

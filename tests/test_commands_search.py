@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from edgepack.bundle.archive import open_bundle
-from edgepack.optimize import variant as variant_module
-from edgepack.optimize.eligibility import check_eligible
-from edgepack.optimize.prune import compressed_size
-from edgepack.optimize.recipe import Recipe
+from edgepack.optimize.choosing import variant as variant_module
+from edgepack.optimize.pruning.prune import compressed_size
+from edgepack.optimize.recipes.eligibility import check_eligible
+from edgepack.optimize.recipes.recipe import Recipe
 from edgepack.traits import Traits
 from tests.fixtures.commands import (
     DIGITS,

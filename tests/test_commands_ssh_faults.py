@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgepack.bundle.archive import Bundle, open_bundle
-from edgepack.device import link
+from edgepack.device.wire import link
 from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import Ran, RunCommand
 from tests.fixtures.sshd import SshServer, SshServers, make_key

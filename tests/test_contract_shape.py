@@ -20,8 +20,8 @@ from edgepack.errors import ParityError
 from edgepack.evaluate import run_model
 from edgepack.importers import ImportedModel, SourceFormat, model_feeds
 from edgepack.model import Model
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import InterfaceType, stock_recipe
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import InterfaceType, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.contract import imported_as, op_names, plan_of, with_map_output
 from tests.fixtures.models import small_model

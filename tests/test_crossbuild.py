@@ -8,7 +8,7 @@ import pytest
 from edgepack import crossbuild
 from edgepack.cache import Cache, cache_directory
 from edgepack.crossbuild import build_runner, runner_key
-from edgepack.device.elf import parse_machine, read_needs
+from edgepack.device.survey.elf import parse_machine, read_needs
 from edgepack.errors import ToolchainError
 
 

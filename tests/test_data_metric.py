@@ -8,7 +8,13 @@ import pytest
 from edgepack.data.metric import Metric, join_batch
 from edgepack.data.own_code import names_function
 from edgepack.errors import DataError
-from edgepack.optimize.task import Task, judge_task, score_answers, score_reference, truth_of
+from edgepack.optimize.judging.task import (
+    Task,
+    judge_task,
+    score_answers,
+    score_reference,
+    truth_of,
+)
 
 CODE = """
 import numpy as np

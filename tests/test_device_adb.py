@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import push_bundle
-from edgepack.device.facts import read_facts
-from edgepack.device.layout import Layout
-from edgepack.device.releases import list_releases
-from edgepack.device.rollback import check_release, roll_back
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.releases import list_releases
+from edgepack.device.store.rollback import check_release, roll_back
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.wire.connect import ConnectOptions, open_device
 from edgepack.errors import (
     AuthError,
     ConnectError,

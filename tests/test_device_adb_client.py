@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.adb_client import (
+from edgepack.device.wire.adb_client import (
     AttachedDevice,
     choose_device,
     connect_client,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.address import DeviceAddress, TransportKind, parse_address
+from edgepack.device.wire.address import DeviceAddress, TransportKind, parse_address
 from edgepack.errors import UsageError
 
 FORMS = "Write user@host, user@host:port, ssh://user@host:port, an alias, local:, or adb:SERIAL."

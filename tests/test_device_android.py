@@ -11,15 +11,15 @@ import pytest
 from edgepack.bundle.golden import make_golden
 from edgepack.cache import Cache, cache_directory
 from edgepack.crossbuild import SOURCES
-from edgepack.device.android import (
+from edgepack.device.runtime.android import (
     FUNCTIONS,
     AndroidRuntime,
     check_android,
     read_android_runtime,
 )
-from edgepack.device.facts import DeviceFacts, read_answer, read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.provision import RunnerChoice, provision
+from edgepack.device.runtime.provision import RunnerChoice, provision
+from edgepack.device.survey.facts import DeviceFacts, read_answer, read_facts
+from edgepack.device.wire.local import LocalDevice
 from edgepack.errors import ProvisionError
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.blobs import cut_blobs
 from edgepack.bundle.manifest import MANIFEST_PATH, Blob
-from edgepack.device.assembly import (
+from edgepack.device.store.assembly import (
     MARK_DIGITS,
     Assembly,
     HeldRange,
     Run,
     plan_assembly,
 )
-from edgepack.device.deploy import push_bundle
-from edgepack.device.layout import Layout
-from edgepack.device.local import LocalDevice
-from edgepack.device.payload import PlacedFile, describe_file
-from edgepack.device.placing import place_folder
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.payload import PlacedFile, describe_file
+from edgepack.device.store.placing import place_folder
+from edgepack.device.wire.local import LocalDevice
 from tests.fixtures.bundle import (
     HEAD_SHAPE,
     digits_model,

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack.device import placing, shipment
-from edgepack.device.compression import (
+from edgepack.device.store import placing, shipment
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.payload import describe_file
+from edgepack.device.store.placing import Transfer, place_folder
+from edgepack.device.wire.compression import (
     Codec,
     Timing,
     can_be_compressed,
@@ -22,14 +25,11 @@ from edgepack.device.compression import (
     link_rate,
     unpack_command,
 )
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.layout import Layout
-from edgepack.device.local import LocalDevice
-from edgepack.device.payload import describe_file
-from edgepack.device.placing import Transfer, place_folder
-from edgepack.device.remote_shell import upload_argv
-from edgepack.device.sending import read_parts
-from edgepack.device.transport import ProgressCallback
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.remote_shell import upload_argv
+from edgepack.device.wire.sending import read_parts
+from edgepack.device.wire.transport import ProgressCallback
 from edgepack.errors import DeviceError
 from tests.fixtures.sshd import SshServers
 from tests.test_device_resume import noise

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device import facts as device_facts
-from edgepack.device import state as device_state
-from edgepack.device.conditions import (
+from edgepack.device.preflight.conditions import (
     ClockReading,
     find_missing_modules,
     judge_clock,
@@ -22,11 +20,13 @@ from edgepack.device.conditions import (
     judge_temporary,
     read_clock,
 )
-from edgepack.device.facts import DeviceFacts, PythonFacts
-from edgepack.device.finding import Finding, Severity
-from edgepack.device.local import LocalDevice
-from edgepack.device.premises import Mount, Place
-from edgepack.device.state import DeviceState
+from edgepack.device.preflight.finding import Finding, Severity
+from edgepack.device.preflight.premises import Mount, Place
+from edgepack.device.survey import facts as device_facts
+from edgepack.device.survey import state as device_state
+from edgepack.device.survey.facts import DeviceFacts, PythonFacts
+from edgepack.device.survey.state import DeviceState
+from edgepack.device.wire.local import LocalDevice
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_795_425_075.25  # 2026-11-23 09:11:15 UTC

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.transport import Device
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.transport import Device
 from edgepack.errors import DeviceError, DeviceTimeoutError
 from tests.fixtures.adbd import AdbServer, start_adbd, without_rights
 from tests.fixtures.sshd import SshServer, SshServers

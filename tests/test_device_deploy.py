@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import Deployment, place_files, push_bundle
-from edgepack.device.layout import Layout, is_confined
-from edgepack.device.local import LocalDevice
-from edgepack.device.payload import describe_file
-from edgepack.device.placing import place_folder
-from edgepack.device.releases import list_releases
-from edgepack.device.rollback import roll_back
-from edgepack.device.switching import switch_release
+from edgepack.device.store.deploy import Deployment, place_files, push_bundle
+from edgepack.device.store.layout import Layout, is_confined
+from edgepack.device.store.payload import describe_file
+from edgepack.device.store.placing import place_folder
+from edgepack.device.store.releases import list_releases
+from edgepack.device.store.rollback import roll_back
+from edgepack.device.store.switching import switch_release
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.local import LocalDevice
 from edgepack.errors import ConnectError, DeployError
 from tests.fixtures.bundle import write_digits_bundle
 from tests.fixtures.faulty_device import FaultyDevice, Moment

@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 
 from edgepack.catalog import find_profile
-from edgepack.device.diagnosis import Cargo, diagnose, judge_available_memory, needed_bytes
-from edgepack.device.facts import DeviceFacts, read_answer
-from edgepack.device.finding import Finding, Severity, Topic, raise_errors
-from edgepack.device.premises import Mount, Place, Premises
-from edgepack.device.prospect import find_prospect
-from edgepack.device.provision import RunnerChoice
+from edgepack.device.preflight.diagnosis import (
+    Cargo,
+    diagnose,
+    judge_available_memory,
+    needed_bytes,
+)
+from edgepack.device.preflight.finding import Finding, Severity, Topic, raise_errors
+from edgepack.device.preflight.premises import Mount, Place, Premises
+from edgepack.device.preflight.prospect import find_prospect
+from edgepack.device.runtime.provision import RunnerChoice
+from edgepack.device.survey.facts import DeviceFacts, read_answer
 from edgepack.errors import DeployError, DeviceError, ProvisionError
 from edgepack.workload import Workload, read_workload
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.catalog import find_profile
-from edgepack.device.draft import draft_profile, suggest_id
-from edgepack.device.facts import DeviceFacts, read_answer
-from edgepack.device.finding import Severity
-from edgepack.device.fit import judge_fit
+from edgepack.device.preflight.draft import draft_profile, suggest_id
+from edgepack.device.preflight.finding import Severity
+from edgepack.device.preflight.fit import judge_fit
+from edgepack.device.survey.facts import DeviceFacts, read_answer
 from edgepack.errors import DeviceError, ProfileError
 from edgepack.profile import parse_profile
 

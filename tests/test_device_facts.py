@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.elf import parse_machine
-from edgepack.device.facts import (
+from edgepack.device.survey.elf import parse_machine
+from edgepack.device.survey.facts import (
     DeviceFacts,
     PythonFacts,
     parse_facts,
@@ -15,7 +15,7 @@ from edgepack.device.facts import (
     read_facts,
     to_json,
 )
-from edgepack.device.local import LocalDevice
+from edgepack.device.wire.local import LocalDevice
 from edgepack.errors import DeviceError, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "facts"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from edgepack.catalog import find_profile
-from edgepack.device.facts import DeviceFacts, read_facts
-from edgepack.device.finding import Finding, Severity
-from edgepack.device.fit import judge_fit
-from edgepack.device.local import LocalDevice
+from edgepack.device.preflight.finding import Finding, Severity
+from edgepack.device.preflight.fit import judge_fit
+from edgepack.device.survey.facts import DeviceFacts, read_facts
+from edgepack.device.wire.local import LocalDevice
 from edgepack.profile import TargetProfile
 
 _PI_FEATURES = ("asimd", "cpuid", "crc32", "evtstrm", "fp")

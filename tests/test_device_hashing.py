@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.hashing import SHA256_FUNCTION, read_hashes
-from edgepack.device.local import LocalDevice
+from edgepack.device.wire.hashing import SHA256_FUNCTION, read_hashes
+from edgepack.device.wire.local import LocalDevice
 
 CONTENT = b"\0weights\n" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.deploy import place_files
-from edgepack.device.facts import read_facts
-from edgepack.device.holdings import (
+from edgepack.device.runtime.native import VERSION
+from edgepack.device.runtime.provision import fitting_runtimes
+from edgepack.device.store.deploy import place_files
+from edgepack.device.store.holdings import (
     Holding,
     HoldingKind,
     choose_surplus,
     list_holdings,
 )
-from edgepack.device.layout import Layout
-from edgepack.device.local import LocalDevice
-from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.native import VERSION
-from edgepack.device.provision import fitting_runtimes
-from edgepack.device.removal import remove_releases
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.store.removal import remove_releases
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.wire.local import LocalDevice
 from edgepack.errors import DeployError
 
 # Maps the file it is given, says so, and ends with its standard input.

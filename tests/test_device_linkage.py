@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.linkage import read_linkage
+from edgepack.device.runtime.linkage import read_linkage
 from tests.fixtures.elf import make_elf
 
 

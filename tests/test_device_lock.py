@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device import lock
-from edgepack.device.lease import read_holder
-from edgepack.device.local import LocalDevice
-from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.ownership import host_id, user_and_host
-from edgepack.device.transport import CommandResult, Device
+from edgepack.device.store import lock
+from edgepack.device.store.lease import read_holder
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.store.ownership import host_id, user_and_host
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.transport import CommandResult, Device
 from edgepack.errors import ConnectError, DeviceError, LockedError
 from tests.fixtures.faulty_device import FaultyDevice
 
@@ -156,8 +156,8 @@ def test_a_lock_whose_holder_is_gone_is_taken_at_once(
 def test_a_killed_host_process_leaves_nothing_locked(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from edgepack.device.local import LocalDevice\n"
-        "from edgepack.device.lock import LockOptions, hold_device\n"
+        "from edgepack.device.wire.local import LocalDevice\n"
+        "from edgepack.device.store.lock import LockOptions, hold_device\n"
         "with hold_device(LocalDevice(), root=sys.argv[1], options=LockOptions(purpose='push')):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"

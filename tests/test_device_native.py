@@ -13,11 +13,8 @@ import pytest
 from edgepack.bundle.golden import Golden, make_golden
 from edgepack.cache import Cache, cache_directory
 from edgepack.crossbuild import PROGRAM
-from edgepack.device.facts import DeviceFacts, read_answer, read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.native import NativeRuntime, choose_native, install_program
-from edgepack.device.payload import describe_file
-from edgepack.device.provision import (
+from edgepack.device.runtime.native import NativeRuntime, choose_native, install_program
+from edgepack.device.runtime.provision import (
     Engine,
     RunnerChoice,
     choose_engine,
@@ -25,8 +22,11 @@ from edgepack.device.provision import (
     provision,
     to_json,
 )
-from edgepack.device.transport import Device
-from edgepack.device.wheels import Runtime
+from edgepack.device.runtime.wheels import Runtime
+from edgepack.device.store.payload import describe_file
+from edgepack.device.survey.facts import DeviceFacts, read_answer, read_facts
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.transport import Device
 from edgepack.errors import ConnectError, GoldenError, ProvisionError
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure

@@ -13,14 +13,14 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from edgepack.cache import cache_directory
-from edgepack.device.native import ENGINE, VERSION
-from edgepack.device.op_support import OpFault, find_op_support, judge_ops, load_op_support
-from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
-from edgepack.device.wheels import load_wheels
+from edgepack.device.runtime.native import ENGINE, VERSION
+from edgepack.device.runtime.op_support import OpFault, find_op_support, judge_ops, load_op_support
+from edgepack.device.runtime.wheel_files import fetch_wheel, unpack_wheel
+from edgepack.device.runtime.wheels import load_wheels
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import read_model
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import Granularity, stock_recipe
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import Granularity, stock_recipe
 from edgepack.profile import Scheme
 from edgepack.workload import OpUse, read_workload
 from tests.fixtures.layers import LayerPlan, chain_model

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.local import LocalDevice
-from edgepack.device.premises import (
+from edgepack.device.preflight.premises import (
     Mount,
     Place,
     Premises,
@@ -20,9 +19,10 @@ from edgepack.device.premises import (
     read_premises,
     survey,
 )
-from edgepack.device.remote_shell import wrap_command
-from edgepack.device.signers import SignersFile
-from edgepack.device.transport import CommandResult
+from edgepack.device.store.signers import SignersFile
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.remote_shell import wrap_command
+from edgepack.device.wire.transport import CommandResult
 from tests.fixtures.faulty_device import FaultyDevice
 
 # A Raspberry Pi with an overlay as its root, and a card that another program fills.

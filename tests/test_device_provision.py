@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from edgepack.cache import Cache, cache_directory
-from edgepack.device import wheels
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import place_files
-from edgepack.device.facts import DeviceFacts, read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.packing import (
+from edgepack.device.runtime import wheels
+from edgepack.device.runtime.provision import Engine, parse_engine, provision, to_json
+from edgepack.device.store.deploy import place_files
+from edgepack.device.store.packing import (
     cut_by_shell,
     cut_command,
     index_by_digest,
     index_by_offset,
     join_pack,
 )
-from edgepack.device.payload import describe_file
-from edgepack.device.provision import Engine, parse_engine, provision, to_json
-from edgepack.device.transport import Device
+from edgepack.device.store.payload import describe_file
+from edgepack.device.survey.facts import DeviceFacts, read_facts
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.transport import Device
 from edgepack.errors import ConnectError, ProvisionError
 from tests.fixtures.bundle import DATA
 from tests.fixtures.faulty_device import FaultyDevice

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.deploy import push_bundle
-from edgepack.device.layout import Layout
-from edgepack.device.local import LocalDevice
-from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.releases import (
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.store.releases import (
     ReleaseFacts,
     choose_removable,
     list_releases,
     previous_release,
 )
-from edgepack.device.removal import remove_releases
-from edgepack.device.rollback import roll_back
-from edgepack.device.transport import CommandResult
+from edgepack.device.store.removal import remove_releases
+from edgepack.device.store.rollback import roll_back
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.transport import CommandResult
 from edgepack.errors import DeployError, GoldenError
 from tests.fixtures.bundle import write_digits_bundle
 from tests.fixtures.faulty_device import FaultyDevice

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import push_bundle
-from edgepack.device.donors import Piece, Resumption, find_resumption
-from edgepack.device.layout import Layout
-from edgepack.device.local import LocalDevice
-from edgepack.device.payload import describe_file
-from edgepack.device.placing import place_folder
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.donors import Piece, Resumption, find_resumption
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.payload import describe_file
+from edgepack.device.store.placing import place_folder
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.local import LocalDevice
 from edgepack.errors import ConnectError, DeployError
 from tests.fixtures.broken_wire import BrokenWire
 from tests.fixtures.bundle import write_digits_bundle

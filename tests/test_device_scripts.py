@@ -15,9 +15,9 @@ import pytest
 
 import edgepack.device
 import edgepack.runner
-from edgepack.device.packing import cut_command, index_by_digest, join_pack
-from edgepack.device.payload import describe_file
-from edgepack.device.probe import PYTHON_PROBE
+from edgepack.device.store.packing import cut_command, index_by_digest, join_pack
+from edgepack.device.store.payload import describe_file
+from edgepack.device.survey.probe import PYTHON_PROBE
 
 SHELLS = ("dash", "bash --posix", "mksh", "busybox sh")
 

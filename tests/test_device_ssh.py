@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack.device import link
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.remote_shell import wrap_command
-from edgepack.device.ssh import SshDevice
-from edgepack.device.transport import Device
+from edgepack.device.wire import link
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.remote_shell import wrap_command
+from edgepack.device.wire.ssh import SshDevice
+from edgepack.device.wire.transport import Device
 from edgepack.errors import (
     AuthError,
     ConnectError,

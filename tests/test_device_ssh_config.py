@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.device.address import parse_address
-from edgepack.device.ssh_config import SshSettings, resolve_settings
+from edgepack.device.wire.address import parse_address
+from edgepack.device.wire.ssh_config import SshSettings, resolve_settings
 from edgepack.errors import UsageError
 
 BOTH = pytest.mark.parametrize("openssh", ["ssh", None])

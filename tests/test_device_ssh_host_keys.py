@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.host_keys import append_line, check_pin
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.host_keys import append_line, check_pin
 from edgepack.errors import HostKeyError, UsageError
 from tests.fixtures.sshd import SshServer, SshServers, make_key
 

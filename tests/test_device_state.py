@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device.local import LocalDevice
-from edgepack.device.state import (
+from edgepack.device.survey.state import (
     DeviceState,
     active_throttling,
     new_throttling,
@@ -17,6 +16,7 @@ from edgepack.device.state import (
     read_state,
     to_json,
 )
+from edgepack.device.wire.local import LocalDevice
 from edgepack.errors import DeviceError
 
 GOLDEN = Path(__file__).parent / "golden" / "state"

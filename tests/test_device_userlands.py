@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.connect import open_device
-from edgepack.device.deploy import push_bundle
-from edgepack.device.facts import read_facts
-from edgepack.device.premises import survey
-from edgepack.device.releases import list_releases
-from edgepack.device.rollback import roll_back
+from edgepack.device.preflight.premises import survey
+from edgepack.device.store.deploy import push_bundle
+from edgepack.device.store.releases import list_releases
+from edgepack.device.store.rollback import roll_back
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.wire.connect import open_device
 from edgepack.errors import DeployError, DeviceTimeoutError
 from tests.fixtures import userlands
 from tests.fixtures.bundle import (

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.device import wheels
-from edgepack.device.elf import SymbolNeeds, is_elf, parse_machine, read_needs
-from edgepack.device.facts import DeviceFacts, read_answer
-from edgepack.device.wheel_files import fetch_wheel, unpack_wheel
-from edgepack.device.wheels import Wheel, choose_runtime, is_kept, judge_needs, load_wheels
+from edgepack.device.runtime import wheels
+from edgepack.device.runtime.wheel_files import fetch_wheel, unpack_wheel
+from edgepack.device.runtime.wheels import Wheel, choose_runtime, is_kept, judge_needs, load_wheels
+from edgepack.device.survey.elf import SymbolNeeds, is_elf, parse_machine, read_needs
+from edgepack.device.survey.facts import DeviceFacts, read_answer
 from edgepack.errors import ProvisionError
 
 GOLDEN = Path(__file__).parent / "golden" / "facts"

@@ -11,15 +11,15 @@ import pytest
 
 from edgepack.bundle.archive import Bundle
 from edgepack.cache import Cache, cache_directory
-from edgepack.device import link
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.deploy import place_files, push_bundle
-from edgepack.device.facts import read_facts
-from edgepack.device.layout import Layout
-from edgepack.device.lock import LockOptions
-from edgepack.device.releases import list_releases
-from edgepack.device.rollback import check_release, roll_back
-from edgepack.device.transport import Device
+from edgepack.device.store.deploy import place_files, push_bundle
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.lock import LockOptions
+from edgepack.device.store.releases import list_releases
+from edgepack.device.store.rollback import check_release, roll_back
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.wire import link
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.transport import Device
 from edgepack.errors import ConnectError, DeployError
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.workflow.benching import bench_placed, place_release

@@ -8,7 +8,7 @@ from edgepack.errors import DataError
 from edgepack.fidelity import Fidelity, compare_outputs, parse_fidelity, to_json
 from edgepack.measure.golden import judge_golden
 from edgepack.model import Signature, TensorSpec
-from edgepack.optimize.floors import Floors, judge
+from edgepack.optimize.judging.floors import Floors, judge
 
 IDS = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.device.connect import ConnectOptions
+from edgepack.device.wire.connect import ConnectOptions
 from edgepack.errors import BundleError, ConnectError
 from edgepack.fleet.crew import Crew
 from edgepack.workflow.delivery import PushTask, ReachOptions, push_task

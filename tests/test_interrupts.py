@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.local import LocalDevice
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.local import LocalDevice
 from edgepack.interrupts import enter_held
 from tests.fixtures.sshd import SshServer
 

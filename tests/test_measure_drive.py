@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from edgepack.bundle.golden import Golden, make_golden
-from edgepack.device.facts import read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.provision import Engine
-from edgepack.device.state import STATE_SCRIPT
-from edgepack.device.transport import CommandResult
+from edgepack.device.runtime.provision import Engine
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.survey.state import STATE_SCRIPT
+from edgepack.device.wire.local import LocalDevice
+from edgepack.device.wire.transport import CommandResult
 from edgepack.errors import GoldenError, MeasureError
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure, measure_on_host

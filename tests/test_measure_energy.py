@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgepack.device.facts import read_facts
-from edgepack.device.local import LocalDevice
-from edgepack.device.provision import Engine
+from edgepack.device.runtime.provision import Engine
+from edgepack.device.survey.facts import read_facts
+from edgepack.device.wire.local import LocalDevice
 from edgepack.measure.bench import TimedModel, own_site
 from edgepack.measure.drive import measure
 from edgepack.measure.energy import EnergyFigures, Idle, figure_energy

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack._fields import Fields
-from edgepack.device.state import DeviceState
+from edgepack.device.survey.state import DeviceState
 from edgepack.measure.launch import Conditions, LatencyLaunch, Tick
 from edgepack.measure.validity import Validity, VerdictName, judge, read_validity, to_json
 from tests.fixtures.measure import make_launch

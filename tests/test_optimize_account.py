@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from edgepack.cache import Cache
-from edgepack.optimize.account import describe_passes
-from edgepack.optimize.equalize import EqualizeFacts
-from edgepack.optimize.evaluation import make_evaluation
-from edgepack.optimize.fusion import FusionFacts
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.structured import ChannelFacts, GroupFacts
-from edgepack.optimize.variant import Variant, build_variant
+from edgepack.optimize.choosing.account import describe_passes
+from edgepack.optimize.choosing.variant import Variant, build_variant
+from edgepack.optimize.equalizing.equalize import EqualizeFacts
+from edgepack.optimize.fusing.fusion import FusionFacts
+from edgepack.optimize.judging.evaluation import make_evaluation
+from edgepack.optimize.pruning.structured import ChannelFacts, GroupFacts
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.mixtures import image_feeds, scaled_detector
 

@@ -8,15 +8,15 @@ import pytest
 
 from edgepack.cache import Cache
 from edgepack.evaluate import Feeds
-from edgepack.optimize import activity as activity_module
-from edgepack.optimize.activity import (
+from edgepack.optimize.judging import activity as activity_module
+from edgepack.optimize.judging.activity import (
     Extent,
     TensorActivity,
     check_calibration,
     judge_activity,
     observe_activity,
 )
-from edgepack.optimize.findings import FindingKind, Severity
+from edgepack.optimize.judging.findings import FindingKind, Severity
 from tests.fixtures.models import came_as, make_feeds, small_model
 
 UNIT = Extent(low=0.0, high=1.0, mean=0.5, std=0.25)

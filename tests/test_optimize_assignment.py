@@ -2,8 +2,8 @@ import pytest
 
 from edgepack.errors import RecipeError
 from edgepack.flatbuffer import read_flatbuffer
-from edgepack.optimize.assignment import assign_schemes, find_exceptions, name_layers
-from edgepack.optimize.recipe import InterfaceType, LayerScheme, Recipe
+from edgepack.optimize.recipes.assignment import assign_schemes, find_exceptions, name_layers
+from edgepack.optimize.recipes.recipe import InterfaceType, LayerScheme, Recipe
 from edgepack.profile import Scheme
 from tests.fixtures.mixtures import row_of_layers
 

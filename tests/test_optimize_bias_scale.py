@@ -5,10 +5,10 @@ from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.bias_scale import hold_biases
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
+from edgepack.optimize.quantizing.bias_scale import hold_biases
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.models import make_feeds
 from tests.fixtures.sparse import mobile_model

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import read_model
-from edgepack.optimize.channel_table import ChannelMap
-from edgepack.optimize.channels import map_channels
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.removal import remove_channels
+from edgepack.optimize.pruning.channel_table import ChannelMap
+from edgepack.optimize.pruning.channels import map_channels
+from edgepack.optimize.pruning.removal import remove_channels
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.graphs import GraphMaker, answer
 from tests.fixtures.models import small_model
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from edgepack.errors import UsageError
 from edgepack.fidelity import Fidelity, OutputFidelity
-from edgepack.optimize.choose import Candidate, Objective, choose
-from edgepack.optimize.floors import Floors, judge
+from edgepack.optimize.choosing.choose import Candidate, Objective, choose
+from edgepack.optimize.judging.floors import Floors, judge
 from edgepack.profile import Scheme
 
 

@@ -14,17 +14,17 @@ from edgepack.evaluate import run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.collapse import find_collapse
-from edgepack.optimize.findings import (
+from edgepack.optimize.judging.collapse import find_collapse
+from edgepack.optimize.judging.findings import (
     Finding,
     FindingKind,
     Severity,
     findings_to_json,
     read_findings,
 )
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.models import make_feeds, small_model
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from edgepack.flatbuffer import op_name, read_flatbuffer
 from edgepack.model import Model
-from edgepack.optimize.composition import check_composition
-from edgepack.optimize.findings import FindingKind, Severity
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import InterfaceType, LayerScheme, Recipe, stock_recipe
+from edgepack.optimize.judging.composition import check_composition
+from edgepack.optimize.judging.findings import FindingKind, Severity
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import InterfaceType, LayerScheme, Recipe, stock_recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.models import make_feeds, small_model
 

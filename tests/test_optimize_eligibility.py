@@ -3,15 +3,15 @@
 import pytest
 
 from edgepack.errors import OptimizeError
-from edgepack.optimize.eligibility import (
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.eligibility import (
     check_eligible,
     describe,
     find_refusal,
     fit_recipes,
     list_offers,
 )
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import Pruning, stock_recipe
+from edgepack.optimize.recipes.recipe import Pruning, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import came_as, make_feeds
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgepack.optimize.emulation import round_affine, round_half, round_symmetric
+from edgepack.optimize.walking.emulation import round_affine, round_half, round_symmetric
 
 WEIGHTS = arrays(np.float32, (3, 5), elements=st.floats(-100, 100, width=32, allow_subnormal=False))
 

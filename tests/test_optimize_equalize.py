@@ -13,12 +13,16 @@ from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import make_op, new_constant, new_tensor, read_constant, set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.channel_ranges import observe_channels
-from edgepack.optimize.equalize import equalize, equalize_facts_to_json, read_equalize_facts
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.scaling import map_scales, merge, scale_layers
+from edgepack.optimize.equalizing.equalize import (
+    equalize,
+    equalize_facts_to_json,
+    read_equalize_facts,
+)
+from edgepack.optimize.equalizing.scaling import map_scales, merge, scale_layers
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
+from edgepack.optimize.walking.channel_ranges import observe_channels
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.layers import RELU, RELU6, VALID, LayerPlan, add_layer, new_tree
 

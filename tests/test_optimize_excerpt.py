@@ -8,8 +8,8 @@ import pytest
 from edgepack.evaluate import run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant
-from edgepack.optimize.excerpt import ExcerptRunner, cut_excerpt
-from edgepack.optimize.layers import find_layers
+from edgepack.optimize.walking.excerpt import ExcerptRunner, cut_excerpt
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.models import make_feeds, small_model
 
 

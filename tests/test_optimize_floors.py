@@ -6,8 +6,8 @@ import pytest
 
 from edgepack.errors import UsageError
 from edgepack.fidelity import Fidelity, MetricFidelity, OutputFidelity
-from edgepack.optimize.findings import Finding, FindingKind, Severity
-from edgepack.optimize.floors import Floors, judge, settle_floors
+from edgepack.optimize.judging.findings import Finding, FindingKind, Severity
+from edgepack.optimize.judging.floors import Floors, judge, settle_floors
 
 OUTPUT = OutputFidelity(
     output="y",

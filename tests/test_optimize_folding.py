@@ -10,7 +10,7 @@ from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import decode_name, read_flatbuffer, write_flatbuffer
 from edgepack.graph import make_op, name_of, new_constant, new_tensor, tensor_shape
 from edgepack.model import Model, read_model
-from edgepack.optimize.folding import fold_constants
+from edgepack.optimize.fusing.folding import fold_constants
 from tests.fixtures.layers import RELU, SAME, VALID, LayerPlan, add_layer, new_tree
 
 _SHAPE = (1, 7, 9, 4)

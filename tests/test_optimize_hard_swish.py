@@ -12,7 +12,7 @@ from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.graph import make_op, new_constant, new_tensor, tensor_shape
 from edgepack.model import Model, read_model
-from edgepack.optimize.hard_swish import fuse_hard_swish, widen_relu_0_to_1
+from edgepack.optimize.fusing.hard_swish import fuse_hard_swish, widen_relu_0_to_1
 from tests.fixtures.layers import new_tree
 
 _SHAPE = (1, 5, 6, 4)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgepack.evaluate import Feeds
-from edgepack.optimize.influence import Influence
-from edgepack.optimize.layers import find_layers
+from edgepack.optimize.walking.influence import Influence
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.graphs import GraphMaker, answer
 
 SHAPE = (1, 6, 6, 4)

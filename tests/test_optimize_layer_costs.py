@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.errors import OptimizeError
-from edgepack.optimize.layer_costs import (
+from edgepack.optimize.ranking.layer_costs import (
     KeptCost,
     Precision,
     parse_sensitivity,

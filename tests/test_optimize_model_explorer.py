@@ -6,9 +6,9 @@ import pytest
 
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import Model
-from edgepack.optimize.layer_costs import Precision, Sensitivity
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.model_explorer import make_node_data
+from edgepack.optimize.ranking.layer_costs import Precision, Sensitivity
+from edgepack.optimize.ranking.model_explorer import make_node_data
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.models import small_model
 from tests.fixtures.sensitivity import layer_cost, made_up
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.optimize.moments import Accumulator, choose_trust, fit
+from edgepack.optimize.walking.moments import Accumulator, choose_trust, fit
 
 
 def summed(inputs: np.ndarray, wanted: np.ndarray, num_samples: int) -> Accumulator:

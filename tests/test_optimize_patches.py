@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.graph import read_constant
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.patches import input_patches, matrix_weights, mean_patch, weight_matrix
+from edgepack.optimize.walking.layers import find_layers
+from edgepack.optimize.walking.patches import (
+    input_patches,
+    matrix_weights,
+    mean_patch,
+    weight_matrix,
+)
 from tests.fixtures.layers import RELU6, SAME, VALID, LayerPlan, chain_model
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))

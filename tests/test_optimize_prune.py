@@ -11,9 +11,9 @@ from edgepack.errors import OptimizeError
 from edgepack.evaluate import run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import read_model
-from edgepack.optimize.prune import prune, prune_array
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
+from edgepack.optimize.pruning.prune import prune, prune_array
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import make_feeds, small_model
 

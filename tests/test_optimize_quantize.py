@@ -5,8 +5,8 @@ from edgepack.evaluate import run_model
 from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
-from edgepack.optimize.quantize import Quantized, quantize
-from edgepack.optimize.recipe import InterfaceType, stock_recipe
+from edgepack.optimize.quantizing.quantize import Quantized, quantize
+from edgepack.optimize.recipes.recipe import InterfaceType, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import (
     NAMES,

@@ -6,9 +6,15 @@ from edgepack.evaluate import run_model
 from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import decode_name, op_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import Model, read_model
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import Granularity, LayerScheme, RangeMethod, Recipe, stock_recipe
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import (
+    Granularity,
+    LayerScheme,
+    RangeMethod,
+    Recipe,
+    stock_recipe,
+)
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.mixtures import (
     detector,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgepack.optimize.ranges import (
+from edgepack.optimize.quantizing.ranges import (
     EMPTY,
     Histogram,
     add_values,
@@ -14,7 +14,7 @@ from edgepack.optimize.ranges import (
     find_range,
     measure_error,
 )
-from edgepack.optimize.recipe import RangeMethod
+from edgepack.optimize.recipes.recipe import RangeMethod
 
 METHODS = [method for method in RangeMethod if method is not RangeMethod.BEST]
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)

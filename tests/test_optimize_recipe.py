@@ -4,7 +4,7 @@ import pytest
 
 from edgepack._fields import Fields
 from edgepack.errors import RecipeError
-from edgepack.optimize.recipe import (
+from edgepack.optimize.recipes.recipe import (
     Granularity,
     InterfaceType,
     LayerScheme,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepack.errors import RecipeError
-from edgepack.optimize.recipe import (
+from edgepack.optimize.recipes.recipe import (
     NO_PRUNING,
     Granularity,
     InterfaceType,
@@ -23,7 +23,7 @@ from edgepack.optimize.recipe import (
     recipe_to_json,
     stock_recipe,
 )
-from edgepack.optimize.recipe_file import find_recipe, parse_recipe, recipe_to_toml
+from edgepack.optimize.recipes.recipe_file import find_recipe, parse_recipe, recipe_to_toml
 from edgepack.profile import Scheme
 from tests.test_optimize_recipe import FULL
 

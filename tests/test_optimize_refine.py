@@ -11,10 +11,10 @@ from edgepack.evaluate import Feeds, run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import Granularity, LayerScheme, RangeMethod, Recipe, Rounding
-from edgepack.optimize.refine import refine
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.quantizing.refine import refine
+from edgepack.optimize.recipes.recipe import Granularity, LayerScheme, RangeMethod, Recipe, Rounding
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.layers import RELU, RELU6, LayerPlan, chain_model
 

@@ -9,9 +9,9 @@ from edgepack.errors import OptimizeError
 from edgepack.evaluate import run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.model import read_model
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.restore import restore_float32
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.quantizing.restore import restore_float32
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from edgepack.traits import Numerics
 from tests.fixtures.models import came_as, make_feeds, small_model

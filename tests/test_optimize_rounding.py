@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgepack.optimize.recipe import RangeMethod
-from edgepack.optimize.rounding import LARGEST, find_bounds, round_gptq, round_nearest
+from edgepack.optimize.quantizing.rounding import LARGEST, find_bounds, round_gptq, round_nearest
+from edgepack.optimize.recipes.recipe import RangeMethod
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 140))
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.optimize.choose import Objective
-from edgepack.optimize.recipe import (
+from edgepack.optimize.choosing.choose import Objective
+from edgepack.optimize.choosing.search import SearchSpace, Trial, search
+from edgepack.optimize.recipes.recipe import (
     NO_PRUNING,
     InterfaceType,
     PruneKind,
@@ -15,7 +16,6 @@ from edgepack.optimize.recipe import (
     Recipe,
     Rounding,
 )
-from edgepack.optimize.search import SearchSpace, Trial, search
 from edgepack.profile import Scheme
 
 INTEGER_NARROWED = "int8+refined+structured0.1"

@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgepack.flatbuffer import read_flatbuffer
-from edgepack.optimize.channel_table import ChannelGroup
-from edgepack.optimize.channels import map_channels
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.removal import remove_channels
-from edgepack.optimize.selection import Reader, RemovalOrder, choose_channels, order_removals
+from edgepack.optimize.pruning.channel_table import ChannelGroup
+from edgepack.optimize.pruning.channels import map_channels
+from edgepack.optimize.pruning.removal import remove_channels
+from edgepack.optimize.pruning.selection import (
+    Reader,
+    RemovalOrder,
+    choose_channels,
+    order_removals,
+)
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.graphs import GraphMaker
 
 

@@ -17,16 +17,16 @@ from edgepack.evaluate import Feeds
 from edgepack.flatbuffer import read_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.model import Model
-from edgepack.optimize.emulation import round_symmetric
-from edgepack.optimize.excerpt import ExcerptRunner, cut_excerpt
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.sensitivity import (
+from edgepack.optimize.ranking.sensitivity import (
     Evidence,
     Precision,
     Sensitivity,
     analyze_sensitivity,
     find_gains,
 )
+from edgepack.optimize.walking.emulation import round_symmetric
+from edgepack.optimize.walking.excerpt import ExcerptRunner, cut_excerpt
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.models import came_as, make_feeds, small_model, with_custom_op
 from tests.fixtures.sensitivity import digits_feeds
 

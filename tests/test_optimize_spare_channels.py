@@ -10,8 +10,8 @@ from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.equalize import equalize
-from edgepack.optimize.layers import find_layers
+from edgepack.optimize.equalizing.equalize import equalize
+from edgepack.optimize.walking.layers import find_layers
 from tests.fixtures.layers import RELU, RELU6, LayerPlan, add_layer, new_tree
 
 _SHAPE = (1, 6, 6, 4)

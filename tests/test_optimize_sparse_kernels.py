@@ -5,10 +5,10 @@ import numpy as np
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.graph import new_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.prune import prune
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.sparse_storage import store_sparse
+from edgepack.optimize.pruning.prune import prune
+from edgepack.optimize.pruning.sparse_storage import store_sparse
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import make_feeds
 from tests.fixtures.sparse import mobile_model

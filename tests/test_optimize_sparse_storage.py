@@ -11,16 +11,16 @@ from edgepack.evaluate import run_model
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.graph import set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.prune import prune
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.sparse_facts import (
+from edgepack.optimize.pruning.prune import prune
+from edgepack.optimize.pruning.sparse_facts import (
     describe_sparse,
     keep_dense,
     read_sparse_facts,
     sparse_facts_to_json,
 )
-from edgepack.optimize.sparse_storage import store_sparse
+from edgepack.optimize.pruning.sparse_storage import store_sparse
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.models import make_feeds
 from tests.fixtures.sparse import mobile_model

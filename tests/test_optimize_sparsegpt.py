@@ -10,13 +10,13 @@ from edgepack.fidelity import compare_outputs
 from edgepack.flatbuffer import op_name, read_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.model import Model
-from edgepack.optimize.evaluation import make_evaluation
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.prune import PruneFacts, prune
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import PruneKind, Pruning, stock_recipe
-from edgepack.optimize.sparsegpt import prune_sparsegpt
-from edgepack.optimize.variant import build_variant, parse_variant, variant_to_json
+from edgepack.optimize.choosing.variant import build_variant, parse_variant, variant_to_json
+from edgepack.optimize.judging.evaluation import make_evaluation
+from edgepack.optimize.pruning.prune import PruneFacts, prune
+from edgepack.optimize.pruning.sparsegpt import prune_sparsegpt
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import PruneKind, Pruning, stock_recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.models import came_as, make_feeds, small_model
 from tests.fixtures.sparse import mobile_model

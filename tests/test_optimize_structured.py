@@ -12,15 +12,15 @@ from edgepack.evaluate import Feeds, run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant, set_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.evaluation import make_evaluation
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.recipe import PruneKind, Pruning, stock_recipe
-from edgepack.optimize.structured import (
+from edgepack.optimize.choosing.variant import build_variant
+from edgepack.optimize.judging.evaluation import make_evaluation
+from edgepack.optimize.pruning.structured import (
     channel_facts_to_json,
     prune_structured,
     read_channel_facts,
 )
-from edgepack.optimize.variant import build_variant
+from edgepack.optimize.recipes.recipe import PruneKind, Pruning, stock_recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from tests.fixtures.graphs import GraphMaker
 from tests.fixtures.models import came_as, make_feeds, small_model

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgepack.optimize.prune import prune_array
-from edgepack.optimize.surgeon import inverse_factor, prune_obs
+from edgepack.optimize.pruning.prune import prune_array
+from edgepack.optimize.walking.surgeon import inverse_factor, prune_obs
 
 Floats = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgepack.flatbuffer import op_name, read_flatbuffer
-from edgepack.optimize.tails import Extent, find_tail, find_unlike
+from edgepack.optimize.quantizing.tails import Extent, find_tail, find_unlike
 from tests.fixtures.mixtures import detector, row_of_layers
 
 TREE = read_flatbuffer(detector().data)

@@ -10,15 +10,15 @@ from edgepack.errors import OptimizeError
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.graph import make_op, new_constant, new_tensor
 from edgepack.model import read_model
-from edgepack.optimize import variant as variant_module
-from edgepack.optimize.evaluation import digest_feeds, make_evaluation
-from edgepack.optimize.fusion import count_fusible
-from edgepack.optimize.recipe import InterfaceType, Pruning, Recipe, stock_recipe
-from edgepack.optimize.variant import (
+from edgepack.optimize.choosing import variant as variant_module
+from edgepack.optimize.choosing.variant import (
     build_variant,
     parse_variant,
     variant_to_json,
 )
+from edgepack.optimize.fusing.fusion import count_fusible
+from edgepack.optimize.judging.evaluation import digest_feeds, make_evaluation
+from edgepack.optimize.recipes.recipe import InterfaceType, Pruning, Recipe, stock_recipe
 from edgepack.profile import Scheme
 from tests.fixtures.layers import LayerPlan, add_layer, new_tree
 from tests.fixtures.models import make_feeds, small_model

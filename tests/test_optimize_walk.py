@@ -13,8 +13,8 @@ from edgepack.evaluate import Feeds, run_model
 from edgepack.flatbuffer import read_flatbuffer, write_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.model import Model, read_model
-from edgepack.optimize.layers import Layer
-from edgepack.optimize.walk import LayerChange, Samples, walk
+from edgepack.optimize.walking.layers import Layer
+from edgepack.optimize.walking.walk import LayerChange, Samples, walk
 from tests.fixtures.layers import RELU, LayerPlan, chain_model
 
 SHAPE = (1, 8, 8, 3)

@@ -107,7 +107,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == expected
     assert "edgepack/py.typed" in names
-    assert "edgepack/device/runtimes.toml" in names
+    assert "edgepack/device/runtime/runtimes.toml" in names
     assert {name for name in names if name.startswith("edgepack/toolchains/locks/")} == {
         "edgepack/toolchains/locks/onnx-tf.txt",
         "edgepack/toolchains/locks/onnx.txt",

@@ -1,6 +1,6 @@
 """What each layer costs, on the terminal and as a page."""
 
-from edgepack.optimize.layer_costs import Precision
+from edgepack.optimize.ranking.layer_costs import Precision
 from edgepack.report.sensitivity import (
     WORDS,
     rank_shown,

@@ -5,8 +5,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgepack.flatbuffer import op_name, read_flatbuffer, write_flatbuffer
 from edgepack.model import read_model
-from edgepack.optimize.quantize import quantize
-from edgepack.optimize.recipe import stock_recipe
+from edgepack.optimize.quantizing.quantize import quantize
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from edgepack.traits import Numerics, StateKind, Traits
 from tests.fixtures.models import came_as, make_feeds, small_model

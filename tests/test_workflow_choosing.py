@@ -9,10 +9,10 @@ import pytest
 from edgepack.catalog import find_profile
 from edgepack.errors import LimitError, MeasureError
 from edgepack.importers import ImportOptions
-from edgepack.optimize.choose import Objective
-from edgepack.optimize.floors import Floors
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.choose import Objective
+from edgepack.optimize.choosing.variant import Variant
+from edgepack.optimize.judging.floors import Floors
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from edgepack.workflow.choosing import HOST, Chosen, choose_outcome, needs_bound
 from edgepack.workflow.request import DataRequest, Outcome, PackRequest

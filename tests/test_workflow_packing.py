@@ -5,10 +5,10 @@ from pathlib import Path
 
 from edgepack.fidelity import Fidelity, OutputFidelity
 from edgepack.measure.validity import VerdictName
-from edgepack.optimize.choose import Choice
-from edgepack.optimize.floors import Floors, judge
-from edgepack.optimize.recipe import stock_recipe
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.choose import Choice
+from edgepack.optimize.choosing.variant import Variant
+from edgepack.optimize.judging.floors import Floors, judge
+from edgepack.optimize.recipes.recipe import stock_recipe
 from edgepack.profile import Scheme
 from edgepack.workflow.doubts import agreement_doubts, latency_doubts
 from edgepack.workflow.request import Outcome, TrialLatency

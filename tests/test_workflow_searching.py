@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgepack.optimize.choose import Choice, Objective
-from edgepack.optimize.recipe import Recipe
-from edgepack.optimize.search import SearchSpace, search
-from edgepack.optimize.sensitivity import Sensitivity
+from edgepack.optimize.choosing.choose import Choice, Objective
+from edgepack.optimize.choosing.search import SearchSpace, search
+from edgepack.optimize.ranking.sensitivity import Sensitivity
+from edgepack.optimize.recipes.recipe import Recipe
 from edgepack.profile import Scheme
 from edgepack.workflow.request import Outcome
 from edgepack.workflow.searching import count_evaluations, run_search

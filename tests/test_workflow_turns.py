@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.variant import Variant
 from edgepack.workflow.turns import NUM_PAIRS, Turns, alternate, summarize_turns
 from tests.fixtures.outcomes import FLOAT, INT8
 

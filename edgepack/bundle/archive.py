@@ -33,8 +33,8 @@ from edgepack.contract.record import IOContract, plain_contract
 from edgepack.errors import BundleError, ModelError
 from edgepack.fidelity import Fidelity
 from edgepack.model import Model, read_model
-from edgepack.optimize.recipe import Recipe
-from edgepack.optimize.recipe_file import recipe_to_toml
+from edgepack.optimize.recipes.recipe import Recipe
+from edgepack.optimize.recipes.recipe_file import recipe_to_toml
 from edgepack.profile import EngineName, TargetProfile
 
 MAXIMUM_MANIFEST_BYTES: Final = 4 * 2**20

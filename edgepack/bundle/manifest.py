@@ -16,7 +16,7 @@ from edgepack.errors import UsageError
 from edgepack.fidelity import Fidelity, Judgement
 from edgepack.fidelity import to_json as fidelity_to_json
 from edgepack.model import Signature, signature_to_json
-from edgepack.optimize.recipe import Recipe, recipe_to_json
+from edgepack.optimize.recipes.recipe import Recipe, recipe_to_json
 from edgepack.profile import (
     EngineName,
     TargetProfile,

@@ -31,8 +31,8 @@ from edgepack.contract.record import read_contract
 from edgepack.errors import BundleError, RecipeError
 from edgepack.fidelity import Judgement, read_fidelity
 from edgepack.model import read_signature
-from edgepack.optimize.recipe import Recipe, read_recipe
-from edgepack.optimize.recipe_file import parse_recipe
+from edgepack.optimize.recipes.recipe import Recipe, read_recipe
+from edgepack.optimize.recipes.recipe_file import parse_recipe
 from edgepack.profile import EngineName, TargetProfile, profile_digest, read_profile
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")

@@ -67,7 +67,7 @@ def doctor(
     With a bundle or model, also whether its ops, its memory and its target suit the device. Errors
     would stop a deployment or make it answer wrongly; warnings and notes do not.
     """
-    from edgepack.device.provision import RunnerChoice
+    from edgepack.device.runtime.provision import RunnerChoice
     from edgepack.workflow.preflight import examine, weigh_cargo
     from edgepack.workflow.site import default_root
     from edgepack.workflow.subject import open_subject
@@ -97,7 +97,7 @@ def _count(preflight: "Preflight", severity: str) -> int:
 
 
 def _to_json(preflight: "Preflight", profile: "TargetProfile | None") -> dict[str, object]:
-    from edgepack.device import facts as device_facts
+    from edgepack.device.survey import facts as device_facts
 
     runtime = preflight.runtime
     return {
@@ -144,7 +144,7 @@ def _table(preflight: "Preflight") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from edgepack.device.finding import Severity
+    from edgepack.device.preflight.finding import Severity
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, is_last in (("severity", False), ("topic", False), ("what", True)):

@@ -12,7 +12,7 @@ from edgepack.errors import EdgePackError
 
 if TYPE_CHECKING:
     from edgepack.cache import Cache
-    from edgepack.device.diagnosis import Cargo
+    from edgepack.device.preflight.diagnosis import Cargo
     from edgepack.profile import TargetProfile
     from edgepack.workflow.rig import Rig
 
@@ -59,7 +59,7 @@ def ready_device(
     Raises:
         DeviceError: it cannot be reached, is not of the profile, or cannot run a runtime.
     """
-    from edgepack.device.provision import RunnerChoice
+    from edgepack.device.runtime.provision import RunnerChoice
     from edgepack.workflow.rig import open_rig
 
     with (

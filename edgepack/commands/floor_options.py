@@ -12,7 +12,7 @@ from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.data.metric import Metric
-    from edgepack.optimize.floors import Floors
+    from edgepack.optimize.judging.floors import Floors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +63,7 @@ def make_floors(given: Mapping[str, Any]) -> "Floors":
     Raises:
         UsageError: an option is not right, or a metric without what may be lost of it.
     """
-    from edgepack.optimize.floors import Floors
+    from edgepack.optimize.judging.floors import Floors
 
     drop, metric = given["max_drop"], given["metric"]
     if metric is not None and drop is None:

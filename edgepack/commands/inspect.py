@@ -41,7 +41,7 @@ def inspect(*, subject: Path, with_layers: bool, as_json: bool, **given: Any) ->
     from edgepack.bundle.archive import Bundle
     from edgepack.bundle.manifest import MODEL_PATH, manifest_to_json
     from edgepack.model import read_model, signature_to_json
-    from edgepack.optimize.eligibility import list_offers
+    from edgepack.optimize.recipes.eligibility import list_offers
     from edgepack.workflow.subject import open_subject
 
     request = make_sensitivity_request(given)
@@ -128,7 +128,7 @@ def _describe_signature(bundle: "Bundle") -> str:
 def _show_model(model: "Model") -> None:
     from rich.table import Table
 
-    from edgepack.optimize.eligibility import describe, list_offers
+    from edgepack.optimize.recipes.eligibility import describe, list_offers
 
     table = Table(box=None, pad_edge=False)
     for column in ("", "name", "shape", "dtype", "quantization"):
@@ -155,7 +155,7 @@ def _show_model(model: "Model") -> None:
 
 def _show_layers(model: "Model") -> None:
     """Print each op that computes on a line of its own, its name whole, for it is to be copied."""
-    from edgepack.optimize.works import list_works
+    from edgepack.optimize.walking.works import list_works
     from edgepack.report.labels import plain
 
     works = list(list_works(model))
@@ -170,7 +170,7 @@ def _show_layers(model: "Model") -> None:
 
 
 def _layers_json(model: "Model") -> list[dict[str, object]]:
-    from edgepack.optimize.works import list_works
+    from edgepack.optimize.walking.works import list_works
 
     return [
         {

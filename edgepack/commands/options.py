@@ -11,9 +11,9 @@ import click
 
 if TYPE_CHECKING:
     from edgepack.commands.console import Work
-    from edgepack.device.android import AndroidRuntime
-    from edgepack.device.connect import ConnectOptions
-    from edgepack.device.lock import LockOptions
+    from edgepack.device.runtime.android import AndroidRuntime
+    from edgepack.device.store.lock import LockOptions
+    from edgepack.device.wire.connect import ConnectOptions
     from edgepack.profile import TargetProfile
     from edgepack.workflow.timing import PlanWishes
 
@@ -202,7 +202,7 @@ def android_runtime_from(given: Mapping[str, Any]) -> "AndroidRuntime | None":
             "--runner python: a runtime that --runtime brings has no Python",
             remedy="Leave one of the two out.",
         )
-    from edgepack.device.android import read_android_runtime
+    from edgepack.device.runtime.android import read_android_runtime
 
     return read_android_runtime(aar, program)
 
@@ -219,7 +219,7 @@ def lock_option(function: F) -> F:
 
 def lock_options_from(purpose: str, given: Mapping[str, Any], work: "Work") -> "LockOptions":
     """Make the options that a device is held with."""
-    from edgepack.device.lock import WAIT_SECONDS, LockOptions
+    from edgepack.device.store.lock import WAIT_SECONDS, LockOptions
 
     wait = given["lock_wait"]
     return LockOptions(
@@ -250,7 +250,7 @@ def refuse_device_options(given: Mapping[str, Any]) -> None:
 
 def connect_options_from(given: Mapping[str, Any], work: "Work") -> "ConnectOptions":
     """Make the connection's options; secrets are asked for only on a terminal."""
-    from edgepack.device.connect import ConnectOptions
+    from edgepack.device.wire.connect import ConnectOptions
 
     prompt = secret_prompt()
     return ConnectOptions(

@@ -9,7 +9,7 @@ from edgepack.errors import OutputError, UsageError
 from edgepack.flatbuffer import FILE_IDENTIFIER
 
 if TYPE_CHECKING:
-    from edgepack.optimize.recipe import Recipe
+    from edgepack.optimize.recipes.recipe import Recipe
     from edgepack.report.summary import DeployReport
 
 _JSON_START: Final = (b"{", b"[")
@@ -73,7 +73,7 @@ def write_report(path: Path, report: "DeployReport") -> None:
 
 def write_recipe(path: Path, recipe: "Recipe") -> None:
     """Write a recipe as a TOML file that reproduces it exactly."""
-    from edgepack.optimize.recipe_file import recipe_to_toml
+    from edgepack.optimize.recipes.recipe_file import recipe_to_toml
 
     write_text(path, recipe_to_toml(recipe))
 

@@ -25,7 +25,7 @@ from edgepack.commands.signing_options import open_key, signed_json
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
-    from edgepack.optimize.floors import Floors
+    from edgepack.optimize.judging.floors import Floors
     from edgepack.report.summary import PackSummary, VariantRow
     from edgepack.signing.seal import Signed
     from edgepack.workflow.request import Outcome, PackRequest, PackResult, TrialLatency
@@ -196,7 +196,7 @@ def pack_summary(request: "PackRequest", result: "PackResult") -> "PackSummary":
 
 
 def _row(outcome: "Outcome", *, on_device: bool) -> "VariantRow":
-    from edgepack.optimize.recipe import describe_recipe
+    from edgepack.optimize.recipes.recipe import describe_recipe
     from edgepack.report.packed import summarize_variant
     from edgepack.report.summary import VariantRow
 
@@ -264,10 +264,10 @@ def _floors_json(floors: "Floors") -> dict[str, object]:
 
 
 def _variant_json(outcome: "Outcome") -> dict[str, object]:
-    from edgepack.optimize.account import describe_passes
-    from edgepack.optimize.recipe import describe_recipe, recipe_to_json
-    from edgepack.optimize.sparse_facts import describe_sparse
-    from edgepack.optimize.variant import variant_to_json
+    from edgepack.optimize.choosing.account import describe_passes
+    from edgepack.optimize.choosing.variant import variant_to_json
+    from edgepack.optimize.pruning.sparse_facts import describe_sparse
+    from edgepack.optimize.recipes.recipe import describe_recipe, recipe_to_json
 
     variant = outcome.variant
     facts = dict.fromkeys(_FACTS) if variant is None else variant_to_json(variant)

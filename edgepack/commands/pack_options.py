@@ -33,7 +33,7 @@ from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.data import ImagePreprocessing
-    from edgepack.optimize.recipe import Pruning, Recipe
+    from edgepack.optimize.recipes.recipe import Pruning, Recipe
     from edgepack.workflow.request import PackRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -160,7 +160,7 @@ def parse_pruning(text: str | None) -> "Pruning":
     Raises:
         UsageError: none of these, or a share outside 0 to 0.99.
     """
-    from edgepack.optimize.recipe import NO_PRUNING, PruneKind, Pruning
+    from edgepack.optimize.recipes.recipe import NO_PRUNING, PruneKind, Pruning
 
     if text is None:
         return NO_PRUNING
@@ -236,8 +236,8 @@ def make_request(model: Path, output: Path | None, given: Mapping[str, Any]) -> 
         UsageError, ProfileError, RecipeError: an option is not right, or names nothing known.
     """
     from edgepack.catalog import find_profile, user_profile_directory
-    from edgepack.optimize.choose import Objective
-    from edgepack.optimize.recipe import InterfaceType
+    from edgepack.optimize.choosing.choose import Objective
+    from edgepack.optimize.recipes.recipe import InterfaceType
     from edgepack.workflow.request import DataRequest, PackRequest
 
     profile, origin = find_profile(given["target"], user_directory=user_profile_directory())
@@ -293,7 +293,7 @@ def _check_recipe_files(given: Mapping[str, Any]) -> None:
     Raises:
         UsageError: names the options and the first such file.
     """
-    from edgepack.optimize.recipe import InterfaceType
+    from edgepack.optimize.recipes.recipe import InterfaceType
     from edgepack.profile import Scheme
 
     files = [name for name in given["recipes"] if name not in {each.value for each in Scheme}]
@@ -316,8 +316,8 @@ def _make_recipes(given: Mapping[str, Any]) -> "tuple[Recipe, ...]":
     Raises:
         UsageError: a name stands twice, or `auto` stands beside others.
     """
-    from edgepack.optimize.recipe import InterfaceType
-    from edgepack.optimize.recipe_file import find_recipe
+    from edgepack.optimize.recipes.recipe import InterfaceType
+    from edgepack.optimize.recipes.recipe_file import find_recipe
 
     names = given["recipes"]
     if names in {(), (AUTO,)}:

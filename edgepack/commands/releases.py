@@ -32,8 +32,8 @@ from edgepack.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgepack.device.releases import ReleaseFacts
-    from edgepack.device.removal import Pruned
+    from edgepack.device.store.releases import ReleaseFacts
+    from edgepack.device.store.removal import Pruned
     from edgepack.workflow.returning import RolledBack
     from edgepack.workflow.site import Site
 
@@ -106,8 +106,8 @@ def releases(
         )
 
     def look(address: str) -> Listed:
-        from edgepack.device.facts import read_facts
-        from edgepack.device.releases import list_releases
+        from edgepack.device.store.releases import list_releases
+        from edgepack.device.survey.facts import read_facts
         from edgepack.workflow.retention import prune
 
         with _open_site(address, given, purpose="prune" if is_pruning else None) as site:

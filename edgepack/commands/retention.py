@@ -10,7 +10,7 @@ from edgepack.commands.fleet import subject
 from edgepack.commands.options import apply_options, read_size
 
 if TYPE_CHECKING:
-    from edgepack.device.removal import Pruned
+    from edgepack.device.store.removal import Pruned
     from edgepack.workflow.retention import Retention
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -212,8 +212,8 @@ def reach_options(given: Mapping[str, Any]) -> "ReachOptions":
     """Make the options that devices are reached with from any process; nobody is asked."""
     from edgepack.cache import cache_directory
     from edgepack.commands.options import android_runtime_from
-    from edgepack.device.connect import ConnectOptions
-    from edgepack.device.lock import WAIT_SECONDS
+    from edgepack.device.store.lock import WAIT_SECONDS
+    from edgepack.device.wire.connect import ConnectOptions
     from edgepack.workflow.delivery import ReachOptions
 
     wait = given["lock_wait"]

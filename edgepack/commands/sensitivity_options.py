@@ -17,7 +17,7 @@ from edgepack.errors import UsageError
 if TYPE_CHECKING:
     from edgepack.data import ImagePreprocessing
     from edgepack.model import Model
-    from edgepack.optimize.sensitivity import Sensitivity
+    from edgepack.optimize.ranking.sensitivity import Sensitivity
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,8 +134,8 @@ def analyze(model: "Model", request: SensitivityRequest, *, name: str) -> "Sensi
     from edgepack import __version__
     from edgepack.cache import Cache, cache_directory
     from edgepack.data import load_samples
-    from edgepack.optimize.model_explorer import make_node_data
-    from edgepack.optimize.sensitivity import Precision, analyze_sensitivity
+    from edgepack.optimize.ranking.model_explorer import make_node_data
+    from edgepack.optimize.ranking.sensitivity import Precision, analyze_sensitivity
     from edgepack.report.sensitivity import sensitivity_page
 
     samples = load_samples(request.data, inputs=model.signature.inputs, images=request.images)
@@ -155,7 +155,7 @@ def analyze(model: "Model", request: SensitivityRequest, *, name: str) -> "Sensi
 
 def show_sensitivity(found: "Sensitivity", request: SensitivityRequest) -> None:
     """Print the table of the precision that was asked for, and what was written."""
-    from edgepack.optimize.sensitivity import Precision
+    from edgepack.optimize.ranking.sensitivity import Precision
     from edgepack.report.sensitivity import render_sensitivity
 
     click.echo()
@@ -167,7 +167,7 @@ def show_sensitivity(found: "Sensitivity", request: SensitivityRequest) -> None:
 
 def sensitivity_json(found: "Sensitivity") -> dict[str, object]:
     """Give the analysis as JSON values, with the layers of each precision in order of rank."""
-    from edgepack.optimize.sensitivity import Precision, rank_layers, sensitivity_to_json
+    from edgepack.optimize.ranking.sensitivity import Precision, rank_layers, sensitivity_to_json
 
     ranking = {each.value: list(rank_layers(found, each)) for each in Precision}
     return {**sensitivity_to_json(found), "ranking": ranking}

@@ -144,9 +144,9 @@ def probe_command(
     """
     from edgepack.catalog import user_profile_directory
     from edgepack.commands.output import write_text
-    from edgepack.device.connect import open_device
-    from edgepack.device.draft import draft_profile, suggest_id
-    from edgepack.device.facts import read_facts
+    from edgepack.device.preflight.draft import draft_profile, suggest_id
+    from edgepack.device.survey.facts import read_facts
+    from edgepack.device.wire.connect import open_device
     from edgepack.profile import profile_to_json
     from edgepack.workflow.site import DEFAULT_ROOT
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgepack._fields import Fields, describe, join_faults
-from edgepack.device.address import parse_address
+from edgepack.device.wire.address import parse_address
 from edgepack.errors import FleetError, UsageError
 
 SCHEMA: Final = 1

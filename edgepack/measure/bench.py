@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import edgepack.runner
 from edgepack.bundle.golden import Golden
-from edgepack.device.sections import clean_text
+from edgepack.device.wire.sections import clean_text
 from edgepack.errors import MeasureError
 from edgepack.measure import channel
 from edgepack.measure.engine import EngineFacts
@@ -18,8 +18,8 @@ from edgepack.measure.record import ModelIdentity
 from edgepack.model import Signature
 
 if TYPE_CHECKING:
-    from edgepack.device.provision import Engine
-    from edgepack.device.transport import Device
+    from edgepack.device.runtime.provision import Engine
+    from edgepack.device.wire.transport import Device
 
 _AFFINITY_SECONDS: Final = 20.0
 RUNNER_PATH: Final = Path(edgepack.runner.__path__[0]) / "tflite.py"
@@ -126,7 +126,7 @@ def place_runner(device: "Device", *, engine: "Engine", model: TimedModel, root:
     Raises:
         DeviceError: the link failed, or the files could not be placed.
     """
-    from edgepack.device.deploy import place_files  # noqa: PLC0415 - not needed on the host
+    from edgepack.device.store.deploy import place_files  # noqa: PLC0415 - not needed on the host
 
     inputs = model.golden.inputs if model.golden is not None else model.inputs
     names = [f"input_{index}.bin" for index in range(len(inputs))]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edgepack._fields import Fields, describe, join_faults
-from edgepack.device.faults import subject
+from edgepack.device.wire.faults import subject
 from edgepack.errors import (
     ConnectError,
     DeviceError,
@@ -23,7 +23,7 @@ from edgepack.measure.profile import OpProfile, read_profile
 from edgepack.model import Signature
 
 if TYPE_CHECKING:
-    from edgepack.device.transport import Device
+    from edgepack.device.wire.transport import Device
 
 CHUNK_BYTES: Final = 3 * 2**20
 """Most bytes of an output that the runner sends in one line."""

@@ -33,10 +33,10 @@ from edgepack.model import Model
 from edgepack.scratch import open_scratch
 
 if TYPE_CHECKING:
-    from edgepack.device.facts import DeviceFacts
-    from edgepack.device.provision import Engine
-    from edgepack.device.state import DeviceState
-    from edgepack.device.transport import Device
+    from edgepack.device.runtime.provision import Engine
+    from edgepack.device.survey.facts import DeviceFacts
+    from edgepack.device.survey.state import DeviceState
+    from edgepack.device.wire.transport import Device
 
 StepCallback = Callable[[str], None]
 
@@ -159,8 +159,8 @@ def measure_on_host(
     Raises:
         MeasureError: the plan is unusable; the runner failed or died.
     """
-    from edgepack.device.facts import read_facts  # noqa: PLC0415 - needs the device's room
-    from edgepack.device.local import LocalDevice  # noqa: PLC0415 - likewise
+    from edgepack.device.survey.facts import read_facts  # noqa: PLC0415 - needs the device's room
+    from edgepack.device.wire.local import LocalDevice  # noqa: PLC0415 - likewise
 
     check_plan(plan)
     with open_scratch("measure") as folder:
@@ -202,7 +202,7 @@ def _measure(
     on_progress: StepCallback,
 ) -> tuple[Measurement, ...]:
     """Measure models on one device in turns, each with its share of the time; often only one."""
-    from edgepack.device.state import read_state  # noqa: PLC0415 - needs the device's room
+    from edgepack.device.survey.state import read_state  # noqa: PLC0415 - needs the device's room
 
     device = benches[0].device
     if plan.num_threads == 0:
@@ -270,7 +270,7 @@ def _measure(
 def _cool(
     device: "Device", before: "DeviceState", max_seconds: float, on_progress: StepCallback
 ) -> Rest:
-    from edgepack.device.state import read_state  # noqa: PLC0415 - needs the device's room
+    from edgepack.device.survey.state import read_state  # noqa: PLC0415 - needs the device's room
 
     return rest(
         # Asking it also keeps the hold on the device, however long this takes.

@@ -16,10 +16,10 @@ from typing import Final
 
 import edgepack
 from edgepack._fields import Fields, join_faults
-from edgepack.device import facts as device_facts
-from edgepack.device import state as device_state
-from edgepack.device.facts import DeviceFacts
-from edgepack.device.state import DeviceState
+from edgepack.device.survey import facts as device_facts
+from edgepack.device.survey import state as device_state
+from edgepack.device.survey.facts import DeviceFacts
+from edgepack.device.survey.state import DeviceState
 from edgepack.errors import DeviceError, MeasureError
 from edgepack.measure import cooling
 from edgepack.measure import energy as energies

@@ -16,7 +16,7 @@ from statistics import median_low
 from typing import Final
 
 from edgepack._fields import Fields
-from edgepack.device.state import DeviceState, new_throttling
+from edgepack.device.survey.state import DeviceState, new_throttling
 from edgepack.measure import stats
 from edgepack.measure.cooling import TOLERANCE_C, Rest, sum_up
 from edgepack.measure.disturbance import find_disturbances, mark

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from edgepack.device.state import active_throttling
+from edgepack.device.survey.state import active_throttling
 from edgepack.measure.rounds import reach
 from edgepack.measure.sustained import split_stretches, sustain
 from edgepack.report.ops import rank_ops
@@ -23,8 +23,8 @@ from edgepack.report.units import memory_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgepack.device.facts import DeviceFacts
-    from edgepack.device.state import DeviceState
+    from edgepack.device.survey.facts import DeviceFacts
+    from edgepack.device.survey.state import DeviceState
     from edgepack.measure.engine import EngineFacts
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from edgepack.optimize.account import describe_passes
-from edgepack.optimize.findings import Severity
-from edgepack.optimize.recipe import describe_recipe
-from edgepack.optimize.recipe_file import recipe_to_toml
-from edgepack.optimize.sparse_facts import describe_sparse
+from edgepack.optimize.choosing.account import describe_passes
+from edgepack.optimize.judging.findings import Severity
+from edgepack.optimize.pruning.sparse_facts import describe_sparse
+from edgepack.optimize.recipes.recipe import describe_recipe
+from edgepack.optimize.recipes.recipe_file import recipe_to_toml
 from edgepack.report.contract import attempt_facts, contract_facts
 from edgepack.report.summary import (
     Fact,
@@ -20,9 +20,9 @@ from edgepack.report.summary import (
 if TYPE_CHECKING:
     from edgepack.bundle.manifest import BundleManifest, Parity
     from edgepack.fidelity import Fidelity
-    from edgepack.optimize.choose import Choice
-    from edgepack.optimize.floors import Floors
-    from edgepack.optimize.variant import Variant
+    from edgepack.optimize.choosing.choose import Choice
+    from edgepack.optimize.choosing.variant import Variant
+    from edgepack.optimize.judging.floors import Floors
 
 
 def summarize_parity(parity: "Parity") -> ParitySummary:

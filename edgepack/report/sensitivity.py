@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from edgepack.optimize.layer_costs import (
+from edgepack.optimize.ranking.layer_costs import (
     LayerSensitivity,
     Precision,
     Sensitivity,

@@ -18,7 +18,7 @@ from edgepack.cache import Cache, digest_parts, source_digest
 from edgepack.errors import CacheError
 from edgepack.evaluate import Answers, Feeds, RunModel, run_model
 from edgepack.model import Model
-from edgepack.optimize.evaluation import digest_feeds
+from edgepack.optimize.judging.evaluation import digest_feeds
 
 _FILE: Final = "answers.npz"
 # Answers of whole pictures for many samples are quicker to compute than to keep.

@@ -6,8 +6,8 @@ from edgepack.bundle.archive import Bundle
 from edgepack.bundle.golden import Golden, make_golden
 from edgepack.bundle.manifest import MODEL_PATH
 from edgepack.data import generate_samples
-from edgepack.device.deploy import place_files, push_bundle
-from edgepack.device.staging import TransferCallback
+from edgepack.device.store.deploy import place_files, push_bundle
+from edgepack.device.store.staging import TransferCallback
 from edgepack.evaluate import Feeds
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure, measure_in_turns

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgepack.errors import LimitError, MeasureError
-from edgepack.optimize.choose import Candidate, Choice, Objective, choose
-from edgepack.optimize.recipe import PruneKind
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.choose import Candidate, Choice, Objective, choose
+from edgepack.optimize.choosing.variant import Variant
+from edgepack.optimize.recipes.recipe import PruneKind
 from edgepack.workflow.request import Outcome, PackRequest
 from edgepack.workflow.turns import Turns
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 from edgepack.bundle.archive import Bundle, open_bundle
 from edgepack.bundle.kept import KeptBundle, keep_bundle
-from edgepack.device.connect import ConnectOptions
-from edgepack.device.deploy import Deployment, push_bundle
-from edgepack.device.lock import WAIT_SECONDS, LockOptions
-from edgepack.device.releases import current_release
-from edgepack.device.removal import Pruned
-from edgepack.device.staging import TransferCallback
+from edgepack.device.store.deploy import Deployment, push_bundle
+from edgepack.device.store.lock import WAIT_SECONDS, LockOptions
+from edgepack.device.store.releases import current_release
+from edgepack.device.store.removal import Pruned
+from edgepack.device.store.staging import TransferCallback
+from edgepack.device.wire.connect import ConnectOptions
 from edgepack.errors import BundleError
 from edgepack.workflow.retention import Retention, prune, removed_json
 from edgepack.workflow.site import Site, default_root, open_site
 
 if TYPE_CHECKING:
-    from edgepack.device.android import AndroidRuntime
-    from edgepack.device.facts import DeviceFacts
+    from edgepack.device.runtime.android import AndroidRuntime
+    from edgepack.device.survey.facts import DeviceFacts
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.workflow.request import StepCallback
 

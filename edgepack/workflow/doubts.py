@@ -10,12 +10,12 @@ from edgepack.fidelity import Judgement
 from edgepack.importers import describe_left_out
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
-from edgepack.optimize.activity import check_calibration
-from edgepack.optimize.choose import Choice
-from edgepack.optimize.eligibility import describe
-from edgepack.optimize.findings import Severity
-from edgepack.optimize.floors import Floors, judge
-from edgepack.optimize.recipe import InterfaceType, Recipe
+from edgepack.optimize.choosing.choose import Choice
+from edgepack.optimize.judging.activity import check_calibration
+from edgepack.optimize.judging.findings import Severity
+from edgepack.optimize.judging.floors import Floors, judge
+from edgepack.optimize.recipes.eligibility import describe
+from edgepack.optimize.recipes.recipe import InterfaceType, Recipe
 from edgepack.profile import Scheme
 from edgepack.workflow.material import Material
 from edgepack.workflow.request import DEFAULT_PARITY_DB, Outcome, PackRequest, StepCallback

@@ -31,8 +31,8 @@ from edgepack.importers import (
     ParityReport,
 )
 from edgepack.model import Model, TensorSpec
-from edgepack.optimize.evaluation import EvaluationSet, make_evaluation
-from edgepack.optimize.task import Task, truth_of
+from edgepack.optimize.judging.evaluation import EvaluationSet, make_evaluation
+from edgepack.optimize.judging.task import Task, truth_of
 from edgepack.workflow.answers import keep_answers
 from edgepack.workflow.request import PackRequest, StepCallback
 from edgepack.workflow.shaping import import_shaped

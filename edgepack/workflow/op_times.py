@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgepack.flatbuffer import decode_name, op_name, read_flatbuffer
 from edgepack.measure.profile import OpProfile, OpTime
-from edgepack.optimize.model_explorer import graph_id
+from edgepack.optimize.ranking.model_explorer import graph_id
 
 # XNNPACK's names up to the bracket, and the ops that they may stand for.
 _KINDS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -10,10 +10,10 @@ from typing import Final
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.example import EXAMPLE_PATH
 from edgepack.cache import Cache
-from edgepack.device.diagnosis import Cargo
-from edgepack.device.layout import Layout
-from edgepack.device.provision import RunnerChoice
-from edgepack.device.staging import TransferCallback
+from edgepack.device.preflight.diagnosis import Cargo
+from edgepack.device.runtime.provision import RunnerChoice
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.staging import TransferCallback
 from edgepack.workflow.delivery import Pushed, PushTask, ReachOptions, prune_site
 from edgepack.workflow.preflight import weigh_cargo
 from edgepack.workflow.pushing import push_release

@@ -16,15 +16,15 @@ from edgepack.errors import (
     OptimizeError,
 )
 from edgepack.flatbuffer import read_flatbuffer
-from edgepack.optimize.choose import Choice
-from edgepack.optimize.eligibility import find_refusal
-from edgepack.optimize.floors import judge, settle_floors
-from edgepack.optimize.fusion import count_fusible
-from edgepack.optimize.layers import find_layers
-from edgepack.optimize.recipe import Recipe
-from edgepack.optimize.search import search
-from edgepack.optimize.sensitivity import Sensitivity, analyze_sensitivity, rank_layers
-from edgepack.optimize.variant import Variant, build_variant
+from edgepack.optimize.choosing.choose import Choice
+from edgepack.optimize.choosing.search import search
+from edgepack.optimize.choosing.variant import Variant, build_variant
+from edgepack.optimize.fusing.fusion import count_fusible
+from edgepack.optimize.judging.floors import judge, settle_floors
+from edgepack.optimize.ranking.sensitivity import Sensitivity, analyze_sensitivity, rank_layers
+from edgepack.optimize.recipes.eligibility import find_refusal
+from edgepack.optimize.recipes.recipe import Recipe
+from edgepack.optimize.walking.layers import find_layers
 from edgepack.profile import Scheme
 from edgepack.workflow.choosing import HOST, choose_among, choose_outcome, needs_bound
 from edgepack.workflow.doubts import (
@@ -48,7 +48,7 @@ from edgepack.workflow.turns import Turns, take_turns_here, take_turns_on_rig
 from edgepack.workflow.writing import read_extra_files, write_packed
 
 if TYPE_CHECKING:
-    from edgepack.device.op_support import OpFault
+    from edgepack.device.runtime.op_support import OpFault
 
     # A rig brings paramiko along, which packing without a device has no use for.
     from edgepack.workflow.rig import Rig

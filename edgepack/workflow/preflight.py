@@ -8,8 +8,7 @@ from typing import Final
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.manifest import MODEL_PATH
 from edgepack.bundle.sealing import read_seal
-from edgepack.device.android import AndroidRuntime, check_android
-from edgepack.device.conditions import (
+from edgepack.device.preflight.conditions import (
     find_missing_modules,
     judge_clock,
     judge_holder,
@@ -19,18 +18,19 @@ from edgepack.device.conditions import (
     judge_temporary,
     read_clock,
 )
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.diagnosis import Cargo, diagnose, judge_available_memory
-from edgepack.device.facts import DeviceFacts
-from edgepack.device.finding import Finding, Severity, Topic
-from edgepack.device.lock import find_holder
-from edgepack.device.premises import Premises, survey
-from edgepack.device.prospect import Prospect, find_prospect, refused_runtime
-from edgepack.device.provision import RunnerChoice
-from edgepack.device.signers import judge_signature
-from edgepack.device.ssh import SshDevice
-from edgepack.device.state import read_state
-from edgepack.device.transport import Device
+from edgepack.device.preflight.diagnosis import Cargo, diagnose, judge_available_memory
+from edgepack.device.preflight.finding import Finding, Severity, Topic
+from edgepack.device.preflight.premises import Premises, survey
+from edgepack.device.preflight.prospect import Prospect, find_prospect, refused_runtime
+from edgepack.device.preflight.signatures import judge_signature
+from edgepack.device.runtime.android import AndroidRuntime, check_android
+from edgepack.device.runtime.provision import RunnerChoice
+from edgepack.device.store.lock import find_holder
+from edgepack.device.survey.facts import DeviceFacts
+from edgepack.device.survey.state import read_state
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.ssh import SshDevice
+from edgepack.device.wire.transport import Device
 from edgepack.errors import (
     AuthError,
     ConnectError,

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgepack.bundle.archive import Bundle
-from edgepack.device.deploy import Deployment, push_bundle
-from edgepack.device.staging import TransferCallback
+from edgepack.device.store.deploy import Deployment, push_bundle
+from edgepack.device.store.staging import TransferCallback
 from edgepack.errors import GoldenError
 from edgepack.measure.drive import WRONG_ANSWERS_REMEDY, ask_answers
 from edgepack.measure.golden import GoldenVerdict

@@ -12,10 +12,10 @@ from edgepack.data import ImagePreprocessing
 from edgepack.data.metric import Metric
 from edgepack.importers import ImportOptions, SourceInfo
 from edgepack.measure.validity import VerdictName
-from edgepack.optimize.choose import Choice, Objective
-from edgepack.optimize.floors import Floors
-from edgepack.optimize.recipe import NO_PRUNING, InterfaceType, Pruning, Recipe
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.choose import Choice, Objective
+from edgepack.optimize.choosing.variant import Variant
+from edgepack.optimize.judging.floors import Floors
+from edgepack.optimize.recipes.recipe import NO_PRUNING, InterfaceType, Pruning, Recipe
 from edgepack.profile import TargetProfile
 
 DEFAULT_PARITY_DB: Final = 60.0

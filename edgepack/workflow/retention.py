@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgepack.device.holdings import Holding, choose_surplus, list_holdings
-from edgepack.device.layout import Layout
-from edgepack.device.lease import Fence
-from edgepack.device.releases import choose_removable, list_releases
-from edgepack.device.removal import Pruned, remove_releases
-from edgepack.device.transport import Device
+from edgepack.device.store.holdings import Holding, choose_surplus, list_holdings
+from edgepack.device.store.layout import Layout
+from edgepack.device.store.lease import Fence
+from edgepack.device.store.releases import choose_removable, list_releases
+from edgepack.device.store.removal import Pruned, remove_releases
+from edgepack.device.wire.transport import Device
 
 if TYPE_CHECKING:
-    from edgepack.device.facts import DeviceFacts
+    from edgepack.device.survey.facts import DeviceFacts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ def _find_surplus(
     device: Device, layout: Layout, facts: "DeviceFacts", *, keep: int
 ) -> tuple[Holding, ...]:
     # It imports what knows of wheels; a push of a bundle alone does without.
-    from edgepack.device.provision import fitting_runtimes  # noqa: PLC0415
+    from edgepack.device.runtime.provision import fitting_runtimes  # noqa: PLC0415
 
     return choose_surplus(
         list_holdings(device, layout), keep=keep, runtimes=fitting_runtimes(facts)

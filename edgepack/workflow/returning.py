@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgepack.device.releases import list_releases
-from edgepack.device.rollback import roll_back
+from edgepack.device.store.releases import list_releases
+from edgepack.device.store.rollback import roll_back
 from edgepack.errors import DeployError
 from edgepack.workflow.delivery import ReachOptions, ignore_step
 from edgepack.workflow.site import Site, open_site

@@ -6,21 +6,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from edgepack.cache import Cache
-from edgepack.device.android import AndroidRuntime, check_android
-from edgepack.device.conditions import find_missing_modules, judge_modules
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.diagnosis import Cargo, diagnose
-from edgepack.device.facts import DeviceFacts
-from edgepack.device.finding import Finding, Severity, raise_errors
-from edgepack.device.layout import resolve_root
-from edgepack.device.lease import NO_FENCE, Fence
-from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.premises import Premises, survey
-from edgepack.device.prospect import find_prospect
-from edgepack.device.provision import Engine, RunnerChoice, provision
-from edgepack.device.signers import SignersFile, judge_signature
-from edgepack.device.staging import TransferCallback
-from edgepack.device.transport import Device
+from edgepack.device.preflight.conditions import find_missing_modules, judge_modules
+from edgepack.device.preflight.diagnosis import Cargo, diagnose
+from edgepack.device.preflight.finding import Finding, Severity, raise_errors
+from edgepack.device.preflight.premises import Premises, survey
+from edgepack.device.preflight.prospect import find_prospect
+from edgepack.device.preflight.signatures import judge_signature
+from edgepack.device.runtime.android import AndroidRuntime, check_android
+from edgepack.device.runtime.provision import Engine, RunnerChoice, provision
+from edgepack.device.store.layout import resolve_root
+from edgepack.device.store.lease import NO_FENCE, Fence
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.store.signers import SignersFile
+from edgepack.device.store.staging import TransferCallback
+from edgepack.device.survey.facts import DeviceFacts
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.transport import Device
 from edgepack.profile import TargetProfile
 from edgepack.workflow.request import StepCallback
 from edgepack.workflow.site import default_root

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from edgepack.optimize.choose import Choice, Objective
-from edgepack.optimize.eligibility import refuse_float_pass
-from edgepack.optimize.recipe import Recipe, stock_recipe
-from edgepack.optimize.search import Search, SearchSpace, Trial
-from edgepack.optimize.sensitivity import Sensitivity
+from edgepack.optimize.choosing.choose import Choice, Objective
+from edgepack.optimize.choosing.search import Search, SearchSpace, Trial
+from edgepack.optimize.ranking.sensitivity import Sensitivity
+from edgepack.optimize.recipes.eligibility import refuse_float_pass
+from edgepack.optimize.recipes.recipe import Recipe, stock_recipe
 from edgepack.profile import Scheme
 from edgepack.traits import Numerics, StateKind, Traits
 from edgepack.workflow.request import (

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from edgepack.device.connect import ConnectOptions, open_device
-from edgepack.device.layout import Layout, resolve_root
-from edgepack.device.lease import NO_FENCE, Fence
-from edgepack.device.lock import LockOptions, hold_device
-from edgepack.device.transport import Device
+from edgepack.device.store.layout import Layout, resolve_root
+from edgepack.device.store.lease import NO_FENCE, Fence
+from edgepack.device.store.lock import LockOptions, hold_device
+from edgepack.device.wire.connect import ConnectOptions, open_device
+from edgepack.device.wire.transport import Device
 from edgepack.profile import TargetProfile
 
 if TYPE_CHECKING:

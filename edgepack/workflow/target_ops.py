@@ -1,8 +1,8 @@
 """What the runtime of a target's devices would make of a model's ops; without a device at hand."""
 
-from edgepack.device.fit import SYSTEMS
-from edgepack.device.op_support import OpFault, find_op_support, judge_ops
-from edgepack.device.wheels import find_first_engine
+from edgepack.device.preflight.fit import SYSTEMS
+from edgepack.device.runtime.op_support import OpFault, find_op_support, judge_ops
+from edgepack.device.runtime.wheels import find_first_engine
 from edgepack.model import Model
 from edgepack.profile import TargetProfile
 from edgepack.workload import read_workload

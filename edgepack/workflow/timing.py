@@ -8,8 +8,8 @@ from typing import Final
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.golden import Golden
 from edgepack.bundle.kept import keep_bundle
-from edgepack.device.diagnosis import Cargo
-from edgepack.device.staging import TransferCallback
+from edgepack.device.preflight.diagnosis import Cargo
+from edgepack.device.store.staging import TransferCallback
 from edgepack.errors import ModelError
 from edgepack.measure import plan as planning
 from edgepack.measure.bench import TimedModel

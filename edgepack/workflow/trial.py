@@ -27,8 +27,8 @@ from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import Measurement, write_measurement
 from edgepack.measure.validity import VerdictName
 from edgepack.model import Model
-from edgepack.optimize.evaluation import digest_feeds
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.variant import Variant
+from edgepack.optimize.judging.evaluation import digest_feeds
 from edgepack.profile import OperatingSystem, TargetProfile
 from edgepack.workflow.benching import bench_placed, place_model
 from edgepack.workflow.request import StepCallback, TrialLatency

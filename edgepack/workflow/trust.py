@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgepack.bundle.archive import Bundle
 from edgepack.bundle.sealing import read_seal
 from edgepack.catalog import find_profile, user_profile_directory
-from edgepack.device.signers import read_signers
+from edgepack.device.store.signers import read_signers
 from edgepack.errors import ProfileError, SignatureError
 from edgepack.profile import TargetProfile
 from edgepack.signing.allowed_signers import AllowedSigners, find_signer, load_allowed_signers

@@ -20,7 +20,7 @@ from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.stats import median, order_interval
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.variant import Variant
 from edgepack.workflow.benching import bench_in_turns, place_model
 from edgepack.workflow.request import StepCallback
 from edgepack.workflow.trial import digest_machine, interface_feeds

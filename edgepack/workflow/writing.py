@@ -11,7 +11,7 @@ from edgepack.bundle.archive import Bundle, write_bundle
 from edgepack.bundle.golden import make_golden
 from edgepack.bundle.manifest import Provenance, bundle_file_name, default_name
 from edgepack.errors import DataError, OutputError
-from edgepack.optimize.variant import Variant
+from edgepack.optimize.choosing.variant import Variant
 from edgepack.workflow.material import Material
 from edgepack.workflow.request import PackRequest
 

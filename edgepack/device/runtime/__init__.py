@@ -1,0 +1,1 @@
+"""The inference runtimes that a device is given, and what they can load."""

@@ -1,0 +1,1 @@
+"""How a device is reached: addresses, SSH, adb, this machine; commands and streams over them."""

@@ -1,0 +1,1 @@
+"""Variants made, searched for and chosen."""

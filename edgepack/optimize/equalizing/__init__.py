@@ -1,0 +1,1 @@
+"""Channels that share a tensor's 8 bits, brought to like ranges."""

@@ -1,0 +1,1 @@
+"""Float models of fewer ops that answer the same."""

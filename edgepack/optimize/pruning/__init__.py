@@ -1,0 +1,1 @@
+"""Single weights and whole channels taken out, and the rest made up for them."""

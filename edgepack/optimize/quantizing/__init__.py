@@ -1,0 +1,1 @@
+"""Floats as integers: ranges, rounding, bias correction, and the quantizer itself."""
