@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from edgepack.commands.console import note, print_json
-from edgepack.commands.fleet import subject
 from edgepack.commands.options import EXISTING_FILE, json_option
+from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode, MeasureError
 
 if TYPE_CHECKING:

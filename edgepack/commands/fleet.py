@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from edgepack.commands.boundary import error_json
 from edgepack.commands.console import Work, note, show_work, warn
 from edgepack.commands.options import android_runtime_from, connect_options_from, lock_options_from
+from edgepack.device.wire.address import subject
 from edgepack.errors import EdgePackError
 
 if TYPE_CHECKING:
@@ -110,11 +111,6 @@ def run_one(address: str, action: Callable[[str], T], *, is_only: bool) -> Reach
         if error.remedy:
             note(f"  {error.remedy}")
         return Reached(device=address, error=error)
-
-
-def subject(device: str) -> str:
-    """Give a device's name as the beginning of a message; `local:` has its colon."""
-    return device if device.endswith(":") else f"{device}:"
 
 
 def about(device: str, text: str) -> str:

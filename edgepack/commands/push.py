@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from edgepack.commands.console import note, print_json, print_table, show_work, warn
-from edgepack.commands.fleet import ReadyDevice, ready_device, subject
+from edgepack.commands.fleet import ReadyDevice, ready_device
 from edgepack.commands.fleet_options import (
     check_targets,
     fleet_options,
@@ -36,6 +36,7 @@ from edgepack.commands.rollout import (
     tell_counts,
 )
 from edgepack.commands.signing_options import check_bundle, signed_json, signers_options
+from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:

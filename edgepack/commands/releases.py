@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from edgepack.commands.console import LIST_WIDTH, note, print_json, print_table, show_work
-from edgepack.commands.fleet import Reached, fleet_json, run_each, subject
+from edgepack.commands.fleet import Reached, fleet_json, run_each
 from edgepack.commands.fleet_options import fleet_options, is_fleet, plan_from, read_devices
 from edgepack.commands.options import (
     connect_options_from,
@@ -27,6 +27,7 @@ from edgepack.commands.rollout import (
     root_of,
     tell_counts,
 )
+from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

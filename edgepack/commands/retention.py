@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgepack.commands.console import note, warn
-from edgepack.commands.fleet import subject
 from edgepack.commands.options import apply_options, read_size
+from edgepack.device.wire.address import subject
 
 if TYPE_CHECKING:
     from edgepack.device.store.removal import Pruned

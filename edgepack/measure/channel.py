@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edgepack._fields import Fields, describe, join_faults
-from edgepack.device.wire.faults import subject
+from edgepack.device.wire.address import subject
 from edgepack.errors import (
     ConnectError,
     DeviceError,

@@ -26,7 +26,7 @@ from edgepack.device.store.payload import PlacedFile, describe_file
 from edgepack.device.store.placing import place_proved
 from edgepack.device.store.staging import TransferCallback
 from edgepack.device.survey.facts import DeviceFacts
-from edgepack.device.wire.faults import subject
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.sections import clean_text
 from edgepack.device.wire.transport import CommandResult, Device
 from edgepack.errors import ProvisionError, ToolchainError

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from edgepack.device.wire.faults import subject
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.sections import clean_text
 from edgepack.device.wire.transport import CommandResult, Device
 from edgepack.errors import DeployError, DeviceError, UsageError

@@ -21,8 +21,8 @@ from edgepack.device.store.lease import (
     read_holder,
 )
 from edgepack.device.store.ownership import host_id, user_and_host
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.compression import Codec
-from edgepack.device.wire.faults import subject
 from edgepack.device.wire.transport import CommandResult, Device, ProgressCallback
 from edgepack.errors import DeviceError, LockedError
 

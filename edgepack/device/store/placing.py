@@ -20,8 +20,8 @@ from edgepack.device.store.layout import (
 from edgepack.device.store.payload import PlacedFile
 from edgepack.device.store.shipment import Link, Load, make_load, send_load
 from edgepack.device.store.staging import TransferCallback, is_abandoned, staging_folder, sweep
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.compression import Codec, host_codecs
-from edgepack.device.wire.faults import subject
 from edgepack.device.wire.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.wire.sections import parse_count
 from edgepack.device.wire.transport import Device

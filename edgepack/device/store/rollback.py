@@ -9,7 +9,7 @@ from edgepack.device.store.layout import Layout, disk_seconds, resolve_root, run
 from edgepack.device.store.lease import NO_FENCE, Fence
 from edgepack.device.store.releases import ReleaseFacts, find_release, list_releases
 from edgepack.device.store.switching import switch_release
-from edgepack.device.wire.faults import subject
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.wire.transport import Device
 from edgepack.errors import BundleError, DeployError

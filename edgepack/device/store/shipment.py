@@ -21,6 +21,7 @@ from edgepack.device.store.packing import (
 )
 from edgepack.device.store.payload import PlacedFile, describe_file
 from edgepack.device.store.staging import TransferCallback
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.compression import (
     Codec,
     Timing,
@@ -28,7 +29,6 @@ from edgepack.device.wire.compression import (
     choose_codec,
     link_rate,
 )
-from edgepack.device.wire.faults import subject
 from edgepack.device.wire.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.wire.transport import Device
 from edgepack.errors import ConnectError, DeployError, DeviceError, DeviceTimeoutError

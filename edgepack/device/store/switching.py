@@ -15,7 +15,7 @@ from edgepack.device.store.layout import (
 from edgepack.device.store.lease import FENCE_FUNCTION, NO_FENCE, Fence
 from edgepack.device.store.releases import MAX_HISTORY
 from edgepack.device.store.staging import staging_folder
-from edgepack.device.wire.faults import subject
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.hashing import SHA256_FUNCTION, read_hashes
 from edgepack.device.wire.transport import Device
 from edgepack.errors import DeployError

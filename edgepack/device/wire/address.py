@@ -149,3 +149,8 @@ def _check_user(text: str, user: str, *, is_url: bool) -> str:
     if unsafe is not None:
         raise _refusal(text, f"{unsafe.group()!r} cannot stand in a user")
     return user
+
+
+def subject(name: str) -> str:
+    """Give a device's name as the beginning of a message; `local:` has its colon."""
+    return name if name.endswith(":") else f"{name}:"

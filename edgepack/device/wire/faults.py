@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from edgepack.device.wire.address import subject
 from edgepack.device.wire.remote_shell import show_argv
 from edgepack.errors import DeviceError, DeviceTimeoutError, KilledError
 
@@ -22,11 +23,6 @@ _REMEDIES: Final = (
 )
 _SHOWN_CHARACTERS: Final = 2000
 _KILLED: Final = 137  # by SIGKILL
-
-
-def subject(name: str) -> str:
-    """Give a device's name as the beginning of a message; `local:` has its colon."""
-    return name if name.endswith(":") else f"{name}:"
 
 
 def upload_fault(name: str, target: str, exit_code: int, stderr: str) -> DeviceError:
