@@ -24,11 +24,11 @@ SHELLS = ("dash", "bash --posix", "mksh", "busybox sh")
 
 def scripts() -> Iterator[tuple[str, str]]:
     """Name and text of each script that stands as a constant in a module of devices."""
-    for module in pkgutil.iter_modules(edgepack.device.__path__):
-        found = vars(importlib.import_module(f"edgepack.device.{module.name}"))
+    for module in pkgutil.walk_packages(edgepack.device.__path__, "edgepack.device."):
+        found = vars(importlib.import_module(module.name))
         for name, value in found.items():
             if name.strip("_").isupper() and isinstance(value, str) and value.count("\n") > 1:
-                yield f"{module.name}.{name}", value
+                yield f"{module.name.rpartition('.')[2]}.{name}", value
 
 
 SCRIPTS = dict(scripts())

@@ -22,6 +22,7 @@ from edgepack.errors import DeployError, DeviceTimeoutError
 from tests.fixtures import userlands
 from tests.fixtures.bundle import (
     built_in_profile,
+    retrained_digits_golden,
     retrained_digits_model,
     write_digits_bundle,
 )
@@ -50,6 +51,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         tmp_path_factory.mktemp("bundle") / "b.edgepack",
         version="2.0",
         model=retrained_digits_model(),
+        golden=retrained_digits_golden(),
         target=built_in_profile("laptop-x86-64"),
     )
 

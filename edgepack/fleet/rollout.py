@@ -139,22 +139,29 @@ class Rollout(Generic[T]):
             if len(waves) > 1:
                 self._watcher.begin_wave(number, len(waves), len(places))
             self._waiting.extend(self._plan.devices[place] for place in places)
-            while self._is_going:
-                try:
+            self._finish_wave()
+            if self._is_stopped:
+                break
+        if self._fault is not None:
+            raise self._fault
+
+    def _finish_wave(self) -> None:
+        while True:
+            # The loop stands inside, as Ctrl-C may come between two of its rounds, too.
+            try:
+                while self._is_going:
                     with hold_interrupts():
                         self._begin()
                     self._wait()
                     with hold_interrupts():
                         self._collect()
-                except KeyboardInterrupt as interrupt:
-                    if isinstance(self._fault, KeyboardInterrupt):
-                        raise
-                    self._fault = interrupt
-                    self._stop("interrupted")
-            if self._is_stopped:
-                break
-        if self._fault is not None:
-            raise self._fault
+            except KeyboardInterrupt as interrupt:
+                if isinstance(self._fault, KeyboardInterrupt):
+                    raise
+                self._fault = interrupt
+                self._stop("interrupted")
+            else:
+                return
 
     @property
     def _is_going(self) -> bool:
