@@ -173,7 +173,7 @@ def _bench_fleet(
         for each in devices
     ]
     rolled = roll_out(tasks, bench_task, plan=plan_from(devices, given), given=given)
-    tell_counts(rolled, None)
+    tell_counts(rolled)
     return rolled
 
 

@@ -28,12 +28,12 @@ from edgepack.commands.options import (
 )
 from edgepack.commands.retention import note_removed, retention_from, retention_options
 from edgepack.commands.rollout import (
+    end_rollout,
     journal_path,
     outcome_json,
     reach_options,
     roll_out,
     root_of,
-    tell_counts,
 )
 from edgepack.commands.signing_options import check_bundle, signed_json, signers_options
 from edgepack.device.wire.address import subject
@@ -189,10 +189,7 @@ def _push_fleet(
         )
     else:
         _show_fleet([each.result for each in rolled.outcomes if each.result], retention)
-    tell_counts(rolled, path)
-    if rolled.fault is not None:
-        raise rolled.fault
-    return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
+    return end_rollout(rolled, path)
 
 
 def _fleet_json(pushed: "Pushed", signed: "Signed | None") -> dict[str, object]:

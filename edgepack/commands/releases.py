@@ -21,11 +21,11 @@ from edgepack.commands.options import (
 )
 from edgepack.commands.retention import note_removed, retention_from, retention_options
 from edgepack.commands.rollout import (
+    end_rollout,
     outcome_json,
     reach_options,
     roll_out,
     root_of,
-    tell_counts,
 )
 from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode, UsageError
@@ -196,10 +196,7 @@ def _roll_fleet_back(
         for each in rolled.outcomes:
             if each.result is not None:
                 _tell_current(each.result)
-    tell_counts(rolled, None)
-    if rolled.fault is not None:
-        raise rolled.fault
-    return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
+    return end_rollout(rolled)
 
 
 def _tell_current(done: "RolledBack") -> None:

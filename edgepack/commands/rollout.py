@@ -10,6 +10,7 @@ from edgepack.commands.boundary import error_json
 from edgepack.commands.console import note
 from edgepack.commands.fleet import Reached
 from edgepack.commands.fleet_view import FleetLines, count_devices, show_fleet
+from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,19 @@ def _open_executor(plan: "Plan", scheduler: str | None, view: FleetLines) -> "It
         yield crew
 
 
-def tell_counts(rolled: Rolled[Any], journal: Path | None) -> None:
+def end_rollout(rolled: Rolled[Any], journal: Path | None = None) -> ExitCode:
+    """Say how it ended, and give the verb's exit code.
+
+    Raises:
+        BaseException: what ended the rollout early.
+    """
+    tell_counts(rolled, journal)
+    if rolled.fault is not None:
+        raise rolled.fault
+    return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
+
+
+def tell_counts(rolled: Rolled[Any], journal: Path | None = None) -> None:
     """Say how many are done, how many failed, and how to go on."""
     from edgepack.fleet.journal import State
 

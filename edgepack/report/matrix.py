@@ -224,7 +224,8 @@ def _all(matrix: Matrix) -> Iterator[BenchmarkSummary]:
     return (each[-1] for cells in matrix.cells for each in cells if each)
 
 
-def _tell(median: str, interval: str, verdict: str, remark: str) -> str:  # noqa: ARG001 - a cell
+def _tell(matrix: Matrix, row: int, column: int) -> str:
+    median, _, verdict, _ = cell_texts(matrix, row, column)
     if not median:
         return verdict
     return median if verdict == "valid" else f"{median} ({verdict})"
@@ -235,7 +236,7 @@ def _describe(matrix: Matrix) -> str:
     lines = []
     for row, device in enumerate(matrix.devices):
         told = (
-            f"{variant} {_tell(*cell_texts(matrix, row, column))}"
+            f"{variant} {_tell(matrix, row, column)}"
             for column, variant in enumerate(matrix.variants)
             if matrix.last(row, column) is not None
         )

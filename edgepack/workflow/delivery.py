@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -122,7 +123,6 @@ class PushTask:
     was_done: bool = False
 
 
-_kept: Final[dict[tuple[Path, str], KeptBundle]] = {}
 _kept_lock: Final = threading.Lock()
 
 
@@ -132,19 +132,20 @@ def take_bundle(path: Path, sha256: str) -> KeptBundle:
     Raises:
         BundleError: it is damaged, or another one than is meant.
     """
-    with _kept_lock:
-        found = _kept.get((path, sha256))
-        if found is not None:
-            return found
-        opened = open_bundle(path)
-        if opened.file_sha256 != sha256:
-            raise BundleError(
-                f"{path}: expected the bundle with sha256 {sha256[:12]}, but it is "
-                f"{opened.file_sha256[:12]}",
-                remedy="Do not replace a bundle while it is in use; run the command again.",
-            )
-        _kept.clear()  # a process works on one bundle at a time
-        return _kept.setdefault((path, sha256), keep_bundle(opened))
+    with _kept_lock:  # whose threads ask together, and one is to read
+        return _take_bundle(path, sha256)
+
+
+@lru_cache(maxsize=1)  # a process works on one bundle at a time
+def _take_bundle(path: Path, sha256: str) -> KeptBundle:
+    opened = open_bundle(path)
+    if opened.file_sha256 != sha256:
+        raise BundleError(
+            f"{path}: expected the bundle with sha256 {sha256[:12]}, but it is "
+            f"{opened.file_sha256[:12]}",
+            remedy="Do not replace a bundle while it is in use; run the command again.",
+        )
+    return keep_bundle(opened)
 
 
 def ignore_step(_text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgepack.flatbuffer import decode_name, op_name, read_flatbuffer
 from edgepack.measure.profile import OpProfile, OpTime
-from edgepack.optimize.ranking.model_explorer import graph_id
+from edgepack.optimize.ranking.model_explorer import describe_nodes, graph_id
 
 # XNNPACK's names up to the bracket, and the ops that they may stand for.
 _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -43,12 +43,6 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "Transpose": ("TRANSPOSE",),
     "Convert": ("QUANTIZE", "DEQUANTIZE"),
 }
-# From the quickest to the slowest of the graph, in hexadecimal as the viewer wants it.
-_GRADIENT: Final = (
-    {"stop": 0.0, "bgColor": "#ffffff", "textColor": "#000000"},
-    {"stop": 0.5, "bgColor": "#fdae61", "textColor": "#000000"},
-    {"stop": 1.0, "bgColor": "#d7191c", "textColor": "#ffffff"},
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,12 +119,9 @@ def make_node_data(joined: JoinedOps) -> dict[str, Any]:
     values = {
         name: round(total_ns / max(joined.num_runs, 1) / 1e3, 3) for name, total_ns in joined.times
     }
-    # Where all values are one there is no lowest and highest.
-    is_flat = len(set(values.values())) < 2  # noqa: PLR2004 - two ends
-    return {
-        joined.graph: {
-            "name": f"µs a run, of {joined.num_runs} runs",
-            "results": {name: {"value": value} for name, value in values.items()},
-            "gradient": [] if is_flat else [dict(each) for each in _GRADIENT],
-        }
-    }
+    return describe_nodes(
+        joined.graph,
+        name=f"µs a run, of {joined.num_runs} runs",
+        values=values,
+        is_high_worst=True,
+    )

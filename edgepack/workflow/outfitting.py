@@ -3,8 +3,7 @@
 import shlex
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from edgepack.bundle.archive import Bundle
@@ -54,7 +53,6 @@ def outfit_task(task: PushTask, bundle: Bundle, *, on_step: StepCallback) -> Pus
         )
 
 
-@contextmanager
 def open_reached(
     address: str,
     reach: ReachOptions,
@@ -64,9 +62,9 @@ def open_reached(
     bundle: Bundle | None,
     cargo: Cargo | None,
     on_step: StepCallback,
-) -> Iterator[Rig]:
+) -> AbstractContextManager[Rig]:
     """Make a device ready as the options of a task say; see `open_rig`."""
-    with open_rig(
+    return open_rig(
         address,
         connect=reach.connect,
         root=root,
@@ -77,8 +75,7 @@ def open_reached(
         android=reach.android,
         lock=reach.lock_options(purpose, on_step),
         on_step=on_step,
-    ) as rig:
-        yield rig
+    )
 
 
 def deliver(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from edgepack.device.store.releases import list_releases
 from edgepack.device.store.rollback import roll_back
+from edgepack.device.wire.address import subject
 from edgepack.errors import DeployError
 from edgepack.workflow.delivery import ReachOptions, ignore_step
 from edgepack.workflow.site import Site, open_site
@@ -98,15 +99,14 @@ def _only_name(site: Site) -> str:
     names = sorted({facts.name for facts in list_releases(site.device, root=site.layout.root)})
     if len(names) == 1:
         return names[0]
-    device, root = site.device.name, site.layout.root
-    subject = device if device.endswith(":") else f"{device}:"
+    device, root = subject(site.device.name), site.layout.root
     if not names:
         raise DeployError(
-            f"{subject} there are no releases in {root}",
+            f"{device} there are no releases in {root}",
             remedy="Push a bundle first; `--root` or `--target` says where others were pushed to.",
         )
     raise DeployError(
-        f"{subject} expected the name of a bundle, since there are {len(names)} in {root}: "
+        f"{device} expected the name of a bundle, since there are {len(names)} in {root}: "
         f"{', '.join(names)}",
         remedy="Name it: `edgepack rollback DEVICE NAME`.",
     )

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +93,6 @@ class BenchTask:
     wishes: PlanWishes
 
 
-_taken: Final[dict[tuple[Path, str], TakenSubject]] = {}
 _taken_lock: Final = threading.Lock()
 
 
@@ -103,13 +103,11 @@ def take_subject(path: Path, sha256: str) -> TakenSubject:
         EdgePackError: as `open_subject` and `answer_feeds`.
         ModelError: it is another one than is meant.
     """
-    with _taken_lock:
-        found = _taken.get((path, sha256))
-        if found is None:
-            found = _taken[path, sha256] = _take(path, sha256)
-        return found
+    with _taken_lock:  # whose threads ask together, and one is to read
+        return _take(path, sha256)
 
 
+@lru_cache(maxsize=2)  # of two that take turns; those of earlier tasks need no memory
 def _take(path: Path, sha256: str) -> TakenSubject:
     subject = open_subject(path)
     if subject.sha256 != sha256:

@@ -9,19 +9,15 @@ Read into the dataclasses of that module and written again, this comes back as i
 optional keys at their defaults beside it (0.1.34, measured).
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Final
 
 from edgepack.flatbuffer import decode_name, read_flatbuffer
-from edgepack.optimize.ranking.layer_costs import LayerSensitivity, Precision, Sensitivity
+from edgepack.optimize.ranking.layer_costs import Precision, Sensitivity
 
 _UNNAMED: Final = "main"
-# From the worst to the best of the graph. The viewer wants stops for 0 and 1, in hexadecimal.
-_GRADIENT: Final = (
-    {"stop": 0.0, "bgColor": "#d7191c", "textColor": "#ffffff"},
-    {"stop": 0.5, "bgColor": "#fdae61", "textColor": "#000000"},
-    {"stop": 1.0, "bgColor": "#ffffff", "textColor": "#000000"},
-)
+# From the worst to the best of the graph, as background and text. The viewer wants hexadecimal.
+_COLORS: Final = (("#d7191c", "#ffffff"), ("#fdae61", "#000000"), ("#ffffff", "#000000"))
 
 
 def make_node_data(data: bytes, sensitivity: Sensitivity, precision: Precision) -> dict[str, Any]:
@@ -42,11 +38,38 @@ def make_node_data(data: bytes, sensitivity: Sensitivity, precision: Precision) 
     for each in entries:
         level_db = round(each.output_sqnr_db, 2)
         worst[each.layer] = min(worst.get(each.layer, level_db), level_db)
+    return describe_nodes(
+        graph_id(data),
+        name=f"SQNR of the output in dB, layer alone in {precision.value}",
+        values=worst,
+        is_high_worst=False,
+    )
+
+
+def describe_nodes(
+    graph: str, *, name: str, values: Mapping[str, float], is_high_worst: bool
+) -> dict[str, Any]:
+    """Give a value a node as node data of one graph.
+
+    Args:
+        graph: as `graph_id` gives it.
+        name: what the values are, in words.
+        values: by the name of the tensor that a node gives.
+        is_high_worst: which end of the values is colored.
+    """
+    colors = _COLORS[::-1] if is_high_worst else _COLORS
+    gradient = [
+        # The viewer wants stops for 0 and 1.
+        {"stop": place / (len(colors) - 1), "bgColor": background, "textColor": ink}
+        for place, (background, ink) in enumerate(colors)
+    ]
+    # Where all values are one there is no lowest and highest.
+    is_flat = len(set(values.values())) < 2  # noqa: PLR2004 - two ends
     return {
-        graph_id(data): {
-            "name": f"SQNR of the output in dB, layer alone in {precision.value}",
-            "results": {name: {"value": value} for name, value in worst.items()},
-            "gradient": _shade(entries),
+        graph: {
+            "name": name,
+            "results": {node: {"value": value} for node, value in values.items()},
+            "gradient": [] if is_flat else gradient,
         }
     }
 
@@ -64,9 +87,3 @@ def graph_id(data: bytes) -> str:
         if each.subgraphIndex == 0
     )
     return decode_name(tree.subgraphs[0].name) or next(keys, "") or _UNNAMED
-
-
-def _shade(entries: Iterable[LayerSensitivity]) -> list[dict[str, Any]]:
-    """Give the gradient; none where all values are one, which has no lowest and highest."""
-    is_flat = len({round(each.output_sqnr_db, 2) for each in entries}) < 2  # noqa: PLR2004 - two ends
-    return [] if is_flat else [dict(each) for each in _GRADIENT]
