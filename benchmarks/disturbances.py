@@ -11,16 +11,20 @@ Each disturbance is injected into N whole measurements of 6 launches on this mac
   launches drawn at random (needs root and Linux's mount namespaces).
 
 Bars: at least 95% are given the verdict they should have, and of measurements that nothing
-disturbs at most 2% are called throttled or contended. Whoever runs this on a machine that others
-use disturbs it in ways that are not injected.
+disturbs at most 2% are called throttled or contended. A measurement in which other virtual machines
+took a hundredth of the time (steal in /proc/stat, read around it) was disturbed by them: it is no
+control, whatever it was called, and is taken again; how many those were is told. Other work on this
+machine itself disturbs too, so leave it alone.
 """
 
 import argparse
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -47,6 +51,8 @@ from edgepack.model import load_model
 REPOSITORY = Path(__file__).resolve().parent.parent
 NUM_LAUNCHES = 6
 LEAST_FOUND, MOST_FALSE = 0.95, 0.02
+MOST_STOLEN = 0.01
+MOST_TRIES = 3
 PLAN = BenchmarkPlan(num_launches=NUM_LAUNCHES, warmup_seconds=0.1, min_seconds=0.3)
 
 FULL_KHZ, LOW_KHZ = 1_800_000, 1_000_000
@@ -327,16 +333,40 @@ def measure_once(path: Path, scenario: Scenario, root: Path) -> Measurement:
         )
 
 
-def count_verdicts(path: Path, scenario: Scenario, number: int, root: Path) -> Counter[VerdictName]:
+def stolen_seconds() -> float:
+    """Give the processor time that other virtual machines took since the start, on all cores."""
+    cpu = Path("/proc/stat").read_text().splitlines()[0].split()
+    return int(cpu[8]) / os.sysconf("SC_CLK_TCK") if len(cpu) > 8 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdicts:
+    """How often which verdict was given, and how many controls were none."""
+
+    counts: Counter[VerdictName]
+    num_set_aside: int
+
+
+def count_verdicts(path: Path, scenario: Scenario, number: int, root: Path) -> Verdicts:
     """Count the verdicts of so many measurements."""
-    found: Counter[VerdictName] = Counter()
-    for index in range(number):
-        measured = measure_once(path, scenario, root)
-        found[measured.validity.verdict] += 1
-        if measured.validity.verdict is not scenario.verdict:
-            say(f"  {measured.validity.verdict}: {'; '.join(measured.validity.reasons)}")
-        say(f"{scenario.title}: {index + 1} of {number}")
-    return found
+    counts: Counter[VerdictName] = Counter()
+    num_set_aside = 0
+    while counts.total() < number:
+        started, before = time.monotonic(), stolen_seconds()
+        validity = measure_once(path, scenario, root).validity
+        share = (stolen_seconds() - before) / (time.monotonic() - started)
+        if validity.verdict is not scenario.verdict:
+            say(f"  {validity.verdict}: {'; '.join(validity.reasons)}")
+        if scenario.verdict is VerdictName.VALID and share >= MOST_STOLEN:
+            num_set_aside += 1
+            say(f"  set aside: {share:.1%} of the time was stolen")
+            if num_set_aside >= MOST_TRIES * number:
+                message = f"{num_set_aside} of {num_set_aside + counts.total()} controls were none"
+                raise MeasureError(message, remedy="Run it where the host is quiet.")
+            continue
+        counts[validity.verdict] += 1
+        say(f"{scenario.title}: {counts.total()} of {number}")
+    return Verdicts(counts=counts, num_set_aside=num_set_aside)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -359,10 +389,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             is_clean = scenario.verdict is VerdictName.VALID
             number = given.clean if is_clean else given.number
             try:
-                found = count_verdicts(given.model, scenario, number, Path(root))
+                verdicts = count_verdicts(given.model, scenario, number, Path(root))
             except (OSError, MeasureError) as error:
                 print(f"| {scenario.title} | not possible here: {error} |", flush=True)
                 continue
+            found = verdicts.counts
+            totals["aside"] += verdicts.num_set_aside
             wrong = sum(found[each] for each in DISTURBED)
             right = number - wrong if is_clean else found[scenario.verdict]
             totals["clean" if is_clean else "disturbed"] += number
@@ -374,7 +406,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"\ndisturbances found  {recall:7.1%} of {totals['disturbed']}, at least {LEAST_FOUND:.0%}"
     )
-    print(f"false alarms        {false:7.1%} of {totals['clean']}, at most {MOST_FALSE:.0%}")
+    aside = f"; {totals['aside']} controls more were disturbed by the host, and not counted"
+    print(f"false alarms        {false:7.1%} of {totals['clean']}, at most {MOST_FALSE:.0%}{aside}")
     return int(recall < LEAST_FOUND or false > MOST_FALSE)
 
 

@@ -48,7 +48,7 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
         "List the releases on devices, and remove old ones.",
     ),
     "rollback": (
-        "edgepack.commands.releases:rollback",
+        "edgepack.commands.rollback:rollback",
         "Make an earlier release current again.",
     ),
     "doctor": (

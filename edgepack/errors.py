@@ -188,6 +188,12 @@ class ProvisionError(DeviceError):
     kind = "provision"
 
 
+class NotBegunError(DeviceError):
+    """A device of several that was not begun, as the verb ended before its turn."""
+
+    kind = "not_begun"
+
+
 class DeployError(DeviceError):
     """A release could not be staged, verified or made current."""
 

@@ -12,10 +12,10 @@ from edgepack.measure.likeness import find_unlike
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,
-    load_measurements,
     make_measurement,
     write_measurement,
 )
+from edgepack.measure.results import load_measurements
 from edgepack.model import load_model
 from tests.fixtures.commands import FLOAT_MODEL, QUICK, RunCommand
 from tests.fixtures.measure import make_launch

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from edgepack.bundle.archive import Bundle
 from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import RunCommand
+from tests.fixtures.fleet import Yard
 from tests.fixtures.sshd import SshServer, SshServers
 
 pytestmark = pytest.mark.sshd
@@ -25,55 +26,6 @@ def cargo(tmp_path: Path) -> Bundle:
     return write_digits_bundle(
         tmp_path / "digits.edgepack", target=built_in_profile("laptop-x86-64")
     )
-
-
-class Yard:
-    """Devices d0, d1 … of one SSH server, each with a folder of its own, and a fleet file."""
-
-    def __init__(self, folder: Path, server: SshServer, num_devices: int) -> None:
-        self.folder = folder
-        self.config = server.write_config(
-            f"fleet-{folder.parent.name}",
-            *(
-                f"Host d{number}\n  HostName 127.0.0.1\n  Port {server.port}\n"
-                f"  User {server.user}\n  HostKeyAlias [127.0.0.1]:{server.port}"
-                for number in range(num_devices)
-            ),
-            # Nobody listens there.
-            "Host dead*\n  HostName 127.0.0.1\n  Port 1",
-        )
-        self.names = [f"d{number}" for number in range(num_devices)]
-
-    def root(self, name: str) -> Path:
-        return self.folder / name
-
-    def write(self, names: Sequence[str] | None = None) -> Path:
-        """Write a fleet of these devices; every second one is tagged `odd`."""
-        lines = ["schema = 1", '[defaults]\ntarget = "laptop-x86-64"']
-        for index, name in enumerate(names or self.names):
-            tags = '["odd"]' if index % 2 else '["even"]'
-            lines.append(
-                f'[[devices]]\naddress = "{name}"\nroot = "{self.root(name)}"\ntags = {tags}'
-            )
-        path = self.folder / "fleet.toml"
-        path.write_text("\n".join(lines))
-        return path
-
-    def current(self, name: str) -> str | None:
-        """The release that is current on a device."""
-        link = self.root(name) / "bundles/digits/current"
-        return link.resolve().name if link.exists() else None
-
-    def options(self) -> tuple[str | Path, ...]:
-        journal = self.folder / "journal.jsonl"
-        return "--bundle-only", "--ssh-config", self.config, "--journal", journal
-
-    def journal(self) -> dict[str, str]:
-        """The last state of each device."""
-        header, *lines = (self.folder / "journal.jsonl").read_text().splitlines()
-        assert json.loads(header)["journal"] == 1
-        tables = [json.loads(line) for line in lines]
-        return {each["device"]: each["state"] for each in tables}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from edgepack.measure.history import COLUMNS, History, history_path
-from edgepack.measure.record import load_measurements
+from edgepack.measure.results import load_measurements
 from edgepack.report.trend import change_text, plot_trend
 from tests.fixtures.commands import FLOAT_MODEL, QUICK, RunCommand
 from tests.fixtures.measured import make_measured

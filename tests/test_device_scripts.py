@@ -39,7 +39,7 @@ RUNNERS = [Path(edgepack.runner.__path__[0], name) for name in ("tflite.py",)]
 
 
 def test_there_are_scripts_of_both_kinds() -> None:
-    assert {"placing._INVENTORY", "switching._SWITCH", "state.STATE_SCRIPT"} <= SCRIPTS.keys()
+    assert {"inventory._INVENTORY", "switching._SWITCH", "state.STATE_SCRIPT"} <= SCRIPTS.keys()
     assert {"probe.PYTHON_PROBE", "provision._CHECK", "packing._CUT"} <= PYTHON
 
 

@@ -58,6 +58,7 @@ _ENTRIES = st.lists(
         time=st.just("2026-11-23T17:00:00+00:00"),
         error=st.none()
         | st.fixed_dictionaries({key: st.text() for key in ("kind", "message", "remedy")}),
+        result=st.none() | st.lists(st.dictionaries(st.text(), st.integers() | st.text())),
     ),
     max_size=4,
 )

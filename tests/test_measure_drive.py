@@ -25,10 +25,10 @@ from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,
     ModelIdentity,
-    load_measurements,
     parse_measurement,
     write_measurement,
 )
+from edgepack.measure.results import load_measurements
 from edgepack.model import Model, load_model, read_model
 from tests.fixtures.measure import DATA, model_with_custom_op
 

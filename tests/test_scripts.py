@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.measure.record import load_measurements
+from edgepack.measure.results import load_measurements
 
 
 @pytest.fixture(scope="module")

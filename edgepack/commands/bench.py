@@ -10,13 +10,7 @@ import click
 from edgepack.commands.compare import describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.fleet import Reached, ReadyDevice, fleet_json, item_json, ready_device
-from edgepack.commands.fleet_options import (
-    check_targets,
-    fleet_options,
-    is_fleet,
-    plan_from,
-    read_devices,
-)
+from edgepack.commands.fleet_options import fleet_options, is_fleet, journal_options
 from edgepack.commands.history import remember
 from edgepack.commands.op_times import check_op_times, write_op_times
 from edgepack.commands.options import (
@@ -32,13 +26,11 @@ from edgepack.commands.options import (
     wishes_from,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
-from edgepack.commands.rollout import reach_options, roll_out, root_of, tell_counts
 from edgepack.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgepack.commands.rollout import Rolled
     from edgepack.measure.contrast import Contrast
     from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
@@ -53,6 +45,7 @@ _MANY_DEVICES: Final = 3
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE|@FLEET.toml...")
 @plan_options
 @fleet_options
+@journal_options
 @device_options
 @root_option
 @runtime_options
@@ -89,7 +82,8 @@ def bench(
 
     The answers are checked before anything is timed; then fresh launches are timed, each
     after a warm-up, and the result says how far it can be trusted. Several devices are measured
-    at a time, each by itself, and all of them stand in one result.
+    at a time, each by itself, and all of them stand in one result; what a journal holds of an
+    earlier run is not measured again with --resume.
     """
     from edgepack.measure.record import to_json
     from edgepack.workflow.subject import open_subject
@@ -102,14 +96,16 @@ def bench(
     opened = [open_subject(path) for path in paths]
     fault = None
     if is_fleet(devices, given):
-        rolled = _bench_fleet(list(zip(paths, opened, strict=True)), devices, given)
+        from edgepack.commands.bench_fleet import bench_fleet
+
+        rolled = bench_fleet(list(zip(paths, opened, strict=True)), devices, given)
         reached, fault = rolled.reached, rolled.fault
     else:
         measured_one = _bench_one(opened, devices[0], given)
+        remember(measured_one)
         reached = (Reached(device=devices[0], result=measured_one),)
     results = [each.result for each in reached if each.result is not None]
     measured = [each for result in results for each in result]
-    remember(measured)
     body = fleet_json(reached, _to_json)
     failed = [item_json(each, _to_json) for each in reached if each.result is None]
     stored = body if against is None else [*(to_json(each) for each in measured), *failed]
@@ -148,33 +144,6 @@ def _bench_one(
         cargo=weigh_cargo(subjects[0].content),
     ) as ready:
         return _bench_ready(ready, subjects, given)
-
-
-def _bench_fleet(
-    subjects: "Sequence[tuple[Path, Subject]]", named: tuple[str, ...], given: Mapping[str, Any]
-) -> "Rolled[tuple[Measurement, ...]]":
-    from edgepack.workflow.timing import BenchTask, bench_task
-
-    devices = read_devices(named, given["filters"])
-    target = subjects[0][1].profile
-    if target is not None:
-        check_targets(devices, target.id)
-    files = [(path.resolve(), opened.sha256) for path, opened in subjects]
-    reach, wishes = reach_options(given), wishes_from(given)
-    tasks = [
-        BenchTask(
-            subject=files[0],
-            against=files[1] if len(files) > 1 else None,
-            address=each.address,
-            root=root_of(each, given),
-            reach=reach,
-            wishes=wishes,
-        )
-        for each in devices
-    ]
-    rolled = roll_out(tasks, bench_task, plan=plan_from(devices, given), given=given)
-    tell_counts(rolled)
-    return rolled
 
 
 def _check_against(against: Path | None, given: Mapping[str, Any]) -> None:

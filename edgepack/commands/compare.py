@@ -28,7 +28,7 @@ def compare(*, first: Path, second: Path, as_json: bool) -> int:
     turns, which tells smaller differences apart.
     """
     from edgepack.measure.pairing import pair_measurements
-    from edgepack.measure.record import load_measurements
+    from edgepack.measure.results import load_measurements
 
     ours, theirs = (load_measurements(path) for path in (first, second))
     pairing = pair_measurements(ours, theirs)

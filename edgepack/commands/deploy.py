@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,14 @@ import click
 from edgepack.commands.bench import bench_on, bench_report, warn_of_limits
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
-from edgepack.commands.fleet import Reached, ReadyDevice, item_json, ready_device, run_one
+from edgepack.commands.fleet import ReadyDevice, item_json, ready_device, run_one
+from edgepack.commands.fleet_options import (
+    check_targets,
+    choice_options,
+    is_fleet,
+    plan_from,
+    read_devices,
+)
 from edgepack.commands.history import remember
 from edgepack.commands.import_options import import_options, source_model
 from edgepack.commands.named_shapes import naming_shape, path_for
@@ -25,6 +30,7 @@ from edgepack.commands.options import (
     plan_options,
     root_option,
     runtime_options,
+    wishes_from,
 )
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.pack import exit_code, pack_json, pack_summary, write_records
@@ -36,37 +42,34 @@ from edgepack.commands.push import (
     push_on,
     summarize_push,
 )
+from edgepack.commands.rollout import reach_options, roll_out, root_of
 from edgepack.commands.signing_options import open_key, signers_options, trust_from
+from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from edgepack.bundle.archive import Bundle
     from edgepack.cache import Cache
-    from edgepack.measure.record import Measurement
+    from edgepack.commands.fleet import Reached
+    from edgepack.commands.rollout import Rolled
+    from edgepack.fleet.inventory import FleetDevice
     from edgepack.report.summary import DeployReport
     from edgepack.signing.seal import Signed
     from edgepack.signing.signing_key import SigningKey
-    from edgepack.workflow.delivery import Pushed
+    from edgepack.workflow.deploying import Deployed
     from edgepack.workflow.request import PackRequest, PackResult
     from edgepack.workflow.trust import Trust
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Deployed:
-    """A bundle pushed to a device and measured there."""
-
-    push: "Pushed"
-    measurement: "Measurement"
-    signed: "Signed | None"
-
-
 @click.command()
 @click.argument("model", type=source_model)
-@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE|@FLEET.toml...")
 @pack_options
 @contract_options
 @import_options
+@choice_options
 @device_options
 @root_option
 @runtime_options
@@ -98,7 +101,7 @@ def deploy(
     """Pack a model, push it to devices, measure it there and write a report.
 
     Every variant inside the accuracy floors is measured on the first device, and the best one
-    is packed for all.
+    is packed for all. The others follow once it is done there, several at a time.
     """
     from edgepack.cache import Cache, cache_directory
     from edgepack.workflow.trust import check_key
@@ -114,6 +117,9 @@ def deploy(
     for (page, records), recipe in zip(paths, recipes, strict=True):
         check_outputs(bundle=output or Path(), results=records, report=page, recipe=recipe)
     check_plan_options(given)
+    chosen = read_devices(devices, given["filters"])
+    if is_fleet(devices, given):
+        check_targets(chosen, requests[0][1].profile.id)
     key = open_key(given["sign_key"]) if given["sign_key"] is not None else None
     trust = trust_from(given, target=requests[0][1].profile)
     check_key(key.public if key is not None else None, trust)
@@ -124,7 +130,7 @@ def deploy(
         with naming_shape(name, [Path(body["pack"]["bundle"]) for body in bodies.values()]):
             bodies[name], code = _deploy_one(
                 request,
-                devices,
+                chosen,
                 given,
                 key=key,
                 trust=trust,
@@ -143,7 +149,7 @@ def deploy(
 
 def _deploy_one(
     request: "PackRequest",
-    devices: tuple[str, ...],
+    devices: "tuple[FleetDevice, ...]",
     given: "Mapping[str, Any]",
     *,
     key: "SigningKey | None",
@@ -160,10 +166,14 @@ def _deploy_one(
     from edgepack.workflow.rig import check_cargo
     from edgepack.workflow.trust import check_key, check_trust, device_trust
 
-    is_only = len(devices) == 1
+    head, *others = devices
     # One connection serves for choosing the variant and for deploying it on the first device.
     with ready_device(
-        devices[0], purpose="deploy", given=given, profile=request.profile, cache=cache
+        head.address,
+        purpose="deploy",
+        given={**given, "root": root_of(head, given)},
+        profile=request.profile,
+        cache=cache,
     ) as first:
         check_key(key.public if key is not None else None, device_trust(first.rig))
         packed = pack_model(
@@ -178,28 +188,17 @@ def _deploy_one(
         write_records(request, packed, recipe=recipe, page=None)
         cargo, signed = weigh_cargo(packed.bundle), check_trust(packed.bundle, trust)
 
-        def deploy_first(_address: str) -> Deployed:
+        def deploy_first(_address: str) -> "Deployed":
             check_cargo(first.rig, cargo)
-            return _deploy_on(first, packed, given, signed)
+            return _deploy_on(first, packed, given)
 
-        reached = [run_one(devices[0], deploy_first, is_only=is_only)]
-
-    def deploy_to(address: str) -> Deployed:
-        with ready_device(
-            address,
-            purpose="deploy",
-            given=given,
-            profile=request.profile,
-            cache=cache,
-            cargo=cargo,
-        ) as ready:
-            return _deploy_on(ready, packed, given, signed)
-
-    reached += [run_one(each, deploy_to, is_only=False) for each in devices[1:]]
-    remember([each.result.measurement for each in reached if each.result is not None])
+        reached = [run_one(head.address, deploy_first, is_only=not others)]
+    _remember_each(reached)
+    rolled = _deploy_to(others, packed.bundle, given) if others else None
+    reached += rolled.reached if rolled is not None else ()
     report = _make_report(request, packed, reached)
     write_report(page, report)
-    body = _deploy_json(request, packed, reached, page)
+    body = _deploy_json(request, packed, reached, page, signed)
     if records is not None:
         write_text(records, json.dumps(body["bench"], allow_nan=False))
     if not as_json:
@@ -216,36 +215,71 @@ def _deploy_one(
                 note_example(each.result.push)
         if records is not None:
             note(f"wrote {records}")
+    if rolled is not None and rolled.fault is not None:
+        raise rolled.fault
     return body, _exit_code(packed, reached, strict=given["strict"])
 
 
-def _exit_code(packed: "PackResult", reached: Sequence[Reached[Deployed]], *, strict: bool) -> int:
+def _remember_each(reached: "Sequence[Reached[Deployed]]") -> None:
+    remember([each.result.measurement for each in reached if each.result is not None])
+
+
+def _deploy_to(
+    devices: "Sequence[FleetDevice]", bundle: "Bundle", given: "Mapping[str, Any]"
+) -> "Rolled[Deployed]":
+    """Push to the devices behind the first and measure there, several at a time."""
+    from edgepack.workflow.deploying import DeployTask, deploy_task
+
+    reach, wishes = reach_options(given), wishes_from(given)
+    tasks = [
+        DeployTask(
+            bundle=(bundle.path.resolve(), bundle.file_sha256),
+            address=each.address,
+            root=root_of(each, given),
+            reach=reach,
+            health_check=given["health_check"],
+            wishes=wishes,
+        )
+        for each in devices
+    ]
+    rolled = roll_out(
+        tasks,
+        deploy_task,
+        plan=plan_from(devices, given),
+        given=given,
+        on_done=lambda done: remember([done.measurement]),
+    )
+    for each in rolled.outcomes:
+        for warning in each.result.push.warnings if each.result is not None else ():
+            warn(f"{subject(each.device)} {warning}")
+    return rolled
+
+
+def _exit_code(
+    packed: "PackResult", reached: "Sequence[Reached[Deployed]]", *, strict: bool
+) -> int:
     if any(each.error for each in reached):
         return ExitCode.FAILURE
     from edgepack.workflow.subject import Subject
 
-    subject = Subject(name=packed.bundle.manifest.name, content=packed.bundle)
+    content = Subject(name=packed.bundle.manifest.name, content=packed.bundle)
     measured = [each.result.measurement for each in reached if each.result is not None]
-    exceeded = [warn_of_limits(subject, measurement) for measurement in measured]  # each is told
+    exceeded = [warn_of_limits(content, measurement) for measurement in measured]  # each is told
     return ExitCode.LIMIT if any(exceeded) else exit_code(packed, strict=strict)
 
 
-def _deploy_on(
-    ready: ReadyDevice,
-    packed: "PackResult",
-    given: "Mapping[str, Any]",
-    signed: "Signed | None",
-) -> Deployed:
+def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> "Deployed":
+    from edgepack.workflow.deploying import Deployed
     from edgepack.workflow.subject import Subject
 
     bundle = packed.bundle
     pushed = push_on(ready, bundle, given)
-    subject = Subject(name=bundle.manifest.name, content=bundle)
-    return Deployed(push=pushed, measurement=bench_on(ready, subject, given), signed=signed)
+    content = Subject(name=bundle.manifest.name, content=bundle)
+    return Deployed(push=pushed, measurement=bench_on(ready, content, given))
 
 
 def _make_report(
-    request: "PackRequest", packed: "PackResult", reached: Sequence[Reached[Deployed]]
+    request: "PackRequest", packed: "PackResult", reached: "Sequence[Reached[Deployed]]"
 ) -> "DeployReport":
     from dataclasses import replace
 
@@ -275,16 +309,15 @@ def _make_report(
 def _deploy_json(
     request: "PackRequest",
     packed: "PackResult",
-    reached: Sequence[Reached[Deployed]],
+    reached: "Sequence[Reached[Deployed]]",
     report_path: Path,
+    signed: "Signed | None",
 ) -> dict[str, Any]:
     from edgepack.measure.record import to_json
 
     return {
         "pack": pack_json(request, packed),
-        "push": [
-            item_json(each, lambda done: push_json(done.push, done.signed)) for each in reached
-        ],
+        "push": [item_json(each, lambda done: push_json(done.push, signed)) for each in reached],
         "bench": [item_json(each, lambda done: to_json(done.measurement)) for each in reached],
         "report": str(report_path.resolve()),
     }

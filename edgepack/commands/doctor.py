@@ -2,12 +2,20 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.console import print_json, print_table, show_work
+from edgepack.commands.console import print_json, show_work
+from edgepack.commands.fleet_options import (
+    check_targets,
+    choice_options,
+    is_fleet,
+    plan_from,
+    read_devices,
+)
 from edgepack.commands.options import (
     android_runtime_from,
     connect_options_from,
@@ -17,13 +25,26 @@ from edgepack.commands.options import (
     root_option,
     runtime_options,
 )
-from edgepack.errors import ExitCode
+from edgepack.commands.preflight_view import (
+    count_findings,
+    preflight_json,
+    show_preflight,
+    show_preflights,
+)
+from edgepack.commands.rollout import (
+    end_rollout,
+    outcome_json,
+    reach_options,
+    roll_out,
+    root_of,
+)
+from edgepack.errors import DeviceError, ExitCode, NotBegunError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from edgepack.fleet.rollout import Outcome
     from edgepack.profile import TargetProfile
     from edgepack.workflow.preflight import Preflight
+    from edgepack.workflow.subject import Subject
 
 
 class SubjectFile(click.Path):
@@ -47,7 +68,7 @@ class SubjectFile(click.Path):
 
 
 @click.command()
-@click.argument("device", metavar="DEVICE")
+@click.argument("device", metavar="DEVICE|@FLEET.toml")
 @click.argument(
     "subject",
     type=SubjectFile(exists=True, dir_okay=False, path_type=Path),
@@ -55,6 +76,7 @@ class SubjectFile(click.Path):
     required=False,
 )
 @click.option("--target", metavar="NAME", help="Target to compare with [default: the bundle's].")
+@choice_options
 @device_options
 @root_option
 @runtime_options
@@ -65,7 +87,8 @@ def doctor(
     """Find what stands in the way of a deployment to a device, before anything is sent.
 
     With a bundle or model, also whether its ops, its memory and its target suit the device. Errors
-    would stop a deployment or make it answer wrongly; warnings and notes do not.
+    would stop a deployment or make it answer wrongly; warnings and notes do not. Of a fleet all
+    devices are asked, several at a time.
     """
     from edgepack.device.runtime.provision import RunnerChoice
     from edgepack.workflow.preflight import examine, weigh_cargo
@@ -74,6 +97,8 @@ def doctor(
 
     opened = open_subject(subject) if subject is not None else None
     profile = find_target(target) or (opened.profile if opened is not None else None)
+    if is_fleet((device,), given):
+        return _examine_fleet(device, given, profile=profile, opened=opened, as_json=as_json)
     with show_work() as work:
         preflight = examine(
             device,
@@ -86,76 +111,64 @@ def doctor(
             android=android_runtime_from(given),
         )
     if as_json:
-        print_json(_to_json(preflight, profile))
+        print_json(preflight_json(preflight, profile))
     else:
-        _show(preflight)
-    return ExitCode.FAILURE if _count(preflight, "error") else ExitCode.DONE
+        show_preflight(preflight)
+    return ExitCode.FAILURE if count_findings(preflight, "error") else ExitCode.DONE
 
 
-def _count(preflight: "Preflight", severity: str) -> int:
-    return sum(each.severity == severity for each in preflight.findings)
+def _examine_fleet(
+    named: str,
+    given: Mapping[str, Any],
+    *,
+    profile: "TargetProfile | None",
+    opened: "Subject | None",
+    as_json: bool,
+) -> int:
+    from edgepack.workflow.examining import ExamineTask, examine_task
+    from edgepack.workflow.preflight import weigh_cargo
+    from edgepack.workflow.site import default_root
 
-
-def _to_json(preflight: "Preflight", profile: "TargetProfile | None") -> dict[str, object]:
-    from edgepack.device.survey import facts as device_facts
-
-    runtime = preflight.runtime
-    return {
-        "device": preflight.device,
-        "target": profile.id if profile is not None else None,
-        "facts": device_facts.to_json(preflight.facts) if preflight.facts is not None else None,
-        "runtime": None
-        if runtime is None
-        else {
-            "name": runtime.name,
-            "version": runtime.version,
-            "native": runtime.is_native,
-            "installed": preflight.is_installed,
-        },
-        "findings": [each.to_json() for each in preflight.findings],
-        "fine": [each.value for each in preflight.fine],
-    }
-
-
-def _show(preflight: "Preflight") -> None:
-    facts, runtime = preflight.facts, preflight.runtime
-    if facts is not None:
-        version = ".".join(map(str, facts.python.version)) if facts.python else None
-        parts = (facts.board, facts.os_name or facts.system, facts.arch)
-        click.echo(f"{preflight.device}  {', '.join(part for part in parts if part)}")
-        if runtime is not None:
-            how = "without Python" if runtime.is_native else f"for Python {version}"
-            state = "installed" if preflight.is_installed else "to be sent"
-            click.echo(f"runtime  {runtime.label} {how}, {state}")
-        click.echo()
-    if preflight.findings or preflight.fine:
-        print_table(_table(preflight))
-        click.echo()
-    counts = [
-        f"{number} {word}{'' if number == 1 else 's'}"
-        for word in ("error", "warning", "note")
-        if (number := _count(preflight, word))
+    devices = read_devices((named,), given["filters"])
+    if profile is not None:
+        check_targets(devices, profile.id)
+    profiles = {each.address: profile or find_target(each.target) for each in devices}
+    cargo = weigh_cargo(opened.content) if opened is not None else None
+    reach = reach_options(given)
+    tasks = [
+        ExamineTask(
+            address=each.address,
+            root=root_of(each, given) or default_root(profiles[each.address]),
+            profile=profiles[each.address],
+            cargo=cargo,
+            reach=reach,
+        )
+        for each in devices
     ]
-    verdict = "cannot be deployed to" if _count(preflight, "error") else "ready"
-    click.echo(f"{verdict}: {', '.join(counts) or 'nothing to say'}")
+    rolled = roll_out(tasks, examine_task, plan=plan_from(devices, given), given=given)
+    found = [_preflight_of(each) for each in rolled.outcomes]
+    if as_json:
+        print_json(
+            [
+                outcome_json(outcome, lambda _: {})
+                if preflight is None
+                else preflight_json(preflight, profiles[outcome.device])
+                | {"tries": outcome.num_tries}
+                for outcome, preflight in zip(rolled.outcomes, found, strict=True)
+            ]
+        )
+    else:
+        show_preflights([each for each in found if each is not None])
+    code = end_rollout(rolled)
+    refused = any(each is not None and count_findings(each, "error") for each in found)
+    return ExitCode.FAILURE if refused else code
 
 
-def _table(preflight: "Preflight") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def _preflight_of(outcome: "Outcome[Preflight]") -> "Preflight | None":
+    """Give what was found; of a device that could not be asked why not, and None if not begun."""
+    from edgepack.workflow.preflight import without_answer
 
-    from edgepack.device.preflight.finding import Severity
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, is_last in (("severity", False), ("topic", False), ("what", True)):
-        table.add_column(name, no_wrap=not is_last)
-    for each in preflight.findings:
-        said = f"expected {each.expected}, but {each.found}"
-        if each.severity is Severity.ERROR:
-            said = each.sentence or said
-        # As text, not as markup: a device's words may hold brackets.
-        what = Text(said if not each.fix else f"{said}\n{each.fix}")
-        table.add_row(each.severity.value, each.topic.value, what)
-    if preflight.fine:
-        table.add_row("fine", "", ", ".join(preflight.fine))
-    return table
+    error = outcome.error
+    if isinstance(error, DeviceError) and not isinstance(error, NotBegunError):
+        return without_answer(outcome.device, error)
+    return outcome.result

@@ -1,13 +1,20 @@
-"""Devices as verbs reach them: one made ready with its work shown, or several in turn."""
+"""Devices as verbs reach them, one at a time, with their work shown."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import click
 
 from edgepack.commands.boundary import error_json
 from edgepack.commands.console import Work, note, show_work, warn
-from edgepack.commands.options import android_runtime_from, connect_options_from, lock_options_from
+from edgepack.commands.options import (
+    android_runtime_from,
+    connect_options_from,
+    find_target,
+    lock_options_from,
+)
 from edgepack.device.wire.address import subject
 from edgepack.errors import EdgePackError
 
@@ -16,8 +23,13 @@ if TYPE_CHECKING:
     from edgepack.device.preflight.diagnosis import Cargo
     from edgepack.profile import TargetProfile
     from edgepack.workflow.rig import Rig
+    from edgepack.workflow.site import Site
 
 T = TypeVar("T")
+
+target_option: Final = click.option(
+    "--target", metavar="NAME", help="Target that was packed for, whose deploy root is meant."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,16 +96,31 @@ def ready_device(
         yield ReadyDevice(rig=rig, work=work)
 
 
-def run_each(addresses: Sequence[str], action: Callable[[str], T]) -> tuple[Reached[T], ...]:
-    """Run an action for each device in turn.
+@contextmanager
+def open_shown_site(
+    address: str, given: Mapping[str, Any], *, purpose: str | None
+) -> "Iterator[Site]":
+    """Open a device's deploy root, showing what is done; see `open_site`.
 
-    A single device's error is raised; among several it is kept beside the others' results.
-
-    Raises:
-        EdgePackError: of the only device.
+    Args:
+        address: as the user wrote it.
+        given: values of `target_option`, `device_options`, `root_option` and `lock_option`.
+        purpose: verb for which the device is held; None only looks.
     """
-    is_only = len(addresses) == 1
-    return tuple(run_one(each, action, is_only=is_only) for each in addresses)
+    from edgepack.workflow.site import default_root, open_site
+
+    profile = find_target(given["target"])
+    with (
+        show_work() as work,
+        open_site(
+            address,
+            connect=connect_options_from(given, work),
+            root=given["root"] or default_root(profile),
+            lock=None if purpose is None else lock_options_from(purpose, given, work),
+            on_step=work.step,
+        ) as site,
+    ):
+        yield site
 
 
 def run_one(address: str, action: Callable[[str], T], *, is_only: bool) -> Reached[T]:

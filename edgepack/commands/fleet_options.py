@@ -20,8 +20,8 @@ _DEFAULT_JOBS: Final = 32
 _NUM_SHOWN: Final = 5
 
 
-def fleet_options(function: F) -> F:
-    """Add the options that say which devices of a fleet, how many at a time, and when to stop."""
+def choice_options(function: F) -> F:
+    """Add the options that say which devices of a fleet, and how many at a time."""
     return apply_options(
         click.option(
             "--filter",
@@ -36,6 +36,13 @@ def fleet_options(function: F) -> F:
             type=click.IntRange(1, 10_000),
             help=f"Devices at a time [default: {_DEFAULT_JOBS}].",
         ),
+    )(function)
+
+
+def fleet_options(function: F) -> F:
+    """Add `choice_options`, and those that say who goes first and when to stop."""
+    return apply_options(
+        choice_options,
         click.option(
             "--canary",
             is_flag=True,
@@ -68,7 +75,8 @@ def journal_options(function: F) -> F:
         click.option(
             "--resume",
             is_flag=True,
-            help="Go on from the journal: devices done before are only asked whether they are.",
+            help="Go on from the journal: what was measured is not measured again, and what was "
+            "pushed to is only asked whether that is current.",
         ),
         click.option(
             "--scheduler",
@@ -163,14 +171,15 @@ def plan_from(devices: "Sequence[FleetDevice]", given: Mapping[str, Any]) -> "Pl
     from edgepack.fleet.rollout import Plan
     from edgepack.fleet.waves import CANARY, Amount, parse_amount, parse_waves
 
-    if given["canary"] and given["waves"]:
+    canary, sizes, most = (given.get(each) for each in ("canary", "waves", "max_failures"))
+    if canary and sizes:
         raise UsageError(
             "--canary and --waves both say what goes first", remedy="Leave one of them out."
         )
-    waves: tuple[Amount, ...] = CANARY if given["canary"] else ()
-    if given["waves"]:
-        waves = parse_waves(given["waves"])
-    limit = parse_amount(given["max_failures"]) if given["max_failures"] is not None else None
+    waves: tuple[Amount, ...] = CANARY if canary else ()
+    if sizes:
+        waves = parse_waves(sizes)
+    limit = parse_amount(most) if most is not None else None
     if limit is None and waves:
         limit = Amount(value=0)
     return Plan(

@@ -73,7 +73,7 @@ def gate(
     """
     from edgepack.commands.output import check_outputs, write_text
     from edgepack.measure.gate import Verdict
-    from edgepack.measure.record import load_measurements, load_results
+    from edgepack.measure.results import load_measurements, load_results
     from edgepack.report.verdicts import write_junit, write_markdown
 
     if as_json and markdown:

@@ -47,7 +47,7 @@ def report(
     as_json: bool,
 ) -> None:
     """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
-    from edgepack.measure.record import load_measurements
+    from edgepack.measure.results import load_measurements
     from edgepack.report.terminal import render_matrix
 
     check_outputs(report=output)

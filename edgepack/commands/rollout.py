@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -10,7 +10,8 @@ from edgepack.commands.boundary import error_json
 from edgepack.commands.console import note
 from edgepack.commands.fleet import Reached
 from edgepack.commands.fleet_view import FleetLines, count_devices, show_fleet
-from edgepack.errors import ExitCode
+from edgepack.commands.options import find_target
+from edgepack.errors import EdgePackError, ExitCode, NotBegunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,20 +53,21 @@ class Rolled(Generic[T]):
     @property
     def reached(self) -> tuple[Reached[T], ...]:
         """The outcomes as verbs for single devices know them."""
-        from edgepack.errors import DeviceError
-
-        never = DeviceError(
-            "the device was not begun, as the rollout ended before it",
-            remedy="Run it again; a push goes on with --resume.",
-        )
         return tuple(
             Reached(
                 device=each.device,
                 result=each.result,
-                error=None if each.result is not None else each.error or never,
+                error=_fault_of(each) if each.result is None else None,
             )
             for each in self.outcomes
         )
+
+
+def _fault_of(outcome: "Outcome[Any]") -> EdgePackError:
+    return outcome.error or NotBegunError(
+        "the rollout ended before this device",
+        remedy="Run it again; with a journal it goes on by --resume.",
+    )
 
 
 def roll_out(
@@ -75,6 +77,9 @@ def roll_out(
     plan: "Plan",
     given: Mapping[str, Any],
     journal: "Journal | None" = None,
+    stored: "Callable[[T], object] | None" = None,
+    on_done: Callable[[T], None] | None = None,
+    earlier: "Mapping[str, Outcome[T]] | None" = None,
 ) -> Rolled[T]:
     """Carry out a task for each device, several at a time, showing how it goes.
 
@@ -84,13 +89,23 @@ def roll_out(
         plan: how the fleet is gone through.
         given: values of `journal_options`, where the verb has them.
         journal: where each finished device is written down.
+        stored: gives what the journal keeps of a result, as JSON; None keeps nothing of it.
+        on_done: called with each result at once.
+        earlier: what came of devices in an earlier run, which are not begun again.
     """
     from edgepack.fleet.journal import make_entry
     from edgepack.fleet.rollout import Rollout
 
-    by_address = {each.address: each for each in tasks}
+    known = earlier or {}
+    by_address = {each.address: each for each in tasks if each.address not in known}
+    devices, plan = plan.devices, replace(plan, devices=tuple(by_address))
+    if not by_address:
+        return Rolled(outcomes=tuple(known[each] for each in devices), fault=None)
 
     def record(outcome: "Outcome[T]") -> None:
+        result = outcome.result
+        if result is not None and on_done is not None:
+            on_done(result)
         if journal is not None:
             journal.append(
                 make_entry(
@@ -98,11 +113,12 @@ def roll_out(
                     outcome.state,
                     num_tries=outcome.num_tries,
                     error=outcome.error,
+                    result=None if result is None or stored is None else stored(result),
                 )
             )
 
     with ExitStack() as stack:
-        view = stack.enter_context(show_fleet(len(tasks)))
+        view = stack.enter_context(show_fleet(len(by_address)))
         executor = stack.enter_context(_open_executor(plan, given.get("scheduler"), view))
         rollout: Rollout[T] = Rollout(
             plan,
@@ -115,7 +131,8 @@ def roll_out(
             rollout.run()
         except BaseException as error:  # noqa: BLE001 - raised again once what came is told
             fault = error
-        return Rolled(outcomes=rollout.outcomes, fault=fault)
+        came = {each.device: each for each in rollout.outcomes}
+        return Rolled(outcomes=tuple((known | came)[each] for each in devices), fault=fault)
 
 
 @contextmanager
@@ -174,13 +191,7 @@ def outcome_json(outcome: "Outcome[T]", to_json: Callable[[T], dict[str, object]
     """Give the JSON of a device: its result and how often it was tried, or its error."""
     if outcome.result is not None:
         return {**to_json(outcome.result), "tries": outcome.num_tries}
-    error: dict[str, Any] = {
-        "kind": "not_begun",
-        "message": "the rollout ended before this device",
-        "remedy": "Run it again; a push goes on with --resume.",
-    }
-    if outcome.error is not None:
-        error = error_json(outcome.error)
+    error = error_json(_fault_of(outcome))
     return {"device": outcome.device, "error": error, "tries": outcome.num_tries}
 
 
@@ -219,6 +230,13 @@ def root_of(device: "FleetDevice", given: Mapping[str, Any]) -> str | None:
     """Give the deploy root: the command line's, else the fleet file's."""
     root: str | None = given["root"] or device.root
     return root
+
+
+def site_root(device: "FleetDevice", given: Mapping[str, Any]) -> str:
+    """Give the deploy root where nothing but the target's is left to go by, or the default."""
+    from edgepack.workflow.site import default_root
+
+    return root_of(device, given) or default_root(find_target(given["target"] or device.target))
 
 
 def reach_options(given: Mapping[str, Any]) -> "ReachOptions":

@@ -20,7 +20,8 @@ from edgepack._fields import Fields, join_faults
 from edgepack.errors import EdgePackError, JournalError
 
 SCHEMA: Final = 1
-MAXIMUM_BYTES: Final = 256 * 2**20
+# Half a megabyte is what a benchmark of a device takes, raw samples and all.
+MAXIMUM_BYTES: Final = 2**30
 _GIVE_ANOTHER: Final = "Begin a new one: leave --resume out, or name another file with --journal."
 
 
@@ -42,6 +43,7 @@ class Entry:
         num_tries: connections that were tried.
         time: when it was finished, UTC, ISO 8601.
         error: kind, message and remedy where it failed.
+        result: what came of it as JSON, where the verb cannot ask the device for it again.
     """
 
     device: str
@@ -49,17 +51,30 @@ class Entry:
     num_tries: int
     time: str
     error: Mapping[str, str] | None = None
+    result: object = None
 
 
 def make_entry(
-    device: str, state: State, *, num_tries: int, error: EdgePackError | None = None
+    device: str,
+    state: State,
+    *,
+    num_tries: int,
+    error: EdgePackError | None = None,
+    result: object = None,
 ) -> Entry:
     """Make the entry of a device that is finished now."""
     fault = None
     if error is not None:
         fault = {"kind": error.kind, "message": error.message, "remedy": error.remedy}
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
-    return Entry(device=device, state=state, num_tries=num_tries, time=now.isoformat(), error=fault)
+    return Entry(
+        device=device,
+        state=state,
+        num_tries=num_tries,
+        time=now.isoformat(),
+        error=fault,
+        result=result,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +151,7 @@ def _open(path: Path, subject: str, *, resume: bool) -> Journal:
     except FileNotFoundError:
         raise JournalError(
             f"{path}: expected the journal of an earlier run, but there is none",
-            remedy="Leave --resume out; a push sends only what a device lacks.",
+            remedy="Leave --resume out to begin one.",
         ) from None
     try:
         _lock(path, file)
@@ -218,7 +233,11 @@ def _entry_to_json(entry: Entry) -> dict[str, object]:
         "tries": entry.num_tries,
         "time": entry.time,
     }
-    return table if entry.error is None else table | {"error": dict(entry.error)}
+    if entry.error is not None:
+        table["error"] = dict(entry.error)
+    if entry.result is not None:
+        table["result"] = entry.result
+    return table
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -283,6 +302,7 @@ def _read_entry(table: Mapping[str, object], where: str) -> Entry:
         error=None
         if error is None
         else {key: error.text(key, empty=True) for key in ("kind", "message", "remedy")},
+        result=fields.raw("result"),
     )
     fields.close()
     if fields.faults:

@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from edgepack.bundle.golden import pack_tensors
-from edgepack.errors import DeviceError, GoldenError, MeasureError
+from edgepack.errors import DeviceError, MeasureError
 from edgepack.measure import channel
+from edgepack.measure.asking import STARTUP_SECONDS, check_answers
 from edgepack.measure.bench import (
     RUNNER_PATH,
     Bench,
@@ -23,7 +24,6 @@ from edgepack.measure.bench import (
 from edgepack.measure.cooling import Rest, rest
 from edgepack.measure.energy import IDLE_SECONDS, Idle
 from edgepack.measure.engine import EngineFacts
-from edgepack.measure.golden import GoldenVerdict, judge_golden
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
 from edgepack.measure.profile import PYTHON_TELLS_NONE, OpProfile, num_profile_runs
@@ -39,12 +39,6 @@ if TYPE_CHECKING:
     from edgepack.device.wire.transport import Device
 
 StepCallback = Callable[[str], None]
-
-WRONG_ANSWERS_REMEDY: Final = (
-    "Choose another recipe (float32 is the plainest), or another version of the runtime; "
-    "a runtime that computes wrongly on this CPU is worth a bug report."
-)
-_STARTUP_SECONDS: Final = 120.0  # importing numpy alone takes seconds on a slow card
 
 
 def measure(
@@ -108,31 +102,6 @@ def measure_in_turns(
     benches = [place_runner(device, engine=engine, model=each, root=root) for each in models]
     first, second = _measure(benches, facts=facts, plan=plan, on_progress=on_progress)
     return first, second
-
-
-def ask_answers(
-    device: "Device", *, engine: "Engine", model: TimedModel, plan: BenchmarkPlan, root: str
-) -> GoldenVerdict | None:
-    """Run a model on a device on its golden inputs and judge the answers; nothing is timed.
-
-    Args:
-        device: a connected device.
-        engine: the runtime installed there.
-        model: what to run.
-        plan: its threads, and its seconds as the limit beside the start of the runtime.
-        root: deploy root on the device.
-
-    Returns:
-        The verdict, which may be that it failed; None without golden samples.
-
-    Raises:
-        MeasureError: the runner failed, died or answered nonsense.
-        DeviceError: the link failed, or the runner's files could not be placed.
-    """
-    check_plan(plan)
-    bench = place_runner(device, engine=engine, model=model, root=root)
-    verdict, _, _ = _ask_answers(bench, plan)
-    return verdict
 
 
 def measure_on_host(
@@ -210,7 +179,7 @@ def _measure(
     check_affinity(device, plan)
     before = read_state(device)
     on_progress(f"checking the answers on {device.name}")
-    checked = [_check_answers(bench, plan) for bench in benches]
+    checked = [check_answers(bench, plan) for bench in benches]
     share = replace(plan, max_seconds=plan.max_seconds / len(benches))
     # The first run sets things up; the quickest of the others is the model's own time.
     fitted = [
@@ -297,7 +266,7 @@ def _watch_idle(
         events = channel.talk(
             bench.device,
             bench.argv({"mode": "idle", "seconds": IDLE_SECONDS}, plan),
-            timeout_seconds=_STARTUP_SECONDS + IDLE_SECONDS,
+            timeout_seconds=STARTUP_SECONDS + IDLE_SECONDS,
             max_events=2,
         )
         return channel.parse_idle(events, name=bench.device.name)
@@ -308,50 +277,6 @@ def _watch_idle(
 def _own_plan(plan: BenchmarkPlan, num_models: int) -> BenchmarkPlan:
     """Give the plan of one model's result: in turns the precision is that of the speed-up."""
     return plan if num_models == 1 else replace(plan, precision=None)
-
-
-def _check_answers(
-    bench: Bench, plan: BenchmarkPlan
-) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
-    verdict, times, engine = _ask_answers(bench, plan)
-    if verdict is not None and not verdict.passed:
-        raise GoldenError(
-            f"the model answers otherwise on {bench.device.name} than where it was packed, so it "
-            "was not timed:\n" + "\n".join(f"  - {reason}" for reason in verdict.reasons),
-            remedy=WRONG_ANSWERS_REMEDY,
-        )
-    return verdict, times, engine
-
-
-def _ask_answers(
-    bench: Bench, plan: BenchmarkPlan
-) -> tuple[GoldenVerdict | None, list[int], EngineFacts]:
-    golden, signature = bench.model.golden, bench.model.signature
-    name = bench.device.name
-    # Without golden samples the first one is run twice, to learn how long a run takes.
-    num_samples = golden.num_samples if golden is not None else 2
-    request = {
-        "mode": "outputs",
-        "samples": num_samples,
-        "emit": golden is not None,
-        "stream": bench.model.is_stream,
-    }
-    num_outputs = channel.num_output_events(signature, num_samples=num_samples)
-    events = channel.talk(
-        bench.device,
-        bench.argv(request, plan),
-        timeout_seconds=_STARTUP_SECONDS + plan.max_seconds,
-        max_events=2 * num_samples + num_outputs + 2,
-    )
-    times = channel.parse_run_times(events, num_samples=num_samples, name=name)
-    engine = bench.engine_facts(events, plan)
-    if golden is None:
-        return None, times, engine
-    answers = channel.parse_outputs(events, signature=signature, num_samples=num_samples, name=name)
-    verdict = judge_golden(
-        golden, answers, signature=signature, is_quantized=bench.model.is_quantized
-    )
-    return verdict, times, engine
 
 
 def _launch(
@@ -368,7 +293,7 @@ def _launch(
     events = channel.talk(
         bench.device,
         bench.argv({"mode": "latency", "plan": spec}, plan),
-        timeout_seconds=_STARTUP_SECONDS + 2 * plan.launch_seconds + 4 * run_ns / 1e9,
+        timeout_seconds=STARTUP_SECONDS + 2 * plan.launch_seconds + 4 * run_ns / 1e9,
         max_events=8,
         max_samples=plan.max_samples,
     )
@@ -403,7 +328,7 @@ def _profile(
         events = channel.talk(
             bench.device,
             bench.argv({"mode": "profile", "runs": num_runs}, plan),
-            timeout_seconds=_STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
+            timeout_seconds=STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
             max_events=4,
         )
         return channel.parse_profile(events, name=bench.device.name)

@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import edgepack
@@ -40,8 +39,7 @@ from edgepack.measure.sustained import sustain
 from edgepack.measure.validity import Validity
 
 SCHEMA: Final = 1
-_MAXIMUM_FILE_BYTES: Final = 512 * 2**20
-_GIVE_RESULT: Final = "Give the file that `edgepack bench -o` or `deploy --results` wrote."
+GIVE_RESULT: Final = "Give the file that `edgepack bench -o` or `deploy --results` wrote."
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CHECKED: Final = ("num_launches", "num_samples", "median_ns", "p90_ns", "min_ns", "max_ns")
 
@@ -139,19 +137,6 @@ class Measurement:
         """Largest peak of any launch that could tell it."""
         peaks = (launch.peak_memory_bytes for launch in self.launches)
         return max((peak for peak in peaks if peak is not None), default=None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredResults:
-    """What a result file holds.
-
-    Attributes:
-        measured: at least one measurement.
-        failed: devices that could not be measured.
-    """
-
-    measured: tuple[Measurement, ...]
-    failed: tuple[str, ...]
 
 
 def make_measurement(
@@ -257,55 +242,6 @@ def _summary_to_json(summary: LatencySummary) -> dict[str, object]:
 def write_measurement(measurement: Measurement) -> bytes:
     """Write a measurement as JSON text, UTF-8."""
     return json.dumps(to_json(measurement), allow_nan=False).encode()
-
-
-def load_measurements(path: Path) -> tuple[Measurement, ...]:
-    """Read a result file: one measurement, or a list in which failed devices are passed over.
-
-    Raises:
-        MeasureError: as `load_results`.
-    """
-    return load_results(path).measured
-
-
-def load_results(path: Path) -> StoredResults:
-    """Read a result file, with the devices of which there is no measurement.
-
-    Raises:
-        MeasureError: unreadable, too large, not JSON, without a measurement, or faulty.
-    """
-    try:
-        size = path.stat().st_size
-        if size > _MAXIMUM_FILE_BYTES:
-            raise MeasureError(
-                f"{path}: expected a result of at most {_MAXIMUM_FILE_BYTES} bytes, not {size}",
-                remedy=_GIVE_RESULT,
-            )
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise MeasureError(
-            f"{path}: the result cannot be read: {error.strerror}", remedy="Check the path."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise MeasureError(
-            f"{path}: expected a result in JSON: {error}", remedy=_GIVE_RESULT
-        ) from error
-    items = value if isinstance(value, list) else [value]
-    tables = [item for item in items if isinstance(item, dict)]
-    failed = [table for table in tables if set(table) == {"device", "error"}]
-    measured = [table for table in tables if table not in failed]
-    if len(tables) < len(items) or not measured:
-        raise MeasureError(
-            f"{path}: expected a result or a list of results, but there is none in it",
-            remedy=_GIVE_RESULT,
-        )
-    try:
-        return StoredResults(
-            measured=tuple(parse_measurement(table) for table in measured),
-            failed=tuple(str(table["device"]) for table in failed),
-        )
-    except MeasureError as error:
-        raise MeasureError(f"{path}: {error.message}", remedy=error.remedy) from error
 
 
 def parse_measurement(table: Mapping[str, object]) -> Measurement:

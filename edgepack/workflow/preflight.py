@@ -130,15 +130,49 @@ def examine(
     Raises:
         UsageError: the address, an option or the SSH configuration is not right.
     """
-    on_step(f"connecting to {address}")
     try:
-        with open_device(address, options=connect) as device:
-            on_step(f"examining {device.name}")
-            return _examine(
-                device, root=root, profile=profile, cargo=cargo, runner=runner, android=android
-            )
+        return look(
+            address,
+            connect=connect,
+            root=root,
+            profile=profile,
+            cargo=cargo,
+            runner=runner,
+            on_step=on_step,
+            android=android,
+        )
     except DeviceError as error:
-        return Preflight(device=address, findings=(_describe_failure(error),))
+        return without_answer(address, error)
+
+
+def look(
+    address: str,
+    *,
+    connect: ConnectOptions,
+    root: str,
+    profile: TargetProfile | None,
+    cargo: Cargo | None,
+    runner: RunnerChoice,
+    on_step: StepCallback,
+    android: AndroidRuntime | None = None,
+) -> Preflight:
+    """Ask a device as `examine` does.
+
+    Raises:
+        DeviceError: it cannot be asked.
+        UsageError: the address, an option or the SSH configuration is not right.
+    """
+    on_step(f"connecting to {address}")
+    with open_device(address, options=connect) as device:
+        on_step(f"examining {device.name}")
+        return _examine(
+            device, root=root, profile=profile, cargo=cargo, runner=runner, android=android
+        )
+
+
+def without_answer(address: str, error: DeviceError) -> Preflight:
+    """Give the preflight of a device that could not be asked: why not is what was found."""
+    return Preflight(device=address, findings=(_describe_failure(error),))
 
 
 def _describe_failure(error: DeviceError) -> Finding:

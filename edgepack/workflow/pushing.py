@@ -7,7 +7,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.device.store.deploy import Deployment, push_bundle
 from edgepack.device.store.staging import TransferCallback
 from edgepack.errors import GoldenError
-from edgepack.measure.drive import WRONG_ANSWERS_REMEDY, ask_answers
+from edgepack.measure.asking import WRONG_ANSWERS_REMEDY, ask_answers
 from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.plan import plan_from
 from edgepack.profile import BenchmarkDefaults

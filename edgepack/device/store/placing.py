@@ -1,17 +1,16 @@
 """Folders that appear on a device complete or not at all, whoever vanishes in between."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from edgepack.device.store.assembly import plan_assembly
 from edgepack.device.store.donors import PREFIX, Donors, find_donors
+from edgepack.device.store.inventory import Inventory, take_inventory
 from edgepack.device.store.layout import (
-    FREE_FUNCTION,
     RENAME_FUNCTION,
-    SIGNERS_NAME,
     Layout,
     disk_seconds,
     is_confined,
@@ -19,53 +18,17 @@ from edgepack.device.store.layout import (
 )
 from edgepack.device.store.payload import PlacedFile
 from edgepack.device.store.shipment import Link, Load, make_load, send_load
-from edgepack.device.store.staging import TransferCallback, is_abandoned, staging_folder, sweep
+from edgepack.device.store.staging import TransferCallback, staging_folder, sweep
 from edgepack.device.wire.address import subject
-from edgepack.device.wire.compression import Codec, host_codecs
-from edgepack.device.wire.hashing import SHA256_FUNCTION, read_hashes
-from edgepack.device.wire.sections import parse_count
+from edgepack.device.wire.compression import Codec
+from edgepack.device.wire.hashing import SHA256_FUNCTION
 from edgepack.device.wire.transport import Device
 from edgepack.errors import DeployError
 
 T = TypeVar("T")
 
 _MAX_FILES: Final = 65536
-_STILL_MINUTES: Final = 10
 _MARGIN_BYTES: Final = 2**20
-
-# `$1` staging, `$2` the folder to fill, `$3` its parent, `$4` a link or nothing; standard
-# input: the paths wanted. Where nothing moved for minutes, a host vanished.
-_INVENTORY: Final = f"""
-{SHA256_FUNCTION}
-{FREE_FUNCTION}
-umask 022
-mkdir -p -- "$1" "$3" || exit 1
-[ -w "$1" ] && [ -w "$3" ] || {{ echo "$3: Permission denied" >&2; exit 1; }}
-for folder in "$1"/*; do
-  [ -d "$folder" ] || continue
-  recent=$(find "$folder" -mmin -{_STILL_MINUTES} 2>/dev/null | head -n 1)
-  [ -n "$recent" ] && word=moving || word=still
-  printf '%s %s\\n' "$word" "${{folder##*/}}"
-done
-printf 'free %s\\n' "$(free_kib "$1")"
-for codec in {" ".join(Codec)}; do
-  command -v "$codec" >/dev/null 2>&1 && printf 'unpacks %s\\n' "$codec"
-done
-{{ [ -e "${{1%/*}}/{SIGNERS_NAME}" ] || [ -L "${{1%/*}}/{SIGNERS_NAME}" ]; }} && printf 'guarded\\n'
-[ -n "$4" ] && printf 'link %s\\n' "$(readlink "$4" 2>/dev/null)"
-for sibling in "$3"/*; do
-  [ -d "$sibling" ] && [ "$sibling" != "$2" ] && {{ echo siblings; break; }}
-done
-[ -L "$2" ] && {{ echo "$2: Not a directory" >&2; exit 1; }}
-[ -d "$2" ] || exit 0
-cd -- "$2" || exit 1
-case $3 in */models) touch -c -- . 2>/dev/null ;; esac  # its last use: see `holdings`
-printf 'present\\n'
-while IFS= read -r path; do
-  [ -f "$path" ] && [ ! -L "$path" ] || continue
-  sum=$(sha256 < "$path") && printf 'file %s %s\\n' "${{sum%% *}}" "$path"
-done
-"""
 
 # `$1` the staging folder to make; standard input: `dir PATH`, or `link`, source, target and hash,
 # or `piece PATH`: the next part of a file's beginning.
@@ -132,18 +95,6 @@ class Transfer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Inventory:
-    is_present: bool
-    link_target: str
-    hashes: Mapping[str, str]
-    free_bytes: int | None
-    abandoned: tuple[str, ...]
-    has_siblings: bool
-    is_guarded: bool
-    codecs: tuple[Codec, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Wanted:
     folder: str
     files: tuple[PlacedFile, ...]
@@ -154,7 +105,7 @@ class _Wanted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
-    inventory: _Inventory
+    inventory: Inventory
     missing: tuple[PlacedFile, ...]
     donors: Donors
     load: Load
@@ -294,7 +245,7 @@ def place_proved(
 
 
 def _make_plan(device: Device, layout: Layout, wanted: _Wanted) -> _Plan:
-    inventory = _take_inventory(device, layout, wanted.folder, wanted.files, wanted.link)
+    inventory = take_inventory(device, layout, wanted.folder, wanted.files, wanted.link)
     missing = tuple(file for file in wanted.files if inventory.hashes.get(file.path) != file.sha256)
     donors = Donors(files={})
     if missing and ((wanted.reuse_siblings and inventory.has_siblings) or inventory.abandoned):
@@ -327,57 +278,6 @@ def _check_paths(files: Sequence[PlacedFile]) -> None:
             f"cannot place files: expected distinct relative paths, not {reason}",
             remedy="Pack the bundle again.",
         )
-
-
-def _take_inventory(
-    device: Device, layout: Layout, folder: str, files: Sequence[PlacedFile], link: str
-) -> _Inventory:
-    result = run_step(
-        device,
-        _INVENTORY,
-        layout.staging,
-        folder,
-        str(PurePosixPath(folder).parent),
-        link,
-        action=f"look into {layout.root}",
-        stdin="".join(f"{file.path}\n" for file in files).encode(),
-        timeout_seconds=disk_seconds(sum(file.num_bytes for file in files)),
-    )
-    hashed: list[str] = []
-    abandoned: list[str] = []
-    unpacked: list[str] = []
-    free_kib: int | None = None
-    is_present, has_siblings, is_guarded, link_target = False, False, False, ""
-    for line in result.text.splitlines():
-        verb, _, rest = line.partition(" ")
-        if verb == "present":
-            is_present = True
-        elif verb == "siblings":
-            has_siblings = True
-        elif verb == "guarded":
-            is_guarded = True
-        elif verb == "link":
-            link_target = rest
-        elif verb == "unpacks":
-            unpacked.append(rest)
-        elif verb == "free":
-            free_kib = parse_count(rest, maximum=2**50)
-        elif verb == "file":
-            hashed.append(rest)
-        elif verb in {"still", "moving"} and is_abandoned(rest, lies_still=verb == "still"):
-            abandoned.append(rest)
-    return _Inventory(
-        is_present=is_present,
-        link_target=link_target,
-        hashes=read_hashes(
-            device, hashed, folder=folder, sizes={file.path: file.num_bytes for file in files}
-        ),
-        free_bytes=None if free_kib is None else free_kib * 1024,
-        abandoned=tuple(abandoned),
-        has_siblings=has_siblings,
-        is_guarded=is_guarded,
-        codecs=tuple(codec for codec in host_codecs() if codec in unpacked),
-    )
 
 
 def _is_short(free_bytes: int | None, needed: int) -> bool:
