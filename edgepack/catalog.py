@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgepack._fields import nearest
-from edgepack.errors import ProfileError
+from edgepack.errors import ProfileError, UnknownTargetError
 from edgepack.profile import TargetProfile, parse_profile
 
 _SUFFIX: Final = ".toml"
@@ -99,7 +99,7 @@ def find_profile(
         text = built_in_text(name_or_path)
         origin = ProfileOrigin(kind=OriginKind.BUILT_IN, path=None, text=text)
         return parse_profile(text, profile_id=name_or_path), origin
-    raise ProfileError(
+    raise UnknownTargetError(
         f"unknown target {name_or_path!r}{nearest(name_or_path, sorted({*built_in, *own}))}",
         remedy="`edgepack targets list` shows the known ones; a path to a .toml file works too.",
     )

@@ -60,6 +60,10 @@ class ProfileError(EdgePackError):
     exit_code = ExitCode.USAGE
 
 
+class UnknownTargetError(ProfileError):
+    """There is no target of that name."""
+
+
 class RecipeError(EdgePackError):
     """A recipe is unknown, malformed, or cannot be applied as asked."""
 
@@ -192,6 +196,12 @@ class NotBegunError(DeviceError):
     """A device of several that was not begun, as the verb ended before its turn."""
 
     kind = "not_begun"
+
+
+class UncertainError(DeviceError):
+    """Broken off in a step that is not to be done twice; whether it was done is not known."""
+
+    kind = "uncertain"
 
 
 class DeployError(DeviceError):

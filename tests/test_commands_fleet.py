@@ -237,11 +237,15 @@ def test_an_interrupt_leaves_devices_whole_and_the_journal_true(
     cargo: Bundle, yard: Yard, cache_home: Path
 ) -> None:
     yard.write()
-    with _pushing(cargo, yard, cache_home, "--jobs", "1") as process:
+    with _pushing(cargo, yard, cache_home, "--jobs", "1", "--json") as process:
         said = _read_until(process, "[1/4] d0: done")
         process.send_signal(signal.SIGTERM)
-        _, rest = process.communicate(timeout=120)
+        out, rest = process.communicate(timeout=120)
     assert process.returncode == 130, said + rest
+    body = json.loads(out)  # one document, with all devices
+    assert [each["device"] for each in body] == yard.names
+    assert body[0]["release"] == cargo.release
+    assert body[-1]["error"]["kind"] == "not_begun"
     assert "interrupted: no further device begins" in rest
     assert rest.endswith("edgepack: interrupted\n")
     assert "Traceback" not in said + rest
@@ -254,7 +258,7 @@ def test_an_interrupt_leaves_devices_whole_and_the_journal_true(
 def test_a_second_interrupt_breaks_off_at_once(
     cargo: Bundle, ssh_servers: SshServers, cache_home: Path, tmp_path: Path
 ) -> None:
-    """Of a device that hangs: nothing is current there, and the journal says nothing of it."""
+    """Of a device that hangs: nothing is current there, and the journal says so."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -271,8 +275,8 @@ def test_a_second_interrupt_breaks_off_at_once(
                 _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, said + rest
     assert rest == (
-        "0 of 1 device done, 1 not begun\n"
+        "0 of 1 device done, 1 failed\n"
         f"journal: {tmp_path}/journal.jsonl; the same command with --resume goes on from it\n"
-        "\nedgepack: interrupted\n"
+        "edgepack: interrupted\n"
     )
-    assert yard.journal() == {}
+    assert yard.journal() == {"hangs": "failed"}

@@ -70,6 +70,13 @@ def said(ran: Ran) -> str:
     return ran.err
 
 
+def said_of_profile(ran: Ran) -> str:
+    """What was said of a profile with faults, which must stop the command before a device."""
+    assert ran.code == 2, ran.err
+    assert "connecting to" not in ran.err
+    return ran.err
+
+
 def test_sign_and_verify(
     run: RunCommand, whole: dict[str, Path], keys: Keys, allowed: Path
 ) -> None:
@@ -348,6 +355,13 @@ def test_a_target_can_require_a_signature(
         f"edgepack: signed with the ssh-ed25519 key {keys.fingerprint('bob')}, which "
         f"{user_signers()} does not list"
     )
+    # What is timed lies on the device as a release too.
+    bench = ("bench", "b.edgepack", "nobody@192.0.2.1")
+    assert said(run(*bench)) == said(run(*push))
+    if is_the_users:
+        own.write_text(strict.replace("require_signature", "requires_signature"))
+        assert "unknown key 'requires_signature'" in said_of_profile(run(*push))
+        own.write_text(strict)
     assert run("sign", "b.edgepack", "--key", keys.private("alice")).code == 0
     ran = run(*push, "--connect-timeout", "0.1")
     assert "connecting to nobody@192.0.2.1\n" in ran.err  # it is let through

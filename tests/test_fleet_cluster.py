@@ -1,9 +1,12 @@
 """The same pushes on a Dask cluster: a scheduler and two real workers on this machine."""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,6 +31,7 @@ def _cluster(folder: Path) -> Iterator[str]:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
+                    env={**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"},
                     cwd=folder,
                 )
             )
@@ -80,6 +84,21 @@ def test_workers_push_and_the_journal_is_the_same(run: RunCommand, tmp_path: Pat
     # What a cluster began is gone on with without one.
     again = run(*arguments, *options, "--resume").json()
     assert again[0]["already_done"]
+
+
+def test_what_fails_in_the_cluster_is_no_bug_of_the_task(tmp_path: Path) -> None:
+    with _cluster(tmp_path) as address, cluster.open_cluster(address) as reached:
+        assert reached.num_threads == 4
+        submit = reached.executor.submit
+        assert submit(abs, -3).result(timeout=60) == 3
+        with pytest.raises(ZeroDivisionError):
+            submit(divmod, 1, 0).result(timeout=60)
+        with pytest.raises(BrokenExecutor, match=r"^ModuleNotFoundError: No module named 'none_'$"):
+            submit(importlib.import_module, "none_").result(timeout=60)
+        # A worker that dies: of two one is left.
+        with pytest.raises(BrokenExecutor, match=r"^KilledWorker: "):
+            submit(os._exit, 1).result(timeout=60)
+        assert submit(abs, -3).result(timeout=60) == 3
 
 
 def test_no_scheduler_is_told(

@@ -2,8 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -142,6 +147,42 @@ def test_two_runs_do_not_write_one_journal(tmp_path: Path, resume: bool) -> None
         journal.append(_entry("pi@a"))
     with open_journal(path, subject=_SUBJECT, resume=True) as journal:
         assert journal.past.done == {"pi@a"}
+
+
+def test_of_two_runs_that_begin_together_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    lock, link = fcntl.flock, os.link
+    others = ExitStack()
+
+    def begin_first(act: Callable[..., None], *given: object) -> None:
+        """Let another run begin right before this one does what it is about to."""
+        monkeypatch.undo()
+        other = others.enter_context(open_journal(path, subject=_SUBJECT, resume=False))
+        other.append(_entry("pi@a"))
+        act(*given)
+
+    monkeypatch.setattr(os, "link", partial(begin_first, link))
+    with pytest.raises(JournalError, match="another run is writing this journal"):
+        open_journal(path, subject=_SUBJECT, resume=False)
+    others.close()
+    for resume in (True, False):
+        calls = [
+            partial(begin_first, lock),
+            *([] if resume else [lock]),
+        ]  # its own file comes first
+
+        def call(*given: Any, calls: list[Any] = calls) -> None:  # noqa: ANN401 - flock's own
+            calls.pop()(*given)
+
+        monkeypatch.setattr(fcntl, "flock", call)
+        with pytest.raises(JournalError, match="another run is writing this journal"):
+            open_journal(path, subject=_SUBJECT, resume=resume)
+        others.close()
+        with open_journal(path, subject=_SUBJECT, resume=True) as journal:
+            assert journal.past.done == {"pi@a"}
+    assert [each.name for each in tmp_path.iterdir()] == ["journal.jsonl"]
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

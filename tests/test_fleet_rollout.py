@@ -17,6 +17,7 @@ from edgepack.errors import (
     DroppedError,
     EdgePackError,
     JournalError,
+    UncertainError,
 )
 from edgepack.fleet.journal import State
 from edgepack.fleet.retry import NO_RETRIES, RetryPolicy
@@ -281,7 +282,12 @@ def test_a_second_ctrl_c_breaks_off() -> None:
         with pytest.raises(KeyboardInterrupt):
             rollout.run()
         never.set()
-    assert _states(rollout) == "nnn"
+    # What was under way is no device that nothing was done to.
+    assert _states(rollout) == "fnn"
+    first = rollout.outcomes[0]
+    assert first.num_tries == 1
+    assert isinstance(first.error, UncertainError)
+    assert first.error.message == "d0: broken off; what came of it is not known"
     assert told.words == ["begin d0", "stop: interrupted, 1 running"]
 
 

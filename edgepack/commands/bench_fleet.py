@@ -97,12 +97,10 @@ def _to_stored(measured: Measured) -> object:
 def _parse_stored(stored: object) -> Measured:
     from edgepack.measure.record import parse_measurement
 
-    if not isinstance(stored, list) or not stored:
-        raise MeasureError("expected a list of results")
-    for each in stored:
-        if not isinstance(each, dict):
-            raise MeasureError("expected each result as a table")
-    return tuple(parse_measurement(each) for each in stored)
+    tables = stored if isinstance(stored, list) else []
+    if not tables or not all(isinstance(each, dict) for each in tables):
+        raise MeasureError("expected a list of results", remedy="")
+    return tuple(parse_measurement(each) for each in tables)
 
 
 def _read_earlier(

@@ -58,6 +58,21 @@ def run_guarded(command: click.Command, arguments: Sequence[str]) -> ExitCode:
     return ExitCode(code) if isinstance(code, int) else ExitCode.DONE
 
 
+def end_early(fault: BaseException) -> ExitCode:
+    """Say on stderr what ended a verb once its result is printed; give the exit code.
+
+    Raises:
+        BaseException: it is a bug.
+    """
+    if isinstance(fault, KeyboardInterrupt):
+        _tell(as_json=False, kind="interrupted", message="interrupted", remedy="")
+        return ExitCode.INTERRUPTED
+    if isinstance(fault, EdgePackError):
+        _tell(as_json=False, kind=fault.kind, message=fault.message, remedy=fault.remedy)
+        return fault.exit_code
+    raise fault
+
+
 def error_json(error: EdgePackError) -> dict[str, Any]:
     """Give the JSON form of an error, as `--json` prints it."""
     return {"kind": error.kind, "message": error.message, "remedy": error.remedy}

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.commands.bench import bench_on, bench_report, warn_of_limits
+from edgepack.commands.boundary import end_early
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
-from edgepack.commands.fleet import ReadyDevice, item_json, ready_device, run_one
+from edgepack.commands.fleet import ReadyDevice, about, item_json, ready_device, run_one
 from edgepack.commands.fleet_options import (
     check_targets,
     choice_options,
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from edgepack.cache import Cache
     from edgepack.commands.fleet import Reached
     from edgepack.commands.rollout import Rolled
+    from edgepack.errors import EdgePackError
     from edgepack.fleet.inventory import FleetDevice
+    from edgepack.measure.record import Measurement
     from edgepack.report.summary import DeployReport
     from edgepack.signing.seal import Signed
     from edgepack.signing.signing_key import SigningKey
@@ -141,10 +144,13 @@ def deploy(
                 as_json=as_json,
             )
         codes.append(code)
+        if code == ExitCode.INTERRUPTED:
+            break
     if as_json:
         print_json(bodies.get(None, {"shapes": bodies}))
     # A failure counts more than a limit that was not met.
-    return ExitCode.FAILURE if ExitCode.FAILURE in codes else max(codes)
+    ends = (each for each in (ExitCode.INTERRUPTED, ExitCode.FAILURE) if each in codes)
+    return next(ends, max(codes))
 
 
 def _deploy_one(
@@ -190,10 +196,11 @@ def _deploy_one(
 
         def deploy_first(_address: str) -> "Deployed":
             check_cargo(first.rig, cargo)
-            return _deploy_on(first, packed, given)
+            done = _deploy_on(first, packed, given)
+            _keep(done)
+            return done
 
         reached = [run_one(head.address, deploy_first, is_only=not others)]
-    _remember_each(reached)
     rolled = _deploy_to(others, packed.bundle, given) if others else None
     reached += rolled.reached if rolled is not None else ()
     report = _make_report(request, packed, reached)
@@ -202,26 +209,41 @@ def _deploy_one(
     if records is not None:
         write_text(records, json.dumps(body["bench"], allow_nan=False))
     if not as_json:
-        from edgepack.report.terminal import render_report
-
-        # The report holds the warnings too: on a terminal both would be read.
-        for warning in () if sys.stdout.isatty() else packed.warnings:
-            warn(warning)
-        print_table(render_report(report))
-        click.echo(f"bundle: {packed.bundle.path}")
-        click.echo(f"report: {page.resolve()}")
-        for each in reached:
-            if each.result is not None:
-                note_example(each.result.push)
+        _show(report, packed, reached, page=page)
         if records is not None:
             note(f"wrote {records}")
     if rolled is not None and rolled.fault is not None:
-        raise rolled.fault
+        return body, end_early(rolled.fault)
     return body, _exit_code(packed, reached, strict=given["strict"])
 
 
-def _remember_each(reached: "Sequence[Reached[Deployed]]") -> None:
-    remember([each.result.measurement for each in reached if each.result is not None])
+def _show(
+    report: "DeployReport",
+    packed: "PackResult",
+    reached: "Sequence[Reached[Deployed]]",
+    *,
+    page: Path,
+) -> None:
+    from edgepack.report.terminal import render_report
+
+    # The report holds the warnings too: on a terminal both would be read.
+    for warning in () if sys.stdout.isatty() else packed.warnings:
+        warn(warning)
+    print_table(render_report(report))
+    click.echo(f"bundle: {packed.bundle.path}")
+    click.echo(f"report: {page.resolve()}")
+    for each in reached:
+        if each.result is not None:
+            note_example(each.result.push)
+
+
+def _keep(done: "Deployed") -> None:
+    """Remember a measurement, or say why there is none."""
+    if done.measurement is not None:
+        remember([done.measurement])
+    if done.error is not None:
+        note(about(done.push.device, done.error.message))
+        note(f"  {done.error.remedy}")
 
 
 def _deploy_to(
@@ -247,7 +269,7 @@ def _deploy_to(
         deploy_task,
         plan=plan_from(devices, given),
         given=given,
-        on_done=lambda done: remember([done.measurement]),
+        on_done=_keep,
     )
     for each in rolled.outcomes:
         for warning in each.result.push.warnings if each.result is not None else ():
@@ -255,27 +277,35 @@ def _deploy_to(
     return rolled
 
 
+def _fault_of(reached: "Reached[Deployed]") -> "EdgePackError | None":
+    return reached.error if reached.result is None else reached.result.error
+
+
+def _measured(reached: "Sequence[Reached[Deployed]]") -> "list[Measurement]":
+    results = (each.result.measurement for each in reached if each.result is not None)
+    return [each for each in results if each is not None]
+
+
 def _exit_code(
     packed: "PackResult", reached: "Sequence[Reached[Deployed]]", *, strict: bool
 ) -> int:
-    if any(each.error for each in reached):
+    if any(_fault_of(each) for each in reached):
         return ExitCode.FAILURE
     from edgepack.workflow.subject import Subject
 
     content = Subject(name=packed.bundle.manifest.name, content=packed.bundle)
-    measured = [each.result.measurement for each in reached if each.result is not None]
-    exceeded = [warn_of_limits(content, measurement) for measurement in measured]  # each is told
+    exceeded = [warn_of_limits(content, each) for each in _measured(reached)]  # each is told
     return ExitCode.LIMIT if any(exceeded) else exit_code(packed, strict=strict)
 
 
 def _deploy_on(ready: ReadyDevice, packed: "PackResult", given: "Mapping[str, Any]") -> "Deployed":
-    from edgepack.workflow.deploying import Deployed
+    from edgepack.workflow.deploying import measure_deployed
     from edgepack.workflow.subject import Subject
 
     bundle = packed.bundle
     pushed = push_on(ready, bundle, given)
     content = Subject(name=bundle.manifest.name, content=bundle)
-    return Deployed(push=pushed, measurement=bench_on(ready, content, given))
+    return measure_deployed(pushed, lambda: bench_on(ready, content, given))
 
 
 def _make_report(
@@ -287,8 +317,9 @@ def _make_report(
 
     done = [each.result for each in reached if each.result is not None]
     name = packed.bundle.manifest.name
-    measured = bench_report(f"{name} on {request.profile.id}", [e.measurement for e in done])
+    measured = bench_report(f"{name} on {request.profile.id}", _measured(reached))
     failed = [(each.device, each.error.message) for each in reached if each.error is not None]
+    faults = [(each.device, fault.message) for each in reached if (fault := _fault_of(each))]
     return replace(
         measured,
         pack=pack_summary(request, packed),
@@ -300,7 +331,7 @@ def _make_report(
             *measured.benchmarks,
             *(
                 BenchmarkSummary(device=device, model=name, error=message)
-                for device, message in failed
+                for device, message in faults
             ),
         ),
     )
@@ -313,11 +344,20 @@ def _deploy_json(
     report_path: Path,
     signed: "Signed | None",
 ) -> dict[str, Any]:
+    from edgepack.commands.fleet import Reached
     from edgepack.measure.record import to_json
 
+    measured = [
+        Reached(
+            device=each.device,
+            result=None if each.result is None else each.result.measurement,
+            error=_fault_of(each),
+        )
+        for each in reached
+    ]
     return {
         "pack": pack_json(request, packed),
         "push": [item_json(each, lambda done: push_json(done.push, signed)) for each in reached],
-        "bench": [item_json(each, lambda done: to_json(done.measurement)) for each in reached],
+        "bench": [item_json(each, to_json) for each in measured],
         "report": str(report_path.resolve()),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from edgepack.commands.console import note, print_json, print_table, show_work, warn
-from edgepack.commands.fleet import ReadyDevice, ready_device
+from edgepack.commands.fleet import ReadyDevice, about, ready_device
 from edgepack.commands.fleet_options import (
     check_targets,
     fleet_options,
@@ -226,7 +226,7 @@ def _show(done: "Sequence[Pushed]", retention: "Retention | None") -> None:
 
     print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
-        note_removed(each.device, each.pruned, retention)
+        _tell_removed(each, retention)
         was = f"; before it was {each.deployment.previous}" if each.deployment.previous else ""
         note(f"{subject(each.device)} release {each.deployment.release} is current{was}")
         note_example(each)
@@ -238,9 +238,15 @@ def _show_fleet(done: "Sequence[Pushed]", retention: "Retention | None") -> None
     if done:
         print_table(render_pushes([summarize_push(each) for each in done]))
     for each in done:
-        note_removed(each.device, each.pruned, retention)
+        _tell_removed(each, retention)
         for warning in each.warnings:
             warn(f"{subject(each.device)} {warning}")
+
+
+def _tell_removed(pushed: "Pushed", retention: "Retention | None") -> None:
+    note_removed(pushed.device, pushed.pruned, retention)
+    if pushed.prune_error is not None:
+        warn(about(pushed.device, f"what is old was not removed: {pushed.prune_error}"))
 
 
 def note_example(pushed: "Pushed") -> None:

@@ -1,25 +1,34 @@
 """`edgepack rollback`: an earlier release of a bundle current again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgepack.commands.console import print_json
 from edgepack.commands.fleet import open_shown_site, target_option
-from edgepack.commands.fleet_options import fleet_options, is_fleet, plan_from, read_devices
+from edgepack.commands.fleet_options import (
+    fleet_options,
+    is_fleet,
+    journal_options,
+    plan_from,
+    read_devices,
+)
 from edgepack.commands.options import device_options, json_option, lock_option, root_option
 from edgepack.commands.rollout import (
     end_rollout,
+    journal_path,
     outcome_json,
     reach_options,
     roll_out,
     site_root,
 )
 from edgepack.device.wire.address import subject
-from edgepack.errors import ExitCode
+from edgepack.errors import ExitCode, UncertainError
 
 if TYPE_CHECKING:
+    from edgepack.fleet.journal import Journal
+    from edgepack.fleet.rollout import Outcome
     from edgepack.workflow.returning import RolledBack
 
 
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     "--to", "release", metavar="RELEASE", help="Which one [default: the one current before]."
 )
 @fleet_options
+@journal_options
 @target_option
 @device_options
 @root_option
@@ -64,6 +74,9 @@ def _roll_fleet_back(
     release: str | None,
     as_json: bool,
 ) -> int:
+    from contextlib import ExitStack
+
+    from edgepack.fleet.journal import open_journal
     from edgepack.workflow.returning import RollbackTask, RolledBack, rollback_task
 
     devices = read_devices((named,), given["filters"])
@@ -78,14 +91,63 @@ def _roll_fleet_back(
         )
         for each in devices
     ]
-    rolled = roll_out(tasks, rollback_task, plan=plan_from(devices, given), given=given)
+    plan = plan_from(devices, given)
+    path = journal_path((named,), given, verb="rollback", release=release or "previous")
+    with ExitStack() as stack:
+        journal, earlier = None, None
+        if path is not None:
+            what = f"rollback {name or 'the only bundle'} to {release or 'the release before'}"
+            opened = open_journal(path, subject=what, resume=given["resume"])
+            journal = stack.enter_context(opened)
+            earlier = _read_earlier(journal, plan.devices)
+        rolled = roll_out(
+            tasks,
+            rollback_task,
+            plan=plan,
+            given=given,
+            journal=journal,
+            stored=RolledBack.to_json,
+            earlier=earlier,
+        )
     if as_json:
         print_json([outcome_json(each, RolledBack.to_json) for each in rolled.outcomes])
     else:
         for each in rolled.outcomes:
             if each.result is not None:
                 _tell_current(each.result)
-    return end_rollout(rolled)
+    return end_rollout(rolled, path)
+
+
+def _read_earlier(journal: "Journal", devices: Sequence[str]) -> "dict[str, Outcome[RolledBack]]":
+    """Give what came of devices that must not go back once more.
+
+    Raises:
+        JournalError: it does not say to which release one went back.
+    """
+    from edgepack.fleet.journal import State
+    from edgepack.fleet.rollout import Outcome
+    from edgepack.workflow.returning import read_rolled_back
+
+    found: dict[str, Outcome[RolledBack]] = {}
+    for device in devices:
+        entry = journal.past.entries.get(device)
+        if entry is None:
+            continue
+        error, result = None, None
+        if entry.state is State.DONE:
+            result = read_rolled_back(entry.result)
+        elif entry.error is not None and entry.error["kind"] == UncertainError.kind:
+            error = UncertainError(entry.error["message"], remedy=entry.error["remedy"])
+        else:
+            continue
+        found[device] = Outcome(
+            device=device,
+            state=entry.state,
+            num_tries=entry.num_tries,
+            result=result,
+            error=error,
+        )
+    return found
 
 
 def _tell_current(done: "RolledBack") -> None:

@@ -6,12 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from edgepack.commands.boundary import error_json
+from edgepack.commands.boundary import end_early, error_json
 from edgepack.commands.console import note
 from edgepack.commands.fleet import Reached
 from edgepack.commands.fleet_view import FleetLines, count_devices, show_fleet
 from edgepack.commands.options import find_target
-from edgepack.errors import EdgePackError, ExitCode, NotBegunError
+from edgepack.errors import (
+    EdgePackError,
+    ExitCode,
+    NotBegunError,
+    UncertainError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,14 +101,17 @@ def roll_out(
     from edgepack.fleet.journal import make_entry
     from edgepack.fleet.rollout import Rollout
 
-    known = earlier or {}
+    known = dict(earlier or {})
     by_address = {each.address: each for each in tasks if each.address not in known}
     devices, plan = plan.devices, replace(plan, devices=tuple(by_address))
     if not by_address:
         return Rolled(outcomes=tuple(known[each] for each in devices), fault=None)
 
+    recorded: set[str] = set()
+
     def record(outcome: "Outcome[T]") -> None:
         result = outcome.result
+        recorded.add(outcome.device)
         if result is not None and on_done is not None:
             on_done(result)
         if journal is not None:
@@ -119,7 +127,8 @@ def roll_out(
 
     with ExitStack() as stack:
         view = stack.enter_context(show_fleet(len(by_address)))
-        executor = stack.enter_context(_open_executor(plan, given.get("scheduler"), view))
+        executor, num_jobs = stack.enter_context(_open_executor(plan, given.get("scheduler"), view))
+        plan = replace(plan, num_jobs=num_jobs)
         rollout: Rollout[T] = Rollout(
             plan,
             submit=lambda device: executor.submit(function, by_address[device]),
@@ -131,17 +140,26 @@ def roll_out(
             rollout.run()
         except BaseException as error:  # noqa: BLE001 - raised again once what came is told
             fault = error
+        for outcome in rollout.outcomes:
+            # What was broken off is not in the journal yet, and may have been done.
+            is_broken_off = isinstance(outcome.error, UncertainError)
+            if is_broken_off and outcome.device not in recorded:
+                record(outcome)
         came = {each.device: each for each in rollout.outcomes}
         return Rolled(outcomes=tuple((known | came)[each] for each in devices), fault=fault)
 
 
 @contextmanager
-def _open_executor(plan: "Plan", scheduler: str | None, view: FleetLines) -> "Iterator[Executor]":
+def _open_executor(
+    plan: "Plan", scheduler: str | None, view: FleetLines
+) -> "Iterator[tuple[Executor, int]]":
+    """Give what carries out the tasks, and how many at a time."""
     if scheduler is not None:
         from edgepack.fleet.cluster import open_cluster
 
-        with open_cluster(scheduler) as executor:
-            yield executor
+        with open_cluster(scheduler) as cluster:
+            # What waits in the cluster's own queue could not be kept from beginning.
+            yield cluster.executor, min(plan.num_jobs, cluster.num_threads)
         return
     import os
 
@@ -155,18 +173,18 @@ def _open_executor(plan: "Plan", scheduler: str | None, view: FleetLines) -> "It
     with Crew(
         num_processes=num_processes, num_threads=-(-num_jobs // num_processes), on_step=on_step
     ) as crew:
-        yield crew
+        yield crew, num_jobs
 
 
 def end_rollout(rolled: Rolled[Any], journal: Path | None = None) -> ExitCode:
-    """Say how it ended, and give the verb's exit code.
+    """Say how it ended, once its results are shown, and give the verb's exit code.
 
     Raises:
-        BaseException: what ended the rollout early.
+        BaseException: a bug that ended the rollout early.
     """
     tell_counts(rolled, journal)
     if rolled.fault is not None:
-        raise rolled.fault
+        return end_early(rolled.fault)
     return ExitCode.DONE if all(each.result for each in rolled.outcomes) else ExitCode.FAILURE
 
 
@@ -247,7 +265,7 @@ def reach_options(given: Mapping[str, Any]) -> "ReachOptions":
     from edgepack.device.wire.connect import ConnectOptions
     from edgepack.workflow.delivery import ReachOptions
 
-    wait = given["lock_wait"]
+    wait = given.get("lock_wait")  # of verbs that only look there is none
     return ReachOptions(
         connect=ConnectOptions(
             ssh_config=given["ssh_config"],

@@ -1,18 +1,82 @@
 """A Dask cluster as an executor."""
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, ParamSpec, TypeVar
 
-from edgepack.errors import ConnectError, UsageError
+from edgepack.errors import ConnectError, EdgePackError, UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CONNECT_SECONDS: Final = 30
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """A cluster that is reached.
+
+    Attributes:
+        executor: runs functions on its workers.
+        num_threads: of all workers when it was reached; more tasks at a time would only wait.
+    """
+
+    executor: Executor
+    num_threads: int
+
+
+class _ClusterExecutor(Executor):
+    """Dask's executor, whose own faults are those of an executor and no bugs of the task.
+
+    A worker that dies has its task begun again by the scheduler, `allowed-failures` times (three,
+    distributed 2026.8; `retries` counts exceptions alone); then `KilledWorker` comes. A push or a
+    benchmark may be begun again at any point.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin a function on a worker."""
+        told: Future[T] = Future()
+        told.set_running_or_notify_cancel()
+        try:
+            inner = self._executor.submit(fn, *args, **kwargs)
+        except Exception as error:
+            if not _is_of_cluster(error):
+                raise
+            raise _broken(error) from error
+
+        def tell(done: Future[T]) -> None:
+            error = None if done.cancelled() else done.exception()
+            if done.cancelled():
+                told.set_exception(BrokenExecutor("the cluster canceled it"))
+            elif error is None:
+                told.set_result(done.result())
+            else:
+                told.set_exception(_broken(error) if _is_of_cluster(error) else error)
+
+        inner.add_done_callback(tell)
+        return told
+
+
+def _is_of_cluster(error: BaseException) -> bool:
+    """Tell an error of Dask, or of a worker that cannot import what it is to run."""
+    if isinstance(error, EdgePackError):
+        return False
+    module = type(error).__module__.partition(".")[0]
+    return module in {"distributed", "dask"} or isinstance(error, ImportError)
+
+
+def _broken(error: BaseException) -> BrokenExecutor:
+    return BrokenExecutor(f"{type(error).__name__}: {error}")
+
+
 @contextmanager
-def open_cluster(address: str) -> Iterator[Executor]:
-    """Give a cluster's executor until the end of the context.
+def open_cluster(address: str) -> Iterator[Cluster]:
+    """Reach a cluster until the end of the context.
 
     What its workers have begun goes on there when the context is left early.
 
@@ -21,7 +85,7 @@ def open_cluster(address: str) -> Iterator[Executor]:
 
     Raises:
         UsageError: `distributed` is not installed, or the address is none.
-        ConnectError: no scheduler answers there.
+        ConnectError: no scheduler answers there, or it has no workers.
     """
     try:
         from distributed import Client  # noqa: PLC0415 - an extra, and a second to import
@@ -42,5 +106,12 @@ def open_cluster(address: str) -> Iterator[Executor]:
             remedy="Start one with `dask scheduler`, and workers with `dask worker ADDRESS`.",
         ) from None
     with client:
+        num_threads = sum(client.nthreads().values())
+        if not num_threads:
+            raise ConnectError(
+                f"the Dask scheduler at {address} has no workers",
+                remedy=f"Start some with `dask worker {address}`.",
+            )
         # A push tried twice says so itself; Dask would do so without a word.
-        yield client.get_executor(pure=False, retries=0)
+        executor = client.get_executor(pure=False, retries=0)
+        yield Cluster(executor=_ClusterExecutor(executor), num_threads=num_threads)

@@ -155,6 +155,7 @@ def _open(path: Path, subject: str, *, resume: bool) -> Journal:
         ) from None
     try:
         _lock(path, file)
+        _check_same(path, file)
         past = read_journal(file.read(MAXIMUM_BYTES + 1), subject=subject, name=str(path))
         file.truncate(past.num_bytes)
         file.seek(past.num_bytes)
@@ -165,21 +166,49 @@ def _open(path: Path, subject: str, *, resume: bool) -> Journal:
 
 
 def _make(path: Path, header: Mapping[str, object]) -> BinaryIO:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as earlier:
-        _lock(path, earlier)  # a run that is under way keeps its journal
-        _check_replaceable(path, earlier)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     file = os.fdopen(handle, "r+b", buffering=0)
     try:
         _lock(path, file)
         _write(file, _encode(header))
-        Path(name).replace(path)
+        _put_in_place(Path(name), path)
         _sync_folder(path.parent)
     except BaseException:
         file.close()
         Path(name).unlink(missing_ok=True)
         raise
     return file
+
+
+def _put_in_place(made: Path, path: Path) -> None:
+    """Give a new journal its name, unless another run has one of that name."""
+    try:
+        earlier = path.open("rb")
+    except FileNotFoundError:
+        try:
+            os.link(made, path)  # fails where another run was quicker
+        except FileExistsError:
+            raise _in_use(path) from None
+        except OSError:  # FAT knows no second name
+            made.replace(path)
+        else:
+            made.unlink()
+        return
+    with earlier:
+        _lock(path, earlier)  # a run that is under way keeps its journal
+        _check_same(path, earlier)
+        _check_replaceable(path, earlier)
+        made.replace(path)
+
+
+def _check_same(path: Path, file: BinaryIO) -> None:
+    """Refuse a file whose name another run gave to its own before this one was locked."""
+    try:
+        is_same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        raise _in_use(path)
 
 
 def _check_replaceable(path: Path, file: BinaryIO) -> None:
@@ -195,10 +224,14 @@ def _lock(path: Path, file: BinaryIO) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise JournalError(
-            f"{path}: another run is writing this journal",
-            remedy="Wait until it is done, or name another file with --journal.",
-        ) from None
+        raise _in_use(path) from None
+
+
+def _in_use(path: Path) -> JournalError:
+    return JournalError(
+        f"{path}: another run is writing this journal",
+        remedy="Wait until it is done, or name another file with --journal.",
+    )
 
 
 def _write(file: BinaryIO, line: bytes) -> None:

@@ -11,7 +11,8 @@ from concurrent.futures import BrokenExecutor as Broken
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from edgepack.errors import DeviceError, EdgePackError
+from edgepack.device.wire.address import subject
+from edgepack.errors import DeviceError, EdgePackError, UncertainError
 from edgepack.fleet.journal import State
 from edgepack.fleet.retry import NO_RETRIES, RetryPolicy
 from edgepack.fleet.waves import Amount, split_waves
@@ -120,9 +121,20 @@ class Rollout(Generic[T]):
     def outcomes(self) -> tuple[Outcome[T], ...]:
         """What came of each device, in the order of the plan; also after an exception."""
         return tuple(
-            self._outcomes.get(each, Outcome(device=each, state=State.NOT_STARTED))
-            for each in self._plan.devices
+            self._outcomes.get(each) or self._unfinished(each) for each in self._plan.devices
         )
+
+    def _unfinished(self, device: str) -> Outcome[T]:
+        num_tries = self._num_tries.get(device, 0)
+        if not num_tries:
+            return Outcome(device=device, state=State.NOT_STARTED)
+        error: EdgePackError = UncertainError(
+            f"{subject(device)} broken off; what came of it is not known",
+            remedy="The device is whole; see what is current with `edgepack releases`.",
+        )
+        if device not in self._running.values():  # it waited for its next try
+            error = self._last_error.get(device, error)
+        return Outcome(device=device, state=State.FAILED, num_tries=num_tries, error=error)
 
     def run(self) -> None:
         """Go through the waves until the last device is finished, or too many have failed.

@@ -8,7 +8,8 @@ from typing import Final
 from edgepack.errors import MeasureError
 from edgepack.measure.record import GIVE_RESULT, Measurement, parse_measurement
 
-_MAXIMUM_FILE_BYTES: Final = 512 * 2**20
+# Of a fleet: half a megabyte a result is usual.
+_MAXIMUM_FILE_BYTES: Final = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ from edgepack.device.store.releases import current_release
 from edgepack.device.store.removal import Pruned
 from edgepack.device.store.staging import TransferCallback
 from edgepack.device.wire.connect import ConnectOptions
-from edgepack.errors import BundleError
+from edgepack.errors import BundleError, DeviceError
 from edgepack.workflow.retention import Retention, prune, removed_json
 from edgepack.workflow.site import Site, default_root, open_site
 
@@ -41,6 +41,8 @@ class Pushed:
         pruned: what was removed; None when nothing was to be.
         warnings: how the device falls short of the target without being refused.
         is_checked_only: whether it was current already and nothing else was looked at.
+        prune_error: why what is old was not removed, all the same; None when it was, or was not
+            to be.
     """
 
     device: str
@@ -52,6 +54,7 @@ class Pushed:
     pruned: Pruned | None = None
     warnings: tuple[str, ...] = ()
     is_checked_only: bool = False
+    prune_error: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON form that `push --json` prints."""
@@ -69,6 +72,7 @@ class Pushed:
             "previous": self.deployment.previous,
             "health_check": None if self.health is None else self.health.passed,
             **removed_json(self.pruned),
+            "prune_error": self.prune_error,
         }
 
 
@@ -160,7 +164,7 @@ def push_task(task: PushTask, *, on_step: "StepCallback" = ignore_step) -> Pushe
         on_step: called with what is being done.
 
     Raises:
-        EdgePackError: as `open_rig`, `push_release` and `prune`.
+        EdgePackError: as `open_rig` and `push_release`.
     """
     bundle = take_bundle(task.bundle, task.sha256)
     if task.was_done:
@@ -219,28 +223,41 @@ def deliver_alone(
     What the device is and how the model answers there is not looked at.
 
     Raises:
-        EdgePackError: as `push_bundle` and `prune`.
+        EdgePackError: as `push_bundle`.
     """
     start = time.monotonic()
     on_step(f"pushing {bundle.manifest.name} {bundle.release} to {site.device.name}")
     deployment = push_bundle(
         site.device, bundle, root=site.layout.root, fence=site.fence, on_progress=on_transfer
     )
-    return Pushed(
+    pushed = Pushed(
         device=site.device.name,
         deployment=deployment,
         runtime_bytes=0,
         seconds=time.monotonic() - start,
         example=None,
-        pruned=prune_site(site, bundle, retention, None),
     )
+    return prune_behind(pushed, site, bundle, retention, None)
 
 
-def prune_site(
-    site: Site, bundle: Bundle, retention: Retention | None, facts: "DeviceFacts | None"
-) -> Pruned | None:
-    """Take away what is old and need not stay, as `prune` does; None when all may."""
+def prune_behind(
+    pushed: Pushed,
+    site: Site,
+    bundle: Bundle,
+    retention: Retention | None,
+    facts: "DeviceFacts | None",
+) -> Pushed:
+    """Take away what is old and need not stay, once a push is done, and add what came of it.
+
+    The release is current by then: what fails here makes no failure of the push.
+    """
     if retention is None:
-        return None
+        return pushed
     name = bundle.manifest.name
-    return prune(site.device, site.layout, retention, name=name, facts=facts, fence=site.fence)
+    try:
+        pruned = prune(
+            site.device, site.layout, retention, name=name, facts=facts, fence=site.fence
+        )
+    except DeviceError as error:
+        return replace(pushed, prune_error=error.message)
+    return replace(pushed, pruned=pruned)

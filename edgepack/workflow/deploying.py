@@ -1,10 +1,11 @@
 """A push and a benchmark over one connection, as a function that any process can run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.bundle.archive import Bundle
-from edgepack.errors import BundleError
+from edgepack.errors import BundleError, EdgePackError
 from edgepack.measure.record import Measurement
 from edgepack.workflow.delivery import Pushed, ReachOptions, ignore_step
 from edgepack.workflow.outfitting import deliver, open_reached
@@ -35,10 +36,25 @@ class DeployTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deployed:
-    """A bundle that was pushed to a device and measured there."""
+    """A bundle that was pushed to a device and measured there.
+
+    Attributes:
+        push: is done, also where the measurement failed.
+        measurement: None where it failed.
+        error: why it failed.
+    """
 
     push: Pushed
-    measurement: Measurement
+    measurement: Measurement | None = None
+    error: EdgePackError | None = None
+
+
+def measure_deployed(pushed: Pushed, measure: Callable[[], Measurement]) -> Deployed:
+    """Measure what was pushed; that a measurement fails takes nothing from the push."""
+    try:
+        return Deployed(push=pushed, measurement=measure())
+    except EdgePackError as error:
+        return Deployed(push=pushed, error=error)
 
 
 def deploy_task(task: DeployTask, *, on_step: StepCallback = ignore_step) -> Deployed:
@@ -49,7 +65,7 @@ def deploy_task(task: DeployTask, *, on_step: StepCallback = ignore_step) -> Dep
         on_step: called with what is being done.
 
     Raises:
-        EdgePackError: as `open_rig`, `deliver` and `bench_subjects`.
+        EdgePackError: as `open_rig` and `deliver`.
     """
     taken = take_subject(*task.bundle)
     bundle = taken.subject.content
@@ -70,7 +86,8 @@ def deploy_task(task: DeployTask, *, on_step: StepCallback = ignore_step) -> Dep
         pushed = deliver(
             rig, bundle, health_check=task.health_check, retention=None, on_step=on_step
         )
-        (measurement,) = bench_subjects(
-            rig, [(taken.subject, taken.golden)], wishes=task.wishes, on_step=on_step
+        subjects = [(taken.subject, taken.golden)]
+        return measure_deployed(
+            pushed,
+            lambda: bench_subjects(rig, subjects, wishes=task.wishes, on_step=on_step)[0],
         )
-    return Deployed(push=pushed, measurement=measurement)

@@ -13,7 +13,7 @@ from edgepack.device.preflight.diagnosis import Cargo
 from edgepack.device.runtime.provision import RunnerChoice
 from edgepack.device.store.layout import Layout
 from edgepack.device.store.staging import TransferCallback
-from edgepack.workflow.delivery import Pushed, PushTask, ReachOptions, prune_site
+from edgepack.workflow.delivery import Pushed, PushTask, ReachOptions, prune_behind
 from edgepack.workflow.preflight import weigh_cargo
 from edgepack.workflow.pushing import push_release
 from edgepack.workflow.request import StepCallback
@@ -29,7 +29,7 @@ def outfit_task(task: PushTask, bundle: Bundle, *, on_step: StepCallback) -> Pus
     """Carry out a push that brings the runtime too; see `push_task`.
 
     Raises:
-        EdgePackError: as `open_rig`, `push_release` and `prune`.
+        EdgePackError: as `open_rig` and `push_release`.
     """
     with _cargoes_lock:
         cargo = _cargoes.get(bundle.file_sha256) or _cargoes.setdefault(
@@ -90,24 +90,23 @@ def deliver(
     """Put a bundle on a device that was made ready, and take old releases away.
 
     Raises:
-        EdgePackError: as `push_release` and `prune`.
+        EdgePackError: as `push_release`.
     """
     start = time.monotonic()
     pushed = push_release(
         rig, bundle, health_check=health_check, on_step=on_step, on_transfer=on_transfer
     )
-    site = Site(device=rig.device, layout=Layout(root=rig.root), fence=rig.fence)
-    pruned = prune_site(site, bundle, retention, rig.facts)
-    return Pushed(
+    done = Pushed(
         device=rig.device.name,
         deployment=pushed.deployment,
         runtime_bytes=rig.engine.runtime_bytes,
         seconds=time.monotonic() - start,
         example=_example_command(bundle, python=rig.engine.python, folder=pushed.deployment.path),
         health=pushed.health,
-        pruned=pruned,
         warnings=rig.warnings,
     )
+    site = Site(device=rig.device, layout=Layout(root=rig.root), fence=rig.fence)
+    return prune_behind(done, site, bundle, retention, rig.facts)
 
 
 def _example_command(bundle: Bundle, *, python: str | None, folder: str) -> str | None:

@@ -1,12 +1,19 @@
 """A rollback from its beginning to its end, as a function that any process can run."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from edgepack._fields import Fields, join_faults
 from edgepack.device.store.releases import list_releases
 from edgepack.device.store.rollback import roll_back
 from edgepack.device.wire.address import subject
-from edgepack.errors import DeployError
+from edgepack.errors import (
+    ConnectError,
+    DeployError,
+    DeviceTimeoutError,
+    JournalError,
+    UncertainError,
+)
 from edgepack.workflow.delivery import ReachOptions, ignore_step
 from edgepack.workflow.site import Site, open_site
 
@@ -51,12 +58,29 @@ class RolledBack:
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON form that `rollback --json` prints."""
-        return {
-            "device": self.device,
-            "name": self.name,
-            "release": self.release,
-            "previous": self.previous,
-        }
+        return asdict(self)
+
+
+def read_rolled_back(stored: object) -> RolledBack:
+    """Read what `RolledBack.to_json` gave; its inverse.
+
+    Raises:
+        JournalError: it is not that.
+    """
+    fields = Fields(stored if isinstance(stored, dict) else {})
+    done = RolledBack(
+        device=fields.text("device"),
+        name=fields.text("name"),
+        release=fields.text("release"),
+        previous=fields.nullable_text("previous"),
+    )
+    fields.close()
+    if fields.faults:
+        raise JournalError(
+            join_faults("expected a rollback", fields.faults),
+            remedy="Leave --resume out, and choose with --filter the devices that are left.",
+        )
+    return done
 
 
 def rollback_task(task: RollbackTask, *, on_step: "StepCallback" = ignore_step) -> RolledBack:
@@ -67,7 +91,7 @@ def rollback_task(task: RollbackTask, *, on_step: "StepCallback" = ignore_step) 
         on_step: called with what is being done.
 
     Raises:
-        DeviceError: as `open_site` and `return_site`.
+        DeviceError: as `open_site` and `return_once`.
     """
     with open_site(
         task.address,
@@ -77,7 +101,26 @@ def rollback_task(task: RollbackTask, *, on_step: "StepCallback" = ignore_step) 
         on_step=on_step,
     ) as site:
         on_step(f"going back on {site.device.name}")
-        return return_site(site, name=task.name, release=task.release)
+        return return_once(site, name=task.name, release=task.release)
+
+
+def return_once(site: Site, *, name: str | None, release: str | None) -> RolledBack:
+    """Go back so that nobody tries it again who does not know whether it was done.
+
+    Raises:
+        UncertainError: the link was lost; that a release is named makes it safe to repeat.
+        DeviceError: as `return_site`.
+    """
+    try:
+        return return_site(site, name=name, release=release)
+    except (ConnectError, DeviceTimeoutError) as error:
+        if release is not None:
+            raise
+        raise UncertainError(
+            f"{error.message}\nwhether it went back is not known",
+            remedy="See what is current with `edgepack releases`, and name the release with --to "
+            "where it has to go back still.",
+        ) from error
 
 
 def return_site(site: Site, *, name: str | None, release: str | None) -> RolledBack:

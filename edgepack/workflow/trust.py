@@ -9,7 +9,7 @@ from edgepack.bundle.archive import Bundle
 from edgepack.bundle.sealing import read_seal
 from edgepack.catalog import find_profile, user_profile_directory
 from edgepack.device.store.signers import read_signers
-from edgepack.errors import ProfileError, SignatureError
+from edgepack.errors import SignatureError, UnknownTargetError
 from edgepack.profile import TargetProfile
 from edgepack.signing.allowed_signers import AllowedSigners, find_signer, load_allowed_signers
 from edgepack.signing.public_key import PublicKey
@@ -52,6 +52,7 @@ def find_trust(
 
     Raises:
         SignatureError: the list cannot be read, or one is needed and there is none.
+        ProfileError: this machine's profile of the target has faults.
     """
     asked_by = None
     if signers is not None:
@@ -75,13 +76,17 @@ def find_trust(
 
 
 def _requires_signature(target: TargetProfile) -> bool:
-    """Ask this machine's profile of the name too: a bundle says by itself what its own says."""
+    """Ask this machine's profile of the name too: a bundle says by itself what its own says.
+
+    Raises:
+        ProfileError: there is one with faults, so that what it asks for is not known.
+    """
     if target.require_signature:
         return True
     try:
         known, _ = find_profile(target.id, user_directory=user_profile_directory())
-    except ProfileError:
-        return False  # not known here, or it says nothing that can be read
+    except UnknownTargetError:
+        return False
     return known.require_signature
 
 

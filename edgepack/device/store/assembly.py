@@ -5,6 +5,7 @@ blob, so that no blob takes room twice. What they say is only a hint. The device
 put together, and the host compares; a file that came out wrong is sent whole.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,10 @@ _BLOCK_BYTES: Final = 64 * 1024
 _LEAST_RUN_BYTES: Final = 1024
 _MAX_RUNS: Final = 64
 _LEAST_SHARE: Final = 0.1
+_NUM_CUT_OUTS: Final = 2
+
+_cut_outs: Final[dict[tuple[str, tuple[tuple[int, int], ...]], bytes]] = {}
+_cut_out_lock: Final = threading.Lock()
 
 # `$1` the pack, gone or not; `$2` the folder; `$3` the file's path in it. Standard input: `source`
 # and on the next line its path, or a block to begin at, blocks, and if only a part of one, its
@@ -122,19 +127,36 @@ def plan_assembly(file: PlacedFile, held: Mapping[str, Sequence[HeldRange]]) -> 
     )
     if sum(each.num_bytes for each in runs if each.path) < _LEAST_SHARE * file.num_bytes:
         return None
-    content = file.load()
-    view = memoryview(content.read_bytes() if isinstance(content, Path) else content)
-    parts: list[memoryview] = []
+    spans: list[tuple[int, int]] = []
     placed: list[Run] = []
     end = sent_bytes = 0
     for run in runs:
         placed.append(run if run.path is not None else replace(run, offset=sent_bytes))
         if run.path is None:
-            parts.append(view[end : end + run.num_bytes])
+            spans.append((end, end + run.num_bytes))
             sent_bytes += run.num_bytes
         end += run.num_bytes
-    delta = describe_file(f"what changed in {file.path}", b"".join(parts))
+    delta = describe_file(f"what changed in {file.path}", _cut_out(file, tuple(spans)))
     return Assembly(file=file, runs=tuple(placed), delta=delta)
+
+
+def _cut_out(file: PlacedFile, spans: tuple[tuple[int, int], ...]) -> bytes:
+    """Give a file's bytes within these bounds, one behind the other.
+
+    Devices of a fleet mostly hold the same release, and lack the same of the next: as long as it
+    is in use they share one copy.
+    """
+    key = (file.sha256, spans)
+    with _cut_out_lock:
+        found = _cut_outs.get(key)
+        if found is None:
+            content = file.load()
+            view = memoryview(content.read_bytes() if isinstance(content, Path) else content)
+            found = b"".join(view[start:end] for start, end in spans)
+            while len(_cut_outs) >= _NUM_CUT_OUTS:
+                _cut_outs.pop(next(iter(_cut_outs)))
+            _cut_outs[key] = found
+        return found
 
 
 def _goes_on(run: Run, place: HeldRange) -> bool:
