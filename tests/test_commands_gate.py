@@ -21,6 +21,13 @@ def store(path: Path, *measurements: Measurement) -> Path:
     return path
 
 
+def of_recipe(
+    recipe: str, *, name: str = "digits", samples_ns: tuple[int, ...] = SAME_NS
+) -> Measurement:
+    measured = make_measured(samples_ns=samples_ns)
+    return replace(measured, model=replace(measured.model, name=name, recipe=recipe))
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return write_digits_bundle(
@@ -125,12 +132,46 @@ def test_a_result_is_held_to_an_earlier_one(
     assert ran.code == (4 if text.startswith("failed") else 0)
 
 
+def test_each_model_of_a_device_is_held_to_its_own_earlier_result(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    """As `bench --against` writes them: the slower one of a pair hides no slowdown."""
+    before = store(
+        tmp_path / "b.json", of_recipe("float32", samples_ns=SLOWER_NS), of_recipe("int8")
+    )
+    after = store(
+        tmp_path / "r.json",
+        of_recipe("float32", samples_ns=SLOWER_NS),
+        of_recipe("int8", samples_ns=SLOWER_NS),
+    )
+    ran = run("gate", after, "--baseline", before, "--slowdown", "5%")
+    assert ran.code == 4
+    kept, exceeded = ran.out.splitlines()[1::2]
+    assert kept.startswith("  passed: no difference shown (1.000x")
+    assert exceeded == (
+        "  failed: 1.10x slower (95%: 1.09 to 1.11) than the baseline; the limit is 1.05x"
+    )
+
+
 @pytest.mark.parametrize(
     ("baseline", "reason"),
     [
         (
             [make_measured(device="a"), make_measured(device="b")],
             "there is no baseline of this device",
+        ),
+        ([make_measured(device="a")], "there is no baseline of this device"),
+        (
+            [of_recipe("float32"), of_recipe("int16x8")],
+            "there is no baseline of this model, only of digits (float32), digits (int16x8)",
+        ),
+        (
+            [of_recipe("int8", name="faces")],
+            "there is no baseline of this model, only of faces (int8)",
+        ),
+        (
+            [make_measured(), make_measured()],
+            "there are several baselines of this model, and nothing says which one is meant",
         ),
         (
             [make_measured(throttled=4)],

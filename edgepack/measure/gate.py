@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from edgepack.bundle.archive import Bundle
+from edgepack.device.wire.sections import clean_text
 from edgepack.errors import MeasureError
 from edgepack.fidelity import Fidelity
 from edgepack.measure.contrast import TOLD_APART, Contrast, Difference, contrast
@@ -65,7 +66,8 @@ def check_limits(
         measurement: taken on the device.
         bundle: what was measured; None for a bare model, of which neither the bundle's size nor
             the accuracy it lost are known.
-        baselines: earlier measurements; the one of the same device is what `slowdown` is of.
+        baselines: earlier measurements; the one of the same model, by its name and recipe, on the
+            same device is what `slowdown` is of.
     """
     return tuple(_checks(limits, measurement, bundle, baselines))
 
@@ -139,8 +141,8 @@ def _check_slowdown(
     name = "slowdown"
     verdict, text = Verdict.UNKNOWN, ""
     baseline = _find_baseline(measurement, baselines)
-    if baseline is None:
-        text = "there is no baseline of this device"
+    if isinstance(baseline, str):
+        text = baseline
     elif unlike := find_unlike(measurement, baseline):
         text = "the baseline was measured under other conditions: " + "; ".join(unlike)
     else:
@@ -171,10 +173,18 @@ def _judge_contrast(found: Contrast, limit: float) -> tuple[Verdict, str]:
     return Verdict.PASSED, text
 
 
-def _find_baseline(
-    measurement: Measurement, baselines: Sequence[Measurement]
-) -> Measurement | None:
-    same = [each for each in baselines if each.device_name == measurement.device_name]
-    if not same and len(baselines) == 1:  # an address that changed; conditions tell devices apart
-        return baselines[0]
-    return same[0] if same else None
+def _find_baseline(measurement: Measurement, baselines: Sequence[Measurement]) -> Measurement | str:
+    """Give the earlier measurement of the same model on the same device, or why there is none."""
+    here = [each for each in baselines if each.device_name == measurement.device_name]
+    if not here:
+        return "there is no baseline of this device"
+    model = (measurement.model.name, measurement.model.recipe)
+    same = [each for each in here if (each.model.name, each.model.recipe) == model]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        return "there are several baselines of this model, and nothing says which one is meant"
+    models = (each.model for each in here)
+    others = (f"{each.name} ({each.recipe})" if each.recipe else each.name for each in models)
+    listed = clean_text(", ".join(dict.fromkeys(others)), limit=200)
+    return f"there is no baseline of this model, only of {listed}"
