@@ -7,18 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.fleet.journal import State, make_entry, open_journal
 from edgepack.measure.drive import measure_on_host
 from edgepack.measure.likeness import find_unlike
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,
     make_measurement,
+    to_json,
     write_measurement,
 )
 from edgepack.measure.results import load_measurements
 from edgepack.model import load_model
+from tests.fixtures.bundle import built_in_profile, write_digits_bundle
 from tests.fixtures.commands import FLOAT_MODEL, QUICK, RunCommand
 from tests.fixtures.measure import make_launch
+from tests.fixtures.measured import make_measured
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +168,75 @@ def test_two_models_are_measured_in_turns(
     shown = run(*command, *QUICK)
     assert " against digits.tflite on this machine: " in shown.out
     assert "launches of each, in turns\n" in shown.out
+
+
+def test_launches_that_no_comparison_can_be_of_are_refused_before_any_work(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    command = ("bench", FLOAT_MODEL, "nobody@nowhere.invalid", "--against", FLOAT_MODEL)
+    ran = run(*command, "--launches", "3", "-o", tmp_path / "r.json")
+    assert ran.code == 2
+    assert ran.err == (
+        "edgepack: --against: expected 6 launches of each or more, of which it can be told which "
+        "is faster, not 3\n  Give --launches 10.\n"
+    )
+    target = built_in_profile()
+    target = replace(target, benchmark=replace(target.benchmark, num_launches=5))
+    bundle = write_digits_bundle(tmp_path / "d.edgepack", target=target)
+    ran = run("bench", bundle.path, *command[2:])
+    assert ran.code == 2
+    assert "of which it can be told which is faster, not 5\n" in ran.err
+
+
+def test_measurements_stand_where_nothing_can_be_said_of_them(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    """A slow device fits fewer launches into its time than a comparison needs."""
+    wished = json.dumps({"max_seconds": 20.0})
+    sha256 = load_model(FLOAT_MODEL).sha256
+    journal, stored, report = (tmp_path / name for name in ("j.jsonl", "r.json", "r.html"))
+    names = ("pi@quick", "pi@slow", "pi@third", "pi@fourth")
+    with open_journal(
+        journal, subject=f"bench {sha256} against {sha256} {wished}", resume=False
+    ) as opened:
+        for name in names:
+            few = 5 if name == "pi@slow" else 6
+            pair = [make_measured(device=name, num_launches=few, bundle=None)] * 2
+            result = [to_json(each) for each in pair]
+            opened.append(make_entry(name, State.DONE, num_tries=1, result=result))
+    command = ("bench", FLOAT_MODEL, *names, "--against", FLOAT_MODEL, "--max-seconds", "20")
+    options = ("--journal", journal, "--resume")
+    ran = run(*command, *options, "-o", stored, "--report", report)
+    assert ran.code == 1
+    assert ran.err.splitlines()[-2:] == [
+        (
+            "pi@slow: it cannot be told which is faster: a comparison needs 6 launches of each, "
+            "but there are 5"
+        ),
+        "  Measure with --launches 10; where fewer fit, with more --max-seconds.",
+    ]
+    assert [line.split(":")[0] for line in ran.out.splitlines() if " against " in line] == [
+        f"digits against digits on {name}" for name in names if name != "pi@slow"
+    ]
+    assert len(load_measurements(stored)) == 8
+    assert "pi@slow" in report.read_text()
+    told, untold, *_ = run(*command, *options, "--json").json()
+    assert (told["contrast"]["difference"], told["unavailable"]) == ("none", {})
+    assert untold["contrast"] is None
+    assert untold["unavailable"] == {
+        "contrast": "a comparison needs 6 launches of each, but there are 5"
+    }
+    assert len(untold["measurements"]) == 2
+
+    one = tmp_path / "one.json"
+    one.write_text(json.dumps(json.loads(stored.read_text())[::2]))
+    ran = run("compare", one, one)
+    assert ran.code == 1
+    assert len(ran.out.splitlines()) == 2 * 3
+    assert ran.err == "pi@slow: a comparison needs 6 launches of each, but there are 5\n"
+    bodies = run("compare", one, one, "--json").json()
+    assert [each.get("difference") for each in bodies] == ["none", None, "none", "none"]
+    assert bodies[1]["error"]["kind"] == "measure"
 
 
 def test_a_precision_adds_launches_and_is_told(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,7 @@ import click
 from edgepack.commands.boundary import end_early
 from edgepack.commands.compare import describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
-from edgepack.commands.fleet import Reached, ReadyDevice, fleet_json, item_json, ready_device
+from edgepack.commands.fleet import Reached, ReadyDevice, about, fleet_json, item_json, ready_device
 from edgepack.commands.fleet_options import fleet_options, is_fleet, journal_options
 from edgepack.commands.history import remember
 from edgepack.commands.op_times import check_op_times, write_op_times
@@ -29,14 +30,18 @@ from edgepack.commands.options import (
 from edgepack.commands.output import check_outputs, write_report, write_text
 from edgepack.commands.signing_options import check_bundle, signers_options
 from edgepack.errors import ExitCode, UsageError
+from edgepack.errors import ExitCode, MeasureError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgepack.measure.contrast import Contrast
     from edgepack.measure.record import Measurement
+    from edgepack.profile import TargetProfile
     from edgepack.report.summary import DeployReport
     from edgepack.workflow.subject import Subject
+
+    Contrasts = Mapping[str, Contrast | MeasureError]  # by the device
 
 _MANY_DEVICES: Final = 3
 """Beyond so many, a line each says more than a page each."""
@@ -94,10 +99,11 @@ def bench(
     check_plan_options(given)
     check_outputs(results=output, report=report_path, node_data=node_data_path)
     check_op_times(node_data_path, devices, against, given)
-    _check_against(against, given)
     paths = [subject] if against is None else [subject, against]
     opened = [open_subject(path) for path in paths]
     _check_signatures(opened, given)
+    if against is not None:
+        _check_against(given, opened[0].profile)
     fault = None
     if is_fleet(devices, given):
         from edgepack.commands.bench_fleet import bench_fleet
@@ -110,8 +116,10 @@ def bench(
         reached = (Reached(device=devices[0], result=measured_one),)
     results = [each.result for each in reached if each.result is not None]
     measured = [each for result in results for each in result]
-    body = fleet_json(reached, _to_json)
-    failed = [item_json(each, _to_json) for each in reached if each.result is None]
+    contrasts = {each[0].device_name: _contrast(each) for each in results if len(each) > 1}
+    form = partial(_to_json, contrasts=contrasts)
+    body = fleet_json(reached, form)
+    failed = [item_json(each, form) for each in reached if each.result is None]
     stored = body if against is None else [*(to_json(each) for each in measured), *failed]
     if output is not None:
         write_text(output, json.dumps(stored, allow_nan=False))
@@ -120,14 +128,14 @@ def bench(
     if as_json:
         print_json(body)
     else:
-        _show(results, given["precision"])
+        _show(results, contrasts, given["precision"])
         for path in (output, report_path):
             if path is not None:
                 note(f"wrote {path}")
     write_op_times(node_data_path, opened[0].content, measured)
     if fault is not None:
-        return end_early(fault)
-    if any(each.error for each in reached):
+        raise fault
+    if any(each.error for each in reached) or not _note_untold(contrasts):
         return ExitCode.FAILURE
     exceeded = [warn_of_limits(opened[0], result[0]) for result in results]
     return ExitCode.LIMIT if any(exceeded) else ExitCode.DONE
@@ -150,40 +158,59 @@ def _bench_one(
         return _bench_ready(ready, subjects, given)
 
 
-def _check_signatures(subjects: "Sequence[Subject]", given: Mapping[str, Any]) -> None:
-    """Let in what a push would let in: a bundle that is timed lies there as a release too."""
-    from edgepack.bundle.archive import Bundle
+def _check_against(given: Mapping[str, Any], profile: "TargetProfile | None") -> None:
+    """Refuse, before any work is done, a plan after which nothing could be said of two models."""
+    from edgepack.measure.stats import MINIMUM_LAUNCHES
+    from edgepack.profile import BenchmarkDefaults
 
-    for each in subjects:
-        if isinstance(each.content, Bundle):
-            check_bundle(each.content, given)
-
-
-def _check_against(against: Path | None, given: Mapping[str, Any]) -> None:
-    if against is not None and given["sustained"] is not None:
+    if given["sustained"] is not None:
         raise UsageError(
             "--against compares launches in turns, and --sustained makes one of each",
             remedy="Measure them one after the other, when the device has cooled.",
         )
+    defaults = profile.benchmark if profile is not None else BenchmarkDefaults()
+    num_launches = given["launches"] or defaults.num_launches
+    if num_launches < MINIMUM_LAUNCHES and given["precision"] is None:
+        raise UsageError(
+            f"--against: expected {MINIMUM_LAUNCHES} launches of each or more, of which it can be "
+            f"told which is faster, not {num_launches}",
+            remedy="Give --launches 10.",
+        )
 
 
-def _contrast(pair: "Sequence[Measurement]") -> "Contrast":
+def _contrast(pair: "Sequence[Measurement]") -> "Contrast | MeasureError":
+    """Give how two stand to each other, or why that cannot be told: both stand all the same."""
     from edgepack.measure.contrast import contrast
 
     ours, theirs = (each.launch_samples_ns for each in pair)
-    return contrast(ours, theirs, is_paired=True)
+    try:
+        return contrast(ours, theirs, is_paired=True)
+    except MeasureError as error:
+        return error
 
 
-def _to_json(measured: "Sequence[Measurement]") -> dict[str, object]:
+def _note_untold(contrasts: "Contrasts") -> bool:
+    """Note each device of which it cannot be told which model is faster; whether there is none."""
+    untold = {key: each for key, each in contrasts.items() if isinstance(each, MeasureError)}
+    for device, error in untold.items():
+        note(about(device, f"it cannot be told which is faster: {error.message}"))
+        note(f"  {error.remedy}")
+    return not untold
+
+
+def _to_json(measured: "Sequence[Measurement]", *, contrasts: "Contrasts") -> dict[str, object]:
     """Give the JSON of a measurement, or of two and how they stand to each other."""
     from edgepack.measure import contrast
     from edgepack.measure.record import to_json
 
     if len(measured) == 1:
         return to_json(measured[0])
+    found = contrasts[measured[0].device_name]
+    unavailable = {"contrast": found.message} if isinstance(found, MeasureError) else {}
     return {
         "device": measured[0].device_name,
-        "contrast": contrast.to_json(_contrast(measured)),
+        "contrast": None if isinstance(found, MeasureError) else contrast.to_json(found),
+        "unavailable": unavailable,
         "measurements": [to_json(each) for each in measured],
     }
 
@@ -243,22 +270,24 @@ def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport
     )
 
 
-def _show(results: "Sequence[Sequence[Measurement]]", precision: float | None) -> None:
+def _show(
+    results: "Sequence[Sequence[Measurement]]", contrasts: "Contrasts", precision: float | None
+) -> None:
     from edgepack.report.fleet_table import render_fleet
     from edgepack.report.measured import summarize_measurement
     from edgepack.report.terminal import render_benchmark
 
-    if len(results) > _MANY_DEVICES:
+    is_many = len(results) > _MANY_DEVICES
+    if is_many:
         print_table(render_fleet([each for measured in results for each in measured]))
     for measured in results:
-        if len(results) > _MANY_DEVICES:
-            continue
-        for measurement in measured:
+        for measurement in () if is_many else measured:
             print_table(render_benchmark(summarize_measurement(measurement)))
-        if len(measured) > 1:
-            found = _contrast(measured)
-            click.echo(describe_contrast(measured[0], measured[1], found))
-            if precision is not None:
-                more = "" if found.reach <= precision else "; give more time with --max-seconds"
-                known = f"known to ±{found.reach:.2%}, and ±{precision:.2%} was asked for"
-                click.echo(f"  The speed-up is {known}{more}.")
+        found = contrasts.get(measured[0].device_name)
+        if found is None or isinstance(found, MeasureError):
+            continue
+        click.echo(describe_contrast(measured[0], measured[1], found))
+        if precision is not None:
+            more = "" if found.reach <= precision else "; give more time with --max-seconds"
+            known = f"known to ±{found.reach:.2%}, and ±{precision:.2%} was asked for"
+            click.echo(f"  The speed-up is {known}{more}.")

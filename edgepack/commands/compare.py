@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgepack.commands.boundary import error_json
 from edgepack.commands.console import note, print_json
 from edgepack.commands.options import EXISTING_FILE, json_option
 from edgepack.device.wire.address import subject
@@ -81,7 +82,13 @@ def _compare_each(pairing: "Pairing", *, as_json: bool) -> int:
             )
             bodies.append(body | {"unlike": list(unlike)})
             continue
-        found = contrast(ours.launch_samples_ns, theirs.launch_samples_ns, is_paired=False)
+        try:
+            found = contrast(ours.launch_samples_ns, theirs.launch_samples_ns, is_paired=False)
+        except MeasureError as error:
+            is_refused = True
+            note(f"{subject(ours.device_name)} {error.message}")
+            bodies.append(body | {"error": error_json(error)})
+            continue
         bodies.append(body | to_json(found))
         if not as_json:
             click.echo(describe_contrast(ours, theirs, found))

@@ -139,7 +139,7 @@ def _check(ours: Launches, theirs: Launches, *, is_paired: bool) -> None:
     if fewest < MINIMUM_LAUNCHES:
         raise MeasureError(
             f"a comparison needs {MINIMUM_LAUNCHES} launches of each, but there are {fewest}",
-            remedy="Measure with --launches 10.",
+            remedy="Measure with --launches 10; where fewer fit, with more --max-seconds.",
         )
     if not all((*ours, *theirs)):
         raise MeasureError(
