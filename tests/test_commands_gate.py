@@ -223,6 +223,32 @@ def test_limits_come_from_a_file_and_options_go_before_it(run: RunCommand, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("limit", "end"),
+    [
+        ("3%", "failed: 1.09x slower (95%: 1.04 to 1.14) than the baseline; the limit is 1.03x"),
+        (
+            "10%",
+            (
+                "unknown: slowdown cannot be judged: 1.09x slower (95%: 1.04 to 1.14) than the "
+                "baseline, which may be beyond the limit of 1.1x; it takes more launches, on a "
+                "quieter device"
+            ),
+        ),
+        ("20%", "passed: 1.09x slower (95%: 1.04 to 1.14) than the baseline"),
+    ],
+)
+def test_a_slowdown_that_may_well_be_beyond_the_limit_is_no_pass(
+    run: RunCommand, tmp_path: Path, limit: str, end: str
+) -> None:
+    scales = (1.04, 1.06, 1.08, 1.1, 1.12, 1.14)
+    result = store(tmp_path / "r.json", make_measured(scales=scales))
+    baseline = store(tmp_path / "b.json", make_measured())
+    ran = run("gate", result, "--baseline", baseline, "--slowdown", limit)
+    assert ran.out == f"digits (int8) on pi@kitchen\n  {end}\n"
+    assert ran.code == (0 if end.startswith("passed") else 4)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ((), "expected a limit to hold the results to, but there is none\n"),
