@@ -67,6 +67,28 @@ def test_stored_results_of_like_conditions_are_compared(
     assert body["text"] == "1.25x slower (95%: 1.25 to 1.25)"
 
 
+def test_two_names_are_told_apart_where_they_are_taken_for_one_device(
+    run: RunCommand, tmp_path: Path
+) -> None:
+    """Boards of one kind say the same of themselves, and an address may change."""
+    for name, scale in (("kitchen", 1.0), ("attic", 1.25)):
+        measured = make_measured(device=f"pi@{name}", scales=(scale,) * 6)
+        (tmp_path / name).write_bytes(write_measurement(measured))
+    paths = (tmp_path / "kitchen", tmp_path / "attic")
+    ran = run("compare", *paths)
+    assert ran.code == 0
+    assert ran.out == (
+        "digits (int8) on pi@kitchen against digits (int8) on pi@attic: 1.25x faster (95%: 1.24 to "
+        "1.26), 6 launches of each, one after the other\n"
+    )
+    assert ran.err == (
+        "warning: pi@kitchen and pi@attic are taken for one device, or two of a kind: what they "
+        "say of themselves is alike\n"
+    )
+    body, warned = (found := run("compare", *paths, "--json")).json(), found.err
+    assert (body["devices"], warned) == (["pi@kitchen", "pi@attic"], ran.err)
+
+
 def test_results_of_a_fleet_are_compared_device_by_device(
     run: RunCommand, tmp_path: Path, measured: Measurement
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgepack.commands.boundary import error_json
-from edgepack.commands.console import note, print_json
+from edgepack.commands.console import note, print_json, warn
 from edgepack.commands.options import EXISTING_FILE, json_option
 from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode, MeasureError
@@ -49,6 +49,7 @@ def _compare_one(
 ) -> None:
     from edgepack.measure.contrast import contrast, to_json
     from edgepack.measure.likeness import find_unlike
+    from edgepack.report.labels import device_name
 
     ours, theirs = pair
     unlike = find_unlike(ours, theirs)
@@ -59,8 +60,14 @@ def _compare_one(
             remedy="Measure both models in turns: `edgepack bench MODEL DEVICE --against OTHER`.",
         )
     found = contrast(ours.launch_samples_ns, theirs.launch_samples_ns, is_paired=False)
+    if ours.device_name != theirs.device_name:
+        names = " and ".join(device_name(each.device_name) for each in pair)
+        warn(
+            f"{names} are taken for one device, or two of a kind: what they say of themselves is "
+            "alike"
+        )
     if as_json:
-        print_json(to_json(found))
+        print_json(to_json(found) | {"devices": [each.device_name for each in pair]})
     else:
         click.echo(describe_contrast(ours, theirs, found))
 
@@ -106,7 +113,9 @@ def describe_contrast(first: "Measurement", second: "Measurement", found: "Contr
 
     how = "in turns" if found.is_paired else "one after the other"
     ours, theirs = (model_name(each.model.name, each.model.recipe) for each in (first, second))
-    title = f"{ours} against {theirs} on {device_name(first.device_name)}"
+    here, there = (device_name(each.device_name) for each in (first, second))
+    where = "" if here == there else f" on {here}"
+    title = f"{ours}{where} against {theirs} on {there}"
     lines = [f"{title}: {found.text}, {found.num_launches} launches of each, {how}"]
     if found.difference is Difference.NONE:
         if found.num_more is None:
