@@ -89,6 +89,34 @@ def test_two_names_are_told_apart_where_they_are_taken_for_one_device(
     assert (body["devices"], warned) == (["pi@kitchen", "pi@attic"], ran.err)
 
 
+@pytest.mark.parametrize(
+    ("spread", "lines"),
+    [
+        (0.0, []),
+        (0.02, ["  A difference of 2% would show after about 32 more launches of each."]),
+        (
+            0.08,
+            [
+                (
+                    "  A difference of 2% would take more launches than a plan may have: the ratio "
+                    "is known to ±4.0% and the same model differs from itself by 8.3%. Let the "
+                    "device be quiet and cool."
+                )
+            ],
+        ),
+    ],
+)
+def test_what_would_tell_more_is_said(
+    run: RunCommand, tmp_path: Path, spread: float, lines: list[str]
+) -> None:
+    scales = (1 - spread / 2, 1 + spread / 2) * 5
+    for name, each in (("steady", (1.0,) * 10), ("restless", scales)):
+        measured = make_measured(scales=each, samples_ns=[1_000_000] * 20)
+        (tmp_path / name).write_bytes(write_measurement(measured))
+    ran = run("compare", tmp_path / "steady", tmp_path / "restless")
+    assert ran.out.splitlines()[1:] == lines
+
+
 def test_results_of_a_fleet_are_compared_device_by_device(
     run: RunCommand, tmp_path: Path, measured: Measurement
 ) -> None:

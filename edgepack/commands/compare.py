@@ -120,8 +120,9 @@ def describe_contrast(first: "Measurement", second: "Measurement", found: "Contr
     if found.difference is Difference.NONE:
         if found.num_more is None:
             lines.append(
-                f"  A difference of {TOLD_APART:.0%} cannot be told here: the same model differs "
-                f"from itself by {found.margin:.1%}. Let the device be quiet and cool."
+                f"  A difference of {TOLD_APART:.0%} would take more launches than a plan may "
+                f"have: the ratio is known to ±{found.reach:.1%} and the same model differs from "
+                f"itself by {found.margin:.1%}. Let the device be quiet and cool."
             )
         elif found.num_more:
             lines.append(

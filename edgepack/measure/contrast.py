@@ -31,7 +31,7 @@ TOLD_APART: Final = 0.02
 _SEED: Final = 20260103
 _NUM_RESAMPLES: Final = 4000
 _SCALE: Final = 10**9  # ratios as integers for exact quantiles
-_MOST_LAUNCHES: Final = 10_000
+_MOST_LAUNCHES: Final = 1000  # that a plan may have
 
 Launches = Sequence[Sequence[int]]
 Samples = NDArray[np.int64]
@@ -57,7 +57,7 @@ class Contrast:
         num_launches: of each.
         is_paired: whether they were taken in turns.
         num_more: further launches of each, about, after which a difference of 2% would show;
-            None when no number would, as a model differs from itself by as much.
+            None when that takes more than a plan may have.
     """
 
     speedup: float
@@ -203,10 +203,13 @@ def _self_difference(middles: Sequence[int]) -> float:
 
 
 def _count_more(low: float, high: float, margin: float, num_launches: int) -> int | None:
-    """Give how many more launches would narrow the interval so that 2% stand out of it."""
-    room = math.log1p(TOLD_APART) - math.log1p(margin)
-    if room <= 0 or low <= 0:
+    """Give how many more launches would narrow the interval so that 2% stand out of it.
+
+    What a model differs from itself is mostly chance of few launches, and shrinks as the interval.
+    """
+    if low <= 0:
         return None
-    reach = math.log(high / low) / 2
-    wanted = math.ceil(num_launches * (reach / room) ** 2)
-    return max(0, min(wanted, _MOST_LAUNCHES) - num_launches)
+    smallest = math.log1p(SMALLEST_MARGIN)
+    reach = math.log(high / low) / 2 + math.log1p(margin) - smallest
+    wanted = math.ceil(num_launches * (reach / (math.log1p(TOLD_APART) - smallest)) ** 2)
+    return max(0, wanted - num_launches) if wanted <= _MOST_LAUNCHES else None

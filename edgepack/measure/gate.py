@@ -166,7 +166,8 @@ def _judge_contrast(found: Contrast, limit: float) -> tuple[Verdict, str]:
         return Verdict.FAILED, f"{text}; the limit is {1 + limit:.4g}x"
     # A slowdown beyond the limit may hide in an interval that reaches so far.
     if 1 / found.speedup_ci95[0] > 1 + max(limit, TOLD_APART):
-        more = "more launches, on a quieter device" if found.num_more else "a quieter device"
+        is_hopeless = found.num_more is None
+        more = "a quieter device" if is_hopeless else "more launches, on a quieter device"
         beyond = f", which may be beyond the limit of {1 + limit:.4g}x" if is_shown else ""
         return Verdict.UNKNOWN, f"{text}{beyond}; it takes {more}"
     return Verdict.PASSED, text
