@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.errors import MeasureError
 from edgepack.fleet.journal import State, make_entry, open_journal
 from edgepack.measure.drive import measure_on_host
 from edgepack.measure.likeness import find_unlike
+from edgepack.measure.pairing import pair_measurements
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.record import (
     Measurement,
@@ -175,6 +177,22 @@ def test_results_of_unlike_conditions_are_refused(
         "  - governor: same and powersave\n"
         "  Measure both models in turns: `edgepack bench MODEL DEVICE --against OTHER`.\n"
     )
+
+
+def test_names_from_a_result_give_a_terminal_no_orders() -> None:
+    one = make_measured()
+    other = replace(
+        make_measured(throttled=4),
+        device=replace(one.device, kernel="6.6\x1b[31m"),
+        model=replace(one.model, name="digits\x1b[2J"),
+    )
+    assert find_unlike(one, other) == (
+        "kernel: 6.6.31+rpt-rpi-v8 and 6.6 [31m",
+        "digits [2J was measured on a device that was throttled",
+    )
+    with pytest.raises(MeasureError) as caught:
+        pair_measurements([other, other], [one])
+    assert caught.value.message.endswith("several of digits [2J on pi@kitchen")
 
 
 def test_results_with_and_without_xnnpack_are_never_compared(

@@ -1,9 +1,13 @@
 """Whether two measurements were taken under like conditions, so that they may be compared; pure."""
 
 from collections.abc import Iterator
+from typing import Final
 
+from edgepack.device.wire.sections import clean_text
 from edgepack.measure.record import Measurement
 from edgepack.measure.validity import DISTURBED
+
+_LONGEST: Final = 400  # of what a device or a bundle named itself
 
 
 def find_unlike(first: Measurement, second: Measurement) -> tuple[str, ...]:
@@ -14,7 +18,7 @@ def find_unlike(first: Measurement, second: Measurement) -> tuple[str, ...]:
     """
     return (
         *(
-            f"{what}: {mine} and {theirs}"
+            clean_text(f"{what}: {mine} and {theirs}", limit=_LONGEST)
             for (what, mine), theirs in zip(
                 _conditions(first).items(), _conditions(second).values(), strict=True
             )
@@ -55,4 +59,5 @@ def _verdicts(first: Measurement, second: Measurement) -> Iterator[str]:
     for each in (first, second):
         verdict = each.validity.verdict
         if verdict in DISTURBED:
-            yield f"{each.model.name} was measured on a device that was {verdict.value}"
+            name = clean_text(each.model.name, limit=_LONGEST)
+            yield f"{name} was measured on a device that was {verdict.value}"

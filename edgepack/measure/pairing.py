@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgepack.device.wire.sections import clean_text
 from edgepack.errors import MeasureError
 from edgepack.measure.record import Measurement
 
@@ -53,9 +54,10 @@ def _index(measured: Sequence[Measurement], *, by_model: bool) -> dict[Key, Meas
         if by_model:
             key = (each.device_name, each.model.name, each.model.recipe or "")
         if key in indexed:
+            which = clean_text(f"{each.model.name} on {each.device_name}", limit=400)
             raise MeasureError(
                 "expected one measurement of each model on each device, but there are several of "
-                f"{each.model.name} on {each.device_name}",
+                f"{which}",
                 remedy="Measure what is to be compared into a file of its own.",
             )
         indexed[key] = each
