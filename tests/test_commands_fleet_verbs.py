@@ -127,11 +127,13 @@ def test_what_was_measured_is_not_measured_again(run: RunCommand, yard: Yard) ->
     fleet = yard.write(["d0", "dead1"])
     journal = yard.folder / "bench.jsonl"
     options = ("--ssh-config", yard.config, "--journal", journal, *QUICK)
-    ran = run("bench", FLOAT_MODEL, f"@{fleet}", *options, "-o", "first.json")
+    outputs = ("-o", "first.json", "--report", "first.html")
+    ran = run("bench", FLOAT_MODEL, f"@{fleet}", *options, *outputs)
     assert ran.code == 1, ran.err
+    assert "digits.tflite on dead1 was not measured" in Path("first.html").read_text()
     first, dead = json.loads(Path("first.json").read_text())
     assert dead["error"]["kind"] == "connect"
-    assert ran.err.splitlines()[-2] == (
+    assert ran.err.splitlines()[-3] == (
         f"journal: {journal}; the same command with --resume goes on from it"
     )
     # It is in the history at once, and not once more when the run is gone on with.
@@ -185,5 +187,7 @@ def test_deploy_goes_on_when_one_of_the_others_fails(run: RunCommand, yard: Yard
         "dead1",
         "d1",
     ]
-    assert "dead1" in Path("r.html").read_text()
+    page = Path("r.html").read_text()
+    assert "on dead1 was not measured" in page
+    assert "Variants on devices" not in page  # it is the same variant
     assert [each["device"] for each in run("history", "--json").json()] == ["d0", "d1"]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgepack.measure.contrast import Contrast
     from edgepack.measure.record import Measurement
     from edgepack.profile import TargetProfile
+    from edgepack.measure.results import StoredResults
     from edgepack.report.summary import DeployReport
     from edgepack.workflow.subject import Subject
 
@@ -123,7 +124,7 @@ def bench(
     if output is not None:
         write_text(output, json.dumps(stored, allow_nan=False))
     if report_path is not None:
-        write_report(report_path, bench_report(opened[0].name, measured))
+        write_report(report_path, bench_report(opened[0].name, [gather(measured, reached)]))
     if as_json:
         print_json(body)
     else:
@@ -264,17 +265,36 @@ def _bench_ready(
     )
 
 
-def bench_report(title: str, measured: "Sequence[Measurement]") -> "DeployReport":
-    """Give the report of measurements alone."""
+def bench_report(title: str, runs: "Sequence[StoredResults]") -> "DeployReport":
+    """Give the report of measurements alone, and of the devices that gave none.
+
+    The title names the model, where none was measured.
+    """
     from edgepack import __version__
-    from edgepack.report.measured import summarize_measurement
+    from edgepack.report.measured import summarize_results
     from edgepack.report.summary import DeployReport
 
+    times = [each.provenance.time for run in runs for each in run.measured]
     return DeployReport(
         title=title,
-        benchmarks=tuple(summarize_measurement(each) for each in measured),
-        created=max((each.provenance.time for each in measured), default=""),
+        benchmarks=tuple(
+            each
+            for run in runs
+            for each in summarize_results(run.measured, run.failed, model=title)
+        ),
+        created=max(times, default=""),
         tool_version=__version__,
+    )
+
+
+def gather(measured: "Sequence[Measurement]", reached: "Sequence[Reached[Any]]") -> "StoredResults":
+    """Put a run's measurements together with the devices that gave none."""
+    from edgepack.measure.results import Failure, StoredResults
+
+    failed = [(each.device, each.error) for each in reached if each.error is not None]
+    return StoredResults(
+        measured=tuple(measured),
+        failed=tuple(Failure(device=device, reason=error.message) for device, error in failed),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import bench_on, bench_report, warn_of_limits
+from edgepack.commands.bench import bench_on, bench_report, gather, warn_of_limits
 from edgepack.commands.boundary import end_early
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
@@ -286,6 +286,20 @@ def _measured(reached: "Sequence[Reached[Deployed]]") -> "list[Measurement]":
     return [each for each in results if each is not None]
 
 
+def _measurements(reached: "Sequence[Reached[Deployed]]") -> "list[Reached[Measurement]]":
+    """Give the measurements alone: of a device that was pushed to there may be none."""
+    from edgepack.commands.fleet import Reached
+
+    return [
+        Reached(
+            device=each.device,
+            result=None if each.result is None else each.result.measurement,
+            error=_fault_of(each),
+        )
+        for each in reached
+    ]
+
+
 def _exit_code(
     packed: "PackResult", reached: "Sequence[Reached[Deployed]]", *, strict: bool
 ) -> int:
@@ -313,26 +327,19 @@ def _make_report(
 ) -> "DeployReport":
     from dataclasses import replace
 
-    from edgepack.report.summary import BenchmarkSummary, PushSummary
+    from edgepack.report.summary import PushSummary
 
     done = [each.result for each in reached if each.result is not None]
-    name = packed.bundle.manifest.name
-    measured = bench_report(f"{name} on {request.profile.id}", _measured(reached))
     failed = [(each.device, each.error.message) for each in reached if each.error is not None]
-    faults = [(each.device, fault.message) for each in reached if (fault := _fault_of(each))]
+    name = packed.bundle.manifest.name
+    run = gather(_measured(reached), _measurements(reached))
     return replace(
-        measured,
+        bench_report(name, [run]),
+        title=f"{name} on {request.profile.id}",
         pack=pack_summary(request, packed),
         pushes=(
             *(summarize_push(each.push) for each in done),
             *(PushSummary(device=device, error=message) for device, message in failed),
-        ),
-        benchmarks=(
-            *measured.benchmarks,
-            *(
-                BenchmarkSummary(device=device, model=name, error=message)
-                for device, message in faults
-            ),
         ),
     )
 
@@ -344,20 +351,11 @@ def _deploy_json(
     report_path: Path,
     signed: "Signed | None",
 ) -> dict[str, Any]:
-    from edgepack.commands.fleet import Reached
     from edgepack.measure.record import to_json
 
-    measured = [
-        Reached(
-            device=each.device,
-            result=None if each.result is None else each.result.measurement,
-            error=_fault_of(each),
-        )
-        for each in reached
-    ]
     return {
         "pack": pack_json(request, packed),
         "push": [item_json(each, lambda done: push_json(done.push, signed)) for each in reached],
-        "bench": [item_json(each, to_json) for each in measured],
+        "bench": [item_json(each, to_json) for each in _measurements(reached)],
         "report": str(report_path.resolve()),
     }

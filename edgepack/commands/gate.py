@@ -85,7 +85,7 @@ def gate(
     stored = [load_results(path) for path in results]
     baselines = load_measurements(baseline) if baseline is not None else ()
     gated = [_gate(limits, one, bundle, baselines) for each in stored for one in each.measured]
-    gated += [_not_measured(device) for each in stored for device in each.failed]
+    gated += [_not_measured(lost.device) for each in stored for lost in each.failed]
     checks = [check for each in gated for check in each.checks]
     if junit is not None:
         write_text(junit, write_junit(gated))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from edgepack.commands.bench import bench_report
-from edgepack.commands.console import print_json, print_table
+from edgepack.commands.console import print_json, print_table, warn
 from edgepack.commands.figures import FORMATS, write_figures
 from edgepack.commands.options import EXISTING_FILE, OUTPUT_FILE, json_option
 from edgepack.commands.output import check_outputs, write_report
@@ -47,13 +47,16 @@ def report(
     as_json: bool,
 ) -> None:
     """Write an HTML report of results that `bench -o` or `deploy --results` wrote."""
-    from edgepack.measure.results import load_measurements
+    from edgepack.measure.results import load_results
+    from edgepack.report.labels import device_name, plain
     from edgepack.report.terminal import render_matrix
 
     check_outputs(report=output)
-    measured = [each for path in results for each in load_measurements(path)]
+    stored = [load_results(path) for path in results]
+    measured = [each for one in stored for each in one.measured]
+    failed = [each for one in stored for each in one.failed]
     names = dict.fromkeys(each.model.name for each in measured)
-    shown = bench_report(title or ", ".join(names), measured)
+    shown = bench_report(title or ", ".join(names), stored)
     # What cannot be drawn is refused before the report is written.
     drawn = write_figures(figures, shown, figure_format) if figures is not None else ()
     write_report(output, shown)
@@ -71,9 +74,12 @@ def report(
                     }
                     for each in measured
                 ],
+                "failed": [{"device": each.device, "error": each.reason} for each in failed],
             }
         )
         return
+    for each in failed:
+        warn(f"{device_name(each.device)} was not measured: {plain(each.reason)}")
     table = render_matrix(shown.benchmarks)
     if table is not None:
         print_table(table)

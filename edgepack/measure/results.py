@@ -13,16 +13,24 @@ _MAXIMUM_FILE_BYTES: Final = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A device of which there is no measurement, and why."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredResults:
-    """What a result file holds.
+    """What one run on one or more devices gave; a file of it holds a measurement at least.
 
     Attributes:
-        measured: at least one measurement.
+        measured: its measurements.
         failed: devices that could not be measured.
     """
 
     measured: tuple[Measurement, ...]
-    failed: tuple[str, ...]
+    failed: tuple[Failure, ...]
 
 
 def load_measurements(path: Path) -> tuple[Measurement, ...]:
@@ -68,7 +76,16 @@ def load_results(path: Path) -> StoredResults:
     try:
         return StoredResults(
             measured=tuple(parse_measurement(table) for table in measured),
-            failed=tuple(str(table["device"]) for table in failed),
+            failed=tuple(
+                Failure(device=str(table["device"]), reason=_reason(table["error"]))
+                for table in failed
+            ),
         )
     except MeasureError as error:
         raise MeasureError(f"{path}: {error.message}", remedy=error.remedy) from error
+
+
+def _reason(error: object) -> str:
+    """Give the message of an error as `bench` stores it."""
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) and message else "the result does not say why"

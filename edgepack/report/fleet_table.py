@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from edgepack.report.labels import device_name, model_name
+from edgepack.report.measured import summarize_measurement
+from edgepack.report.trust import trust_of
 from edgepack.report.units import ABSENT, latency, latency_ends, memory_size
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def render_fleet(measured: "Sequence[Measurement]") -> "RenderableType":
             ABSENT if interval is None else latency_ends(interval, value_ns=summary.median_ns),
             latency(summary.p90_ns),
             ABSENT if memory is None else memory_size(memory),
-            each.validity.verdict.value,
+            trust_of(summarize_measurement(each)).text,
         )
     return table
 

@@ -5,7 +5,14 @@ from enum import StrEnum
 from typing import Final
 
 from edgepack.report.labels import device_name, plain
-from edgepack.report.summary import BenchmarkSummary, DeployReport, PackSummary, VariantRow
+from edgepack.report.summary import (
+    BenchmarkSummary,
+    DeployReport,
+    PackSummary,
+    SustainedFigures,
+    VariantRow,
+)
+from edgepack.report.trust import describe_change, trust_of
 from edgepack.report.units import (
     count,
     decibels,
@@ -20,12 +27,6 @@ from edgepack.report.units import (
 
 _FLOAT: Final = "float32"
 _VALID: Final = "valid"
-VERDICT_MEANINGS: Final = {
-    "valid": "launches agree and the device's state was steady",
-    "noisy": "timings spread more than a steady device's would",
-    "throttled": "the device slowed itself down while it was measured",
-    "contended": "other work shared the device while it was measured",
-}
 
 
 class Level(StrEnum):
@@ -307,11 +308,23 @@ def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:
         notices.append(Notice(level=Level.FAULT, text=text))
     if benchmark.verdict != _VALID:
         verdict = plain(benchmark.verdict, longest=40) or "unknown"
-        meaning = VERDICT_MEANINGS.get(verdict)
+        meaning = trust_of(benchmark).meaning
         text = f"The measurement of {title} is {verdict}" + (f": {meaning}" if meaning else "")
         details = tuple(plain(reason) for reason in benchmark.reasons)
         notices.append(Notice(level=Level.WARNING, text=text, details=details))
+    if benchmark.sustained is not None:
+        notices += _change_notices(title, benchmark.sustained)
     if benchmark.golden is None:
         text = f"The answers of {title} were not checked: there was nothing to compare them with"
         notices.append(Notice(level=Level.NOTE, text=text))
     return notices
+
+
+def _change_notices(title: str, figures: SustainedFigures) -> list[Notice]:
+    """Tell what a load that went on did, where it did more than launches may drift."""
+    change = describe_change(figures)
+    if change is None:
+        return []
+    ends = f"{latency(figures.first_ns)} at first, {latency(figures.last_ns)} at last"
+    text = f"{title} {change} under a load that goes on: {ends}"
+    return [Notice(level=Level.WARNING, text=text)]

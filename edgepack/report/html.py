@@ -11,13 +11,7 @@ from typing import Final
 
 from edgepack.report.document import write_document
 from edgepack.report.figures import plot_comparison, plot_distribution, plot_launches
-from edgepack.report.headline import (
-    VERDICT_MEANINGS,
-    Headline,
-    device_title,
-    model_title,
-    write_headline,
-)
+from edgepack.report.headline import Headline, device_title, model_title, write_headline
 from edgepack.report.labels import device_name, plain
 from edgepack.report.markup import (
     cell,
@@ -50,6 +44,7 @@ from edgepack.report.summary import (
     PushSummary,
 )
 from edgepack.report.timeline import plot_timelines
+from edgepack.report.trust import Trust, trust_of
 from edgepack.report.units import (
     ABSENT,
     count,
@@ -126,13 +121,13 @@ def _header(report: DeployReport, headline: Headline) -> str:
 
 
 def _verdict(benchmark: BenchmarkSummary) -> str:
-    if benchmark.error is not None:
-        return '<span class="badge fault">not measured</span>'
-    verdict = plain(benchmark.verdict, longest=40) or "no verdict"
-    level = "good" if verdict == "valid" else "warning"
-    badge = f'<span class="badge {level}">{escape(verdict)}</span>'
-    meaning = VERDICT_MEANINGS.get(verdict)
-    return badge + (f' <span class="lead">{escape(meaning)}</span>' if meaning else "")
+    trust = trust_of(benchmark)
+    meaning = f' <span class="lead">{escape(trust.meaning)}</span>' if trust.meaning else ""
+    return f"{_badge(trust)}{meaning}"
+
+
+def _badge(trust: Trust) -> str:
+    return f'<span class="badge {trust.badge}">{escape(trust.text)}</span>'
 
 
 def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
@@ -149,10 +144,7 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
             cells.append(latency_cell(figures.median_ns, figures.median_ci95_ns))
             cells.append(latency_cell(figures.p90_ns, figures.p90_ci95_ns))
             cells.append(cell(f"{each.num_runs:,}"))
-        level = "fault" if figures is None else "good" if each.verdict == "valid" else "warning"
-        verdict = "not measured" if figures is None else plain(each.verdict, longest=40)
-        badge = f'<span class="badge {level}">{escape(verdict)}</span>'
-        cells.append(f'<td class="text">{badge}</td>')
+        cells.append(f'<td class="text">{_badge(trust_of(each))}</td>')
         notes = (each.error,) if each.error is not None else ()
         if each.lacks_xnnpack:
             notes = (*notes, WITHOUT_XNNPACK)

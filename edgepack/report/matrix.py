@@ -24,6 +24,7 @@ from edgepack.report.svg import (
     text_width,
     titled,
 )
+from edgepack.report.trust import trust_of
 from edgepack.report.units import ABSENT, count, latency, latency_ends, latency_interval
 
 _MOST_COLUMNS: Final = 5
@@ -33,6 +34,7 @@ _PITCH: Final = 42.0
 _GAP: Final = 6.0
 _EDGE: Final = 1.5
 _LONGEST_LABEL: Final = 16
+_NOT_MEASURED: Final = "not measured"
 # Text on the strongest shade stays readable, on light and on dark paper.
 _FAINTEST, _STRONGEST = 0.08, 0.42
 
@@ -59,8 +61,9 @@ class Matrix:
 
 def make_matrix(benchmarks: Sequence[BenchmarkSummary]) -> Matrix | None:
     """Put measurements in order; None unless there are several devices and several variants."""
-    devices = tuple(dict.fromkeys(device_title(each) for each in benchmarks))
-    variants = tuple(dict.fromkeys(_variant(each) for each in benchmarks))
+    places = [*zip(_row_titles(benchmarks), map(_variant, benchmarks), strict=True)]
+    devices = tuple(dict.fromkeys(device for device, _ in places))
+    variants = tuple(dict.fromkeys(variant for _, variant in places))
     if min(len(devices), len(variants)) < 2:  # noqa: PLR2004 - a list says as much
         return None
     return Matrix(
@@ -70,14 +73,22 @@ def make_matrix(benchmarks: Sequence[BenchmarkSummary]) -> Matrix | None:
             tuple(
                 tuple(
                     each
-                    for each in benchmarks
-                    if (device_title(each), _variant(each)) == (device, variant)
+                    for each, place in zip(benchmarks, places, strict=True)
+                    if place == (device, variant)
                 )
                 for variant in variants
             )
             for device in devices
         ),
     )
+
+
+def _row_titles(benchmarks: Sequence[BenchmarkSummary]) -> list[str]:
+    """Name each one's device; one that was not reached tells no board, but may have done before."""
+    known = {each.device: each for each in reversed(benchmarks) if each.board}
+    return [
+        device_title(each if each.board else known.get(each.device, each)) for each in benchmarks
+    ]
 
 
 def _variant(benchmark: BenchmarkSummary) -> str:
@@ -95,11 +106,10 @@ def cell_texts(matrix: Matrix, row: int, column: int) -> tuple[str, str, str, st
     remark = f"the last of {number}" if number > 1 else ""
     figures = last.latency
     if figures is None:
-        return "", "", "not measured", remark
+        return "", "", _NOT_MEASURED, remark
     median, ends = figures.median_ns, figures.median_ci95_ns
     interval = latency_interval(ends, value_ns=median) if ends is not None else "no interval"
-    verdict = plain(last.verdict, longest=40) or "no verdict"
-    return latency(median, interval_ns=ends), interval, verdict, remark
+    return latency(median, interval_ns=ends), interval, trust_of(last).text, remark
 
 
 def matrix_section(benchmarks: Sequence[BenchmarkSummary]) -> str:
@@ -123,7 +133,7 @@ def matrix_section(benchmarks: Sequence[BenchmarkSummary]) -> str:
 
 
 def _cell(median: str, interval: str, verdict: str, remark: str) -> str:
-    level = {"valid": "good", "not measured": "fault"}.get(verdict, "warning")
+    level = {"valid": "good", _NOT_MEASURED: "fault"}.get(verdict, "warning")
     badge = f'<div class="badge {level}">{escape(verdict)}</div>' if verdict else ""
     below = "".join(
         f'<span class="interval">{escape(each)}</span>' for each in (interval, remark) if each
@@ -182,7 +192,8 @@ def _draw_cell(
     x, y = corner
     middle = x + width / 2
     if last is None or last.latency is None:
-        return [text((middle, y + _PITCH / 2), ABSENT, color=MUTED, anchor="middle")]
+        missing = ABSENT if last is None else _NOT_MEASURED
+        return [text((middle, y + _PITCH / 2), missing, color=MUTED, anchor="middle")]
     figures = last.latency
     median, interval, verdict, _ = cell_texts(matrix, row, column)
     inner = (x + _EDGE, y + _EDGE), (x + width - _EDGE, y + _PITCH - _EDGE)

@@ -21,7 +21,7 @@ from edgepack.report.throughout import throughout
 from edgepack.report.units import memory_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgepack.device.survey.facts import DeviceFacts
     from edgepack.device.survey.state import DeviceState
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
+    from edgepack.measure.results import Failure
     from edgepack.measure.stats import LatencySummary
 
 # What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
@@ -76,6 +77,35 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         precision=_precision(measurement),
         energy=_energy(measurement),
     )
+
+
+def summarize_results(
+    measured: "Iterable[Measurement]", failed: "Iterable[Failure]", *, model: str
+) -> tuple[BenchmarkSummary, ...]:
+    """Give what a report shows of a run: its measurements, then what was not measured.
+
+    Args:
+        measured: all there are.
+        failed: devices that gave none of them.
+        model: what was to be measured, where there is no measurement to tell.
+    """
+    shown = tuple(summarize_measurement(each) for each in measured)
+    asked = {(each.model, each.recipe): each for each in shown} or {
+        (model, None): BenchmarkSummary(device="", model=model)
+    }
+    lost = tuple(
+        BenchmarkSummary(
+            device=failure.device,
+            model=each.model,
+            recipe=each.recipe,
+            is_bundle=each.is_bundle,
+            lacks_xnnpack=each.lacks_xnnpack,
+            error=failure.reason,
+        )
+        for failure in failed
+        for each in asked.values()
+    )
+    return shown + lost
 
 
 def _energy(measurement: "Measurement") -> EnergyRow:

@@ -294,6 +294,11 @@ class SustainedFigures:
     first_ns: int
     last_ns: int
 
+    @property
+    def ratio(self) -> float:
+        """The end's median as a multiple of the beginning's."""
+        return self.last_ns / max(self.first_ns, 1)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnergyRow:

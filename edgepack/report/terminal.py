@@ -41,6 +41,7 @@ from edgepack.report.summary import (
     PushSummary,
     VariantRow,
 )
+from edgepack.report.trust import trust_of
 from edgepack.report.units import (
     ABSENT,
     decibels,
@@ -55,7 +56,6 @@ from edgepack.report.units import (
 )
 
 _LEVEL_STYLES: Final = {Level.NOTE: "dim", Level.WARNING: "yellow", Level.FAULT: "bold red"}
-_VERDICT_STYLES: Final = {"valid": "green"}
 _STANDING_STYLES: Final = {
     Standing.CHOSEN: "bold green",
     Standing.CHOSEN_OUTSIDE: "bold red",
@@ -292,10 +292,10 @@ def render_benchmark(benchmark: BenchmarkSummary, *, with_reasons: bool = True) 
     heading = _heading(f"{model_title(benchmark)} on {device_title(benchmark)}")
     if benchmark.error is not None:
         return Group(heading, _indented(f"not measured: {plain(benchmark.error)}"))
-    verdict = plain(benchmark.verdict, longest=40)
+    trust = trust_of(benchmark)
     parts: list[RenderableType] = [heading]
-    style = _VERDICT_STYLES.get(verdict, "bold yellow")
-    parts.append(Padding(Text.assemble("verdict: ", (verdict, style)), (0, 0, 0, 2)))
+    style = "green" if trust.badge == "good" else "bold yellow"
+    parts.append(Padding(Text.assemble("verdict: ", (trust.text, style)), (0, 0, 0, 2)))
     if with_reasons:
         parts += [_bullet(plain(each), indent=4) for each in benchmark.reasons]
     table = _table(show_header=False)
