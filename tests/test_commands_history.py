@@ -5,14 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pyarrow import parquet
 
 from edgepack.measure.history import COLUMNS, History, history_path
+from edgepack.measure.record import Measurement
 from edgepack.measure.results import load_measurements
-from edgepack.report.trend import change_text, plot_trend
+from edgepack.report.trend import change_text, plot_trend, series
 from tests.fixtures.commands import FLOAT_MODEL, QUICK, RunCommand
 from tests.fixtures.measured import make_measured
 
@@ -112,6 +114,62 @@ def test_a_change_is_told_only_where_the_intervals_do_not_meet() -> None:
     assert change_text(slower, same) == ""
     assert change_text(same, few) == ""
     assert plot_trend([first]) is None
+
+
+def held_to(cores: str | None, *, median_ns: int, kernel: str | None = None) -> Measurement:
+    """Give a result of some cores of the board."""
+    given = make_measured(samples_ns=(median_ns, median_ns + 1000) * 20)
+    return replace(
+        given,
+        device=replace(given.device, kernel=kernel or given.device.kernel),
+        fitted_plan=replace(given.fitted_plan, cpu_affinity=cores),
+    )
+
+
+def test_unlike_conditions_are_no_change_and_no_line(run: RunCommand, tmp_path: Path) -> None:
+    big, little = held_to("4-7", median_ns=1_000_000), held_to("0-3", median_ns=2_800_000)
+    slower = held_to("4-7", median_ns=1_200_000)
+    with History(history_path()) as opened:
+        for each in (big, little, slower):
+            opened.add(each)
+    lines = run("history").out.splitlines()[1:]
+    assert [line.count("digits (int8) · cores 4-7") for line in lines] == [1, 0, 1]
+    assert "digits (int8) · cores 0-3" in lines[1]
+    assert ["%" in line for line in lines] == [False, False, True]
+    assert "+20.0%" in lines[2]
+    page = tmp_path / "h.html"
+    assert run("history", "--report", page).code == 0
+    text = page.read_text()
+    assert text.count("<figure>") == 1
+    assert 'aria-label="2 results from' in text
+    assert "<h2>digits (int8) · cores 0-3 on pi@kitchen</h2>" in text
+
+
+def test_what_is_not_told_joins_and_what_was_not_kept_stands_alone() -> None:
+    first = held_to(None, median_ns=1_000_000)
+    silent = replace(first, before=replace(first.before, governor=None))
+    other = held_to(None, median_ns=1_000_000, kernel="6.12.1")
+    with History(history_path()) as opened:
+        for each in (first, silent, other, first):
+            opened.add(each)
+        entries = opened.entries()
+    shown = {each.model: [entry.id for entry in each.entries] for each in series(entries)}
+    assert shown == {
+        "digits (int8) · kernel 6.6.31+rpt-rpi-v8": [1, 2, 4],
+        "digits (int8) · kernel 6.12.1": [3],
+    }
+    with History(history_path()) as opened:
+        plan = replace(first.fitted_plan, is_sustained=True, warmup_seconds=1.0)
+        opened.add(replace(first, fitted_plan=plan))
+        *_, long = opened.entries()
+    assert [each.model for each in series([entries[0], long])] == [
+        *("digits (int8)", "digits (int8) · sustained"),
+    ]
+    old = replace(entries[0], conditions=None)
+    shown = {each.model: [entry.id for entry in each.entries] for each in series([old, *entries])}
+    assert shown["digits (int8) · conditions not kept"] == [1]
+    (alone,) = series([old, replace(old, id=5)])
+    assert (alone.model, len(alone.entries)) == ("digits (int8)", 2)
 
 
 def test_a_history_that_cannot_be_written_costs_no_measurement(

@@ -2,6 +2,7 @@
 
 import sqlite3
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,46 @@ def test_a_history_of_a_later_version_is_not_touched(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(HistoryError) as caught:
         History(path)
-    assert caught.value.message == f"{path}: expected a history of schema 1, not 7"
+    assert caught.value.message == f"{path}: expected a history of schema 2, not 7"
+
+
+def _make_older(path: Path) -> None:
+    """Make a history what a version before conditions wrote."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE results DROP COLUMN conditions")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_a_history_without_conditions_is_taken_over(tmp_path: Path) -> None:
+    path, measured = tmp_path / "h.sqlite", make_measured()
+    with History(path) as opened:
+        opened.add(measured)
+    _make_older(path)
+    # Two programs may meet at it.
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        assert sorted(pool.map(_add, [path] * 2)) == [2, 3]
+    with History(path) as opened:
+        old, *new = opened.entries()
+        assert opened.load(1) == measured
+    assert (old.median_ns, old.told_conditions) == (1_005_000, None)
+    for each in new:
+        assert each.told_conditions is not None
+        assert each.told_conditions["governor"] == "ondemand"
+        assert each.told_conditions["highest clock"] == "1.80 GHz"
+        assert each.told_conditions["cores it was held to"] == "all"
+
+
+def test_what_a_device_does_not_tell_is_no_condition(tmp_path: Path) -> None:
+    measured = make_measured()
+    silent = replace(measured.before, governor=None, maximum_khz=None)
+    with History(tmp_path / "h.sqlite") as opened:
+        opened.add(replace(measured, before=silent))
+        (entry,) = opened.entries()
+    assert entry.told_conditions is not None
+    assert {"governor", "highest clock"}.isdisjoint(entry.told_conditions)
+    for damage in ("{", "7", '["a"]'):
+        assert replace(entry, conditions=damage).told_conditions == {}
 
 
 @pytest.mark.parametrize("damage", [b"junk", b"", "zip"])

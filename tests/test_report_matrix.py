@@ -5,10 +5,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from edgepack.measure.record import write_measurement
+from edgepack.report.distinction import tell_apart
+from edgepack.report.figures import plot_comparison
 from edgepack.report.html import render_page
 from edgepack.report.matrix import cell_texts, make_matrix, matrix_section, plot_matrix
 from edgepack.report.measured import summarize_measurement
-from edgepack.report.summary import BenchmarkSummary, DeployReport
+from edgepack.report.summary import BenchmarkSummary, DeployReport, Fact
 from edgepack.report.terminal import render_matrix, render_text
 from tests.fixtures.commands import RunCommand
 from tests.fixtures.measured import make_measured
@@ -64,6 +66,83 @@ def test_a_runtime_without_xnnpack_makes_another_variant() -> None:
     matrix = make_matrix((FLEET[1], without))
     assert matrix is not None
     assert matrix.variants[1] == f"{matrix.variants[0]}, without XNNPACK"
+
+
+def in_threads(device: str, num_threads: int, *, board: str = "Pi 4") -> BenchmarkSummary:
+    given = make_measured(device=device)
+    return summarize_measurement(
+        replace(
+            given,
+            device=replace(given.device, board=board, kernel=f"of {device}"),
+            engine=replace(given.engine, num_threads=num_threads),
+        )
+    )
+
+
+def test_unlike_conditions_make_other_variants() -> None:
+    given = [in_threads(device, each) for device in ("pi@a", "pi@b") for each in (1, 4)]
+    lost = BenchmarkSummary(
+        device="pi@c", model=given[0].model, recipe="int8", likeness=given[0].likeness, error="gone"
+    )
+    told = tell_apart([*given, lost])
+    matrix = make_matrix(told)
+    assert matrix is not None
+    name = "digits-3f786850-raspberry-pi-4 · int8"
+    assert matrix.variants == (f"{name} · 1 thread", f"{name} · 4 threads")
+    assert [[len(cells) for cells in row] for row in matrix.cells] == [[1, 1], [1, 1], [1, 0]]
+    plot = plot_matrix(matrix)
+    assert plot is not None
+    assert (">1 thread<" in plot.svg, ">int8<" in plot.svg) == (True, False)
+    page = render_page(DeployReport(title="t", benchmarks=told))
+    assert f"2. {name} · 4 threads" in page
+    assert f"<h2>{name} · 4 threads on pi@a</h2>" in page
+    compared = plot_comparison(told)
+    assert compared is not None
+    assert f"{name} · 4 threads on pi@b: median" in compared.description
+
+
+def test_what_a_device_is_makes_no_variant_of_another() -> None:
+    first, second = in_threads("pi@a", 1), in_threads("pi@b", 1, board="Pi 5")
+    assert [each.distinction for each in tell_apart([first, second])] == [(), ()]
+    # Nor does the number of its cores, where all of them are taken.
+    wide = [
+        replace(
+            each,
+            likeness=tuple(
+                Fact(name=fact.name, value=cores if fact.name in {"threads", "cores"} else "x")
+                for fact in each.likeness
+            ),
+        )
+        for each, cores in ((first, "4"), (second, "8"))
+    ]
+    assert [each.distinction for each in tell_apart(wide)] == [(), ()]
+    hot = tuple(
+        Fact(name=fact.name, value="powersave" if fact.name == "governor" else fact.value)
+        for fact in first.likeness
+    )
+    told = tell_apart([first, replace(first, likeness=hot), second])
+    assert [each.distinction for each in told] == [
+        *(("governor ondemand",), ("governor powersave",), ("governor ondemand",)),
+    ]
+
+
+def test_a_sustained_load_is_another_variant_and_its_warm_up_goes_without_saying() -> None:
+    usual = measured("pi@a", "int8", 10**6)
+    given = {fact.name: fact.value for fact in usual.likeness}
+    long = given | {"sustained load": "yes", "warm-up seconds": "1.0"}
+    short = given | {"warm-up seconds": "0.0"}
+
+    def told(*tables: dict[str, str]) -> list[tuple[str, ...]]:
+        shown = tell_apart(
+            [
+                replace(usual, likeness=tuple(Fact(name=key, value=each[key]) for key in each))
+                for each in tables
+            ]
+        )
+        return [each.distinction for each in shown]
+
+    assert told(given, long) == [(), ("sustained",)]
+    assert told(given, short) == [("0.5 s of warm-up",), ("0.0 s of warm-up",)]
 
 
 def test_the_figure_shades_the_slow_and_marks_the_doubtful() -> None:

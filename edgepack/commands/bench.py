@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from edgepack.measure.contrast import Contrast
     from edgepack.measure.record import Measurement
-    from edgepack.profile import TargetProfile
     from edgepack.measure.results import StoredResults
+    from edgepack.profile import TargetProfile
     from edgepack.report.summary import DeployReport
     from edgepack.workflow.subject import Subject
 
@@ -271,16 +271,19 @@ def bench_report(title: str, runs: "Sequence[StoredResults]") -> "DeployReport":
     The title names the model, where none was measured.
     """
     from edgepack import __version__
+    from edgepack.report.distinction import tell_apart
     from edgepack.report.measured import summarize_results
     from edgepack.report.summary import DeployReport
 
     times = [each.provenance.time for run in runs for each in run.measured]
     return DeployReport(
         title=title,
-        benchmarks=tuple(
-            each
-            for run in runs
-            for each in summarize_results(run.measured, run.failed, model=title)
+        benchmarks=tell_apart(
+            [
+                each
+                for run in runs
+                for each in summarize_results(run.measured, run.failed, model=title)
+            ]
         ),
         created=max(times, default=""),
         tool_version=__version__,

@@ -99,18 +99,18 @@ def _open() -> "Iterator[History]":
 def _show(entries: "Sequence[Entry]") -> None:
     from rich.table import Table
 
-    from edgepack.report.labels import device_name, model_name
+    from edgepack.report.labels import device_name
     from edgepack.report.trend import change_text, interval_text, series
     from edgepack.report.units import latency
 
     if not entries:
         note("no result matches")
         return
-    changes = {
-        each.id: change_text(before, each)
-        for group in series(entries)
-        for before, each in zip([None, *group], group, strict=False)
-    }
+    changes, models = {}, {}
+    for group in series(entries):
+        for before, each in zip([None, *group.entries], group.entries, strict=False):
+            changes[each.id] = change_text(before, each)
+            models[each.id] = group.model
     table = Table(box=None, pad_edge=False)
     for name, right in (
         *(("result", True), ("time (UTC)", False), ("device", False), ("model", False)),
@@ -122,7 +122,7 @@ def _show(entries: "Sequence[Entry]") -> None:
             str(each.id),
             each.time[:16].replace("T", " "),
             device_name(each.device),
-            model_name(each.model, each.recipe),
+            models[each.id],
             latency(each.median_ns, interval_ns=each.interval_ns),
             interval_text(each),
             changes[each.id],

@@ -78,8 +78,9 @@ def report(
             }
         )
         return
-    for each in failed:
-        warn(f"{device_name(each.device)} was not measured: {plain(each.reason)}")
+    for each in dict.fromkeys(failed):  # a device may have failed in each file
+        reason = plain(each.reason.removeprefix(f"{each.device}: "))
+        warn(f"{device_name(each.device)} was not measured: {reason}")
     table = render_matrix(shown.benchmarks)
     if table is not None:
         print_table(table)

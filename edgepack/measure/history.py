@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self
@@ -18,12 +18,14 @@ from typing import Final, Self
 import platformdirs
 
 from edgepack.errors import HistoryError
+from edgepack.measure.likeness import tell_conditions
 from edgepack.measure.record import Measurement, parse_measurement, write_measurement
 
 NUM_WHOLE: Final = 200
 """Results that keep all their samples; older ones keep their figures."""
 
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
+_SCHEMA_WITHOUT_CONDITIONS: Final = 1
 _WAIT_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 512 * 2**20
 _REMEDY: Final = "Move that file away; the next measurement begins a new one."
@@ -45,6 +47,8 @@ class Entry:
         engine: the runtime and its version.
         runner: `python` or `native`.
         num_threads: of the inference.
+        conditions: what must be alike in results that are compared, as a table in JSON; None of
+            those that a version without it kept.
         num_launches: fresh processes.
         num_samples: timed runs of all launches.
         median_ns: the median of the launches' medians.
@@ -68,6 +72,7 @@ class Entry:
     engine: str
     runner: str | None
     num_threads: int
+    conditions: str | None
     num_launches: int
     num_samples: int
     median_ns: int
@@ -85,6 +90,19 @@ class Entry:
         if self.median_low_ns is None or self.median_high_ns is None:
             return None
         return self.median_low_ns, self.median_high_ns
+
+    @property
+    def told_conditions(self) -> Mapping[str, str] | None:
+        """The conditions, name by name; None where they were not kept."""
+        if self.conditions is None:
+            return None
+        try:
+            table = json.loads(self.conditions)
+        except (ValueError, TypeError):
+            table = None
+        # What is damaged tells nothing; the figures beside it are what is shown.
+        items = table.items() if isinstance(table, dict) else ()
+        return {name: str(value) for name, value in items}
 
 
 COLUMNS: Final = tuple(each.name for each in fields(Entry))
@@ -120,21 +138,29 @@ class History:
 
     def _prepare(self) -> None:
         with self._told(), self._connection as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == _SCHEMA:
+            if self._version() == _SCHEMA:
                 return
-            if version != 0:
+            # Two programs may meet here; the second waits, and finds that it is done.
+            connection.execute("BEGIN IMMEDIATE")
+            version = self._version()
+            if version == 0:
+                names = ", ".join(each for each in COLUMNS if each != "id")
+                connection.execute(
+                    "CREATE TABLE results "
+                    f"(id INTEGER PRIMARY KEY AUTOINCREMENT, {names}, whole BLOB)"
+                )
+            elif version == _SCHEMA_WITHOUT_CONDITIONS:
+                connection.execute("ALTER TABLE results ADD COLUMN conditions")
+            elif version != _SCHEMA:
                 raise HistoryError(
                     f"{self._path}: expected a history of schema {_SCHEMA}, not {version}",
                     remedy=_REMEDY,
                 )
-            # Two programs may meet here; the second finds the table there.
-            names = ", ".join(each for each in COLUMNS if each != "id")
-            connection.execute(
-                f"CREATE TABLE IF NOT EXISTS results "
-                f"(id INTEGER PRIMARY KEY AUTOINCREMENT, {names}, whole BLOB)"
-            )
             connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+
+    def _version(self) -> int:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -234,6 +260,7 @@ def _figures(measurement: Measurement) -> dict[str, object]:
         "engine": " ".join(part for part in (engine.name, engine.version) if part),
         "runner": engine.runner,
         "num_threads": engine.num_threads,
+        "conditions": json.dumps(tell_conditions(measurement), ensure_ascii=False),
         "num_launches": summary.num_launches,
         "num_samples": summary.num_samples,
         "median_ns": summary.median_ns,

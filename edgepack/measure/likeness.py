@@ -1,6 +1,6 @@
 """Whether two measurements were taken under like conditions, so that they may be compared; pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from edgepack.device.wire.sections import clean_text
@@ -28,6 +28,29 @@ def find_unlike(first: Measurement, second: Measurement) -> tuple[str, ...]:
     )
 
 
+def tell_conditions(measurement: Measurement) -> dict[str, str]:
+    """Give what must be alike in words, name by name; what the device does not tell is left out."""
+    return {
+        name: _word(name, value)
+        for name, value in _conditions(measurement).items()
+        if value not in {None, ""}
+    }
+
+
+def are_alike(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    """Tell whether conditions in words match; what is not told is no difference."""
+    return all(second.get(name, value) == value for name, value in first.items())
+
+
+def _word(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):  # kHz of each frequency policy
+        return ", ".join(f"{each / 1e6:.2f} GHz" for each in value)
+    # The kernel takes a little more or less of it at each start.
+    return f"{value / 2**30:.1f} GiB" if name == "RAM" and isinstance(value, int) else str(value)
+
+
 def _conditions(measurement: Measurement) -> dict[str, object]:
     """Give what must be alike; None where the device does not tell it."""
     device, engine = measurement.device, measurement.engine
@@ -49,6 +72,7 @@ def _conditions(measurement: Measurement) -> dict[str, object]:
         "XNNPACK in the runtime": engine.has_xnnpack,
         "governor": state.governor,
         "highest clock": state.maximum_khz,
+        "sustained load": plan.is_sustained,
         "cooling down between launches": "no" if plan.cooldown_seconds is None else "yes",
         "warm-up seconds": plan.warmup_seconds,
         "warm-up runs": plan.warmup_runs > 0,

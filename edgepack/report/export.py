@@ -55,7 +55,7 @@ def _to_parquet(entries: Sequence[Entry]) -> bytes:
     # Types are given: a column of nothing but None has none of its own.
     texts = {
         *("time", "device", "board", "model", "model_sha256", "recipe", "bundle_sha256", "engine"),
-        *("runner", "verdict", "tool_version"),
+        *("runner", "conditions", "verdict", "tool_version"),
     }
     schema = pa.schema([(name, pa.string() if name in texts else pa.int64()) for name in COLUMNS])
     table = pa.Table.from_pylist([asdict(each) for each in entries], schema=schema)

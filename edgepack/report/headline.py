@@ -1,5 +1,7 @@
 """What must be seen first: the result in a sentence, its key figures, and what to doubt."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -110,9 +112,9 @@ def device_title(benchmark: BenchmarkSummary) -> str:
 
 
 def model_title(benchmark: BenchmarkSummary) -> str:
-    """Name what was measured, with its recipe when it came in a bundle."""
-    name = plain(benchmark.model, longest=80)
-    return f"{name} · {plain(benchmark.recipe, longest=64)}" if benchmark.recipe else name
+    """Name what was measured, with its recipe when it came in a bundle, and what is special."""
+    recipe = [plain(benchmark.recipe, longest=64)] if benchmark.recipe else []
+    return " · ".join((plain(benchmark.model, longest=80), *recipe, *benchmark.distinction))
 
 
 def _sentence(report: DeployReport, lead: BenchmarkSummary | None) -> str:
@@ -234,8 +236,9 @@ def _memory_tile(lead: BenchmarkSummary | None) -> Tile | None:
 
 def _notices(report: DeployReport, lead: BenchmarkSummary | None) -> tuple[Notice, ...]:
     notices: list[Notice] = []
+    notices += _failures([each for each in report.benchmarks if each.error is not None])
     for each in report.benchmarks:
-        notices += _benchmark_notices(each)
+        notices += _benchmark_notices(each) if each.error is None else []
     notices += [
         Notice(
             level=Level.FAULT,
@@ -297,12 +300,26 @@ def _evidence(pack: PackSummary, lead: BenchmarkSummary | None) -> Notice | None
     return Notice(level=Level.WARNING if lead is None else Level.NOTE, text=text)
 
 
+def _failures(failed: Sequence[BenchmarkSummary]) -> list[Notice]:
+    """Tell what was not measured; a device that failed with all it was to measure is told once."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for each in failed:
+        found[each.device, plain(each.error or "")].append(model_title(each))
+    return [
+        Notice(
+            level=Level.FAULT,
+            text=f"{titles[0]} on {device_name(device)} was not measured"
+            if len(titles) == 1
+            else f"{count(len(titles), 'measurement')} on {device_name(device)} failed",
+            details=(reason,),
+        )
+        for (device, reason), titles in found.items()
+    ]
+
+
 def _benchmark_notices(benchmark: BenchmarkSummary) -> list[Notice]:
     title = f"{model_title(benchmark)} on {device_name(benchmark.device)}"
     notices: list[Notice] = []
-    if benchmark.error is not None:
-        reason = plain(benchmark.error)
-        return [Notice(level=Level.FAULT, text=f"{title} was not measured", details=(reason,))]
     if benchmark.golden is not None and not benchmark.golden.passed:
         text = f"The answers of {title} are not the packed model's"
         notices.append(Notice(level=Level.FAULT, text=text))

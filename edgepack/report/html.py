@@ -151,7 +151,9 @@ def _comparison(benchmarks: Sequence[BenchmarkSummary]) -> str:
         rows.append(noted_row(cells, notes))
     columns = [("Model", False), ("Device", False), ("Median", True), ("p90", True)]
     columns += [("Runs", True), ("Verdict", False)]
-    caption = f"{count(len(benchmarks), 'measurement')}; each is shown in full below"
+    caption = f"{count(number, 'measurement')}; each is shown in full below"
+    if number < len(benchmarks):
+        caption = f"{count(len(benchmarks) - number, 'failure')} and {caption}"
     return section(
         "Measurements",
         plots(plot_comparison(benchmarks), plot_comparison(benchmarks, without_xnnpack=True)),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 from typing import Final
 
 from edgepack.report.headline import device_title, model_title
@@ -30,6 +31,8 @@ from edgepack.report.units import ABSENT, count, latency, latency_ends, latency_
 _MOST_COLUMNS: Final = 5
 _MOST_ROWS: Final = 20
 _HEADING: Final = 26.0
+_LINE: Final = 14.0
+_PART: Final = " · "  # between the parts of a variant's title
 _PITCH: Final = 42.0
 _GAP: Final = 6.0
 _EDGE: Final = 1.5
@@ -123,12 +126,19 @@ def matrix_section(benchmarks: Sequence[BenchmarkSummary]) -> str:
         + "</tr>"
         for row, device in enumerate(matrix.devices)
     )
-    columns = [("Device", False), *((plain(each, longest=80), True) for each in matrix.variants)]
+    common, headings = column_headings(matrix)
+    names = [plain(_PART.join(each), longest=80) for each in headings]
     caption = "Median latency with its 95% interval, and whether the measurement can be believed"
+    caption = f"{plain(common)}: {caption.lower()}" if common else caption
     return section(
         "Variants on devices",
         plots(plot_matrix(matrix)),
-        table(caption, columns, rows, is_stacked=False),
+        table(
+            caption,
+            [("Device", False), *((name, True) for name in names)],
+            rows,
+            is_stacked=False,
+        ),
     )
 
 
@@ -154,17 +164,21 @@ def plot_matrix(matrix: Matrix) -> Plot | None:
     medians = [last.latency.median_ns for last in _all(matrix) if last.latency is not None]
     low, high = min(medians, default=1.0), max(medians, default=1.0)
     fitting = max(4, int(width / text_width("0")))
+    _, headings = column_headings(matrix)
+    num_lines = max(map(len, headings))
     parts = [
         text(
-            (left + (column + 0.5) * width, _HEADING / 2),
-            plot_label(_short(matrix.variants, name), longest=fitting, otherwise="?"),
+            (left + (column + 0.5) * width, _HEADING / 2 + line * _LINE),
+            plot_label(word, longest=fitting, otherwise="?"),
             color=MUTED,
             anchor="middle",
         )
-        for column, name in enumerate(matrix.variants)
+        for column, words in enumerate(headings)
+        for line, word in enumerate(words, start=num_lines - len(words))
     ]
+    heading = _HEADING + (num_lines - 1) * _LINE
     for row, name in enumerate(names):
-        top = _HEADING + row * _PITCH
+        top = heading + row * _PITCH
         parts.append(text((left - _GAP, top + _PITCH / 2), name, anchor="end"))
         for column in range(len(matrix.variants)):
             corner = (left + column * width, top)
@@ -173,7 +187,7 @@ def plot_matrix(matrix: Matrix) -> Plot | None:
     caption = "Median latency with its 95% interval: the slower, the stronger the shade."
     caption += " A diamond marks a doubtful measurement." if is_doubtful else ""
     return Plot(
-        svg=picture(parts, height=_HEADING + len(names) * _PITCH),
+        svg=picture(parts, height=heading + len(names) * _PITCH),
         caption=caption,
         description=_describe(matrix),
     )
@@ -220,11 +234,12 @@ def _shade(value: float, low: float, high: float) -> float:
     return _FAINTEST + (_STRONGEST - _FAINTEST) * math.log(value / low) / math.log(high / low)
 
 
-def _short(names: Sequence[str], name: str) -> str:
-    """Give what tells a name apart from the others, without the words that all begin with."""
-    words = [each.split(" · ") for each in names]
-    is_common = len({each[0] for each in words}) == 1 and all(len(each) > 1 for each in words)
-    return " · ".join(name.split(" · ")[1:]) if is_common else name
+def column_headings(matrix: Matrix) -> tuple[str, list[list[str]]]:
+    """Give what all variants' titles begin with, and the parts of each that come after it."""
+    parts = [each.split(_PART) for each in matrix.variants]
+    shared = takewhile(lambda each: len(set(each)) == 1, zip(*parts, strict=False))
+    num_common = min(len([*shared]), min(map(len, parts)) - 1)
+    return _PART.join(parts[0][:num_common]), [each[num_common:] for each in parts]
 
 
 def _row_name(cells: Sequence[Sequence[BenchmarkSummary]]) -> str:

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Final
 
 from edgepack.device.survey.state import active_throttling
+from edgepack.measure.likeness import tell_conditions
 from edgepack.measure.rounds import reach
 from edgepack.measure.sustained import split_stretches, sustain
+from edgepack.report.distinction import SETTINGS
 from edgepack.report.ops import rank_ops
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -76,6 +78,9 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         ops=rank_ops(measurement.profile),
         precision=_precision(measurement),
         energy=_energy(measurement),
+        likeness=tuple(
+            Fact(name=name, value=value) for name, value in tell_conditions(measurement).items()
+        ),
     )
 
 
@@ -90,8 +95,8 @@ def summarize_results(
         model: what was to be measured, where there is no measurement to tell.
     """
     shown = tuple(summarize_measurement(each) for each in measured)
-    asked = {(each.model, each.recipe): each for each in shown} or {
-        (model, None): BenchmarkSummary(device="", model=model)
+    asked = {(each.model, each.recipe, _settings(each)): each for each in shown} or {
+        (model, None, ()): BenchmarkSummary(device="", model=model)
     }
     lost = tuple(
         BenchmarkSummary(
@@ -100,12 +105,17 @@ def summarize_results(
             recipe=each.recipe,
             is_bundle=each.is_bundle,
             lacks_xnnpack=each.lacks_xnnpack,
+            likeness=_settings(each),
             error=failure.reason,
         )
         for failure in failed
         for each in asked.values()
     )
     return shown + lost
+
+
+def _settings(benchmark: BenchmarkSummary) -> tuple[Fact, ...]:
+    return tuple(fact for fact in benchmark.likeness if fact.name in SETTINGS)
 
 
 def _energy(measurement: "Measurement") -> EnergyRow:

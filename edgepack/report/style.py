@@ -84,6 +84,7 @@ tbody th.ordinal { min-width: 3rem; }
 td.text { overflow-wrap: anywhere; min-width: 9rem; }
 td.unknown { color: var(--muted); }
 .number { text-align: right; white-space: nowrap; }
+thead .number { white-space: normal; }
 .interval { display: block; color: var(--muted); font-size: .8125rem; }
 tr.chosen > *, tr.chosen + tr.notes > * {
   background: color-mix(in srgb, var(--accent) 8%, transparent); }
@@ -144,7 +145,9 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
     padding: .35rem 0; border-bottom: 1px solid var(--rule); }
   .wide tr.noted { padding-bottom: 0; border-bottom: 0; }
   .wide tr.notes { display: block; padding-top: 0; }
-  .wide th, .wide td { padding: .2rem 0; border-bottom: 0; text-align: left; min-width: 0; }
+  .wide th, .wide td { padding: .2rem 0; border-bottom: 0; text-align: left; min-width: 0;
+    white-space: normal; }
+  .wide .badge { white-space: normal; }
   .wide tbody th { grid-column: 1 / -1; }
   .wide td::before { display: block; color: var(--muted); font-size: .75rem; }
   .wide .ordinal::before { content: var(--c1) " "; }
@@ -158,7 +161,7 @@ footer p { border-top: 1px solid var(--rule); padding-top: 1rem; max-width: none
   .wide td:nth-child(9)::before { content: var(--c9); }
   .wide .notes td { display: block; }
   .wide td:empty { display: none; }
-  .wide td.text:nth-child(2) { grid-column: span 2; }
+  .wide td.text:nth-child(2) { grid-column: span 2; padding-right: .75rem; }
   .wide tr.chosen, .wide tr.chosen + tr.notes {
     background: color-mix(in srgb, var(--accent) 8%, transparent); }
   .wide tr.chosen > *, .wide tr.chosen + tr.notes > * { background: none; }

@@ -339,6 +339,8 @@ class BenchmarkSummary:
         precision: how far the median's interval reaches, and how far it was to reach at most, as
             shares; None where none was asked for.
         energy: of an inference; None where there is no measurement.
+        likeness: what must be alike in measurements that are compared, as far as it is told.
+        distinction: what of it sets this one apart from others of the report, in a few words each.
         error: why there is no measurement; the figures are then absent.
     """
 
@@ -363,6 +365,8 @@ class BenchmarkSummary:
     ops: tuple[OpRow, ...] = ()
     precision: tuple[float, float] | None = None
     energy: EnergyRow | None = None
+    likeness: tuple[Fact, ...] = ()
+    distinction: tuple[str, ...] = ()
     error: str | None = None
 
     @property

@@ -21,7 +21,7 @@ from edgepack.report.headline import (
 )
 from edgepack.report.labels import device_name, plain
 from edgepack.report.losses import account, drop_metric, loss_rows
-from edgepack.report.matrix import cell_texts, make_matrix
+from edgepack.report.matrix import cell_texts, column_headings, make_matrix
 from edgepack.report.ops import describe_delegation
 from edgepack.report.rows import (
     Standing,
@@ -330,8 +330,9 @@ def render_matrix(benchmarks: Sequence[BenchmarkSummary]) -> RenderableType | No
         return None
     table = _table()
     table.add_column("device", overflow="fold", min_width=8)
-    for name in matrix.variants:
-        heading = plain(name, longest=80).replace(" · ", "\n")
+    common, headings = column_headings(matrix)
+    for parts in headings:
+        heading = "\n".join(plain(each, longest=80) for each in parts)
         table.add_column(Text(heading), justify="right", overflow="fold")
     for row, device in enumerate(matrix.devices):
         cells = []
@@ -339,7 +340,8 @@ def render_matrix(benchmarks: Sequence[BenchmarkSummary]) -> RenderableType | No
             median, *more = cell_texts(matrix, row, column)
             cells.append(_stacked(median, "\n".join(each for each in more if each)))
         table.add_row(Text(device), *cells)
-    return Group(_heading("Variants on devices"), table)
+    title = "Variants on devices"
+    return Group(_heading(f"{title}: {plain(common)}" if common else title), table)
 
 
 def render_facts(facts: Iterable[Fact]) -> RenderableType:

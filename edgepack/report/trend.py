@@ -1,14 +1,17 @@
 """How latency went from result to result: a chart for each model on each device."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from html import escape
-from itertools import groupby
 from typing import Final
 
 from edgepack.measure.contrast import SMALLEST_MARGIN
 from edgepack.measure.history import Entry
+from edgepack.measure.likeness import are_alike
 from edgepack.measure.validity import DISTURBED
 from edgepack.report.axes import Axis, draw_frame, lay_out, linear_axis
+from edgepack.report.distinction import describe, find_telling
 from edgepack.report.document import write_document
 from edgepack.report.labels import device_name, model_name, plain
 from edgepack.report.markup import cell, latency_cell, plots, row_number, section, table, text_of
@@ -37,16 +40,65 @@ def change_text(before: Entry | None, entry: Entry) -> str:
     return f"{change:+.1%}" if abs(change) > SMALLEST_MARGIN else ""
 
 
-def series(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
-    """Put together what may stand in one chart: a device, a model, how it ran; each in time."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """Results that may stand in one chart: a device, a model, like conditions.
 
-    def key(entry: Entry) -> tuple[str, ...]:
-        return (
-            *(entry.device, entry.model, entry.recipe or "", entry.engine, entry.runner or ""),
-            str(entry.num_threads),
-        )
+    Attributes:
+        model: with what sets the conditions apart from other series of it on the device.
+        entries: in time.
+    """
 
-    return tuple(tuple(group) for _, group in groupby(sorted(entries, key=key), key))
+    model: str
+    entries: tuple[Entry, ...]
+
+
+def series(entries: Sequence[Entry]) -> tuple[Series, ...]:
+    """Put together what may stand in one chart; what a result does not tell is no difference.
+
+    Results of which the conditions were not kept stand by themselves.
+    """
+    subjects: dict[tuple[str, ...], list[_Group]] = defaultdict(list)
+    for entry in entries:
+        groups = subjects[entry.device, entry.model, entry.recipe or ""]
+        # The last that fits: a machine that went back to what it was goes on there.
+        found = next((each for each in reversed(groups) if each.fits(entry)), None)
+        if found is None:
+            groups.append(found := _Group(first=entry, told={}))
+        found.entries.append(entry)
+        found.told.update(entry.told_conditions or {})
+    return tuple(
+        Series(model=name, entries=tuple(group.entries))
+        for _, groups in sorted(subjects.items())
+        for name, group in zip(_names(groups), groups, strict=True)
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Group:
+    """A series as it grows."""
+
+    first: Entry
+    told: dict[str, str]
+    entries: list[Entry] = field(default_factory=list)
+
+    def fits(self, entry: Entry) -> bool:
+        """Tell whether a result may stand in this series."""
+        first, told = self.first, entry.told_conditions
+        if (first.engine, first.runner, first.num_threads, first.conditions is None) != (
+            *(entry.engine, entry.runner, entry.num_threads, entry.conditions is None),
+        ):
+            return False
+        return told is None or are_alike(self.told, told)
+
+
+def _names(groups: Sequence[_Group]) -> Iterator[str]:
+    names = find_telling([each.told for each in groups])
+    for each in groups:
+        parts = describe(each.told, names)
+        if each.first.conditions is None and len(groups) > 1:
+            parts = ("conditions not kept",)
+        yield " · ".join((model_name(each.first.model, each.first.recipe), *parts))
 
 
 def plot_trend(entries: Sequence[Entry]) -> Plot | None:
@@ -102,11 +154,6 @@ def plot_trend(entries: Sequence[Entry]) -> Plot | None:
     )
 
 
-def series_title(entry: Entry) -> str:
-    """Name a series."""
-    return f"{model_name(entry.model, entry.recipe)} on {device_name(entry.device)}"
-
-
 def render_history(entries: Sequence[Entry], *, tool_version: str) -> str:
     """Write earlier results as one HTML document, a section for each series."""
     grouped = series(entries)
@@ -121,7 +168,8 @@ def render_history(entries: Sequence[Entry], *, tool_version: str) -> str:
     )
 
 
-def _section(entries: Sequence[Entry]) -> str:
+def _section(shown: Series) -> str:
+    entries = shown.entries
     entry = entries[-1]
     how = f"{count(entry.num_threads, 'thread')}, {plain(entry.engine, longest=80)}"
     if entry.runner == "native":
@@ -139,8 +187,11 @@ def _section(entries: Sequence[Entry]) -> str:
         *(("Result", False), ("Time (UTC)", False), ("Median", True), ("Change", True)),
         *(("p90", True), ("Model file", False), ("Verdict", False)),
     )
-    shown = table(how, columns, reversed(rows))
-    return section(series_title(entry), plots(plot_trend(entries)), shown)
+    return section(
+        f"{shown.model} on {device_name(entry.device)}",
+        plots(plot_trend(entries)),
+        table(how, columns, reversed(rows)),
+    )
 
 
 def interval_text(entry: Entry) -> str:
