@@ -72,7 +72,7 @@ def _conditions(measurement: Measurement) -> dict[str, object]:
         "XNNPACK in the runtime": engine.has_xnnpack,
         "governor": state.governor,
         "highest clock": state.maximum_khz,
-        "sustained load": plan.is_sustained,
+        "sustained load": "yes" if plan.is_sustained else "no",
         "cooling down between launches": "no" if plan.cooldown_seconds is None else "yes",
         "warm-up seconds": plan.warmup_seconds,
         "warm-up runs": plan.warmup_runs > 0,
