@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,8 +17,8 @@ from edgepack.device.runtime.provision import Engine
 from edgepack.device.survey.facts import read_facts
 from edgepack.device.survey.state import STATE_SCRIPT
 from edgepack.device.wire.local import LocalDevice
-from edgepack.device.wire.transport import CommandResult
-from edgepack.errors import GoldenError, MeasureError
+from edgepack.device.wire.transport import CommandResult, Device
+from edgepack.errors import ConnectError, GoldenError, MeasureError
 from edgepack.measure.bench import TimedModel
 from edgepack.measure.drive import measure, measure_on_host
 from edgepack.measure.plan import BenchmarkPlan
@@ -30,6 +30,8 @@ from edgepack.measure.record import (
 )
 from edgepack.measure.results import load_measurements
 from edgepack.model import Model, load_model, read_model
+from edgepack.report.measured import summarize_measurement
+from tests.fixtures.faulty_device import FaultyDevice
 from tests.fixtures.measure import DATA, model_with_custom_op
 
 QUICK = BenchmarkPlan(num_launches=6, warmup_seconds=0.02, min_runs=20, min_seconds=0.02)
@@ -78,10 +80,11 @@ def measure_here(
     model: TimedModel,
     root: Path,
     *,
-    device: LocalDevice | None = None,
+    device: Device | None = None,
     engine: Engine | None = None,
     said: list[str] | None = None,
     plan: BenchmarkPlan = QUICK,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Measurement:
     device = device or LocalDevice()
     return measure(
@@ -91,7 +94,7 @@ def measure_here(
         model=model,
         plan=plan,
         root=str(root),
-        on_progress=(said if said is not None else []).append,
+        on_progress=on_progress or (said if said is not None else []).append,
     )
 
 
@@ -302,7 +305,7 @@ def test_an_impossible_plan_is_refused_before_anything_is_placed(tmp_path: Path)
     assert not (tmp_path / "root" / "models").exists()
 
 
-DYING_RUNTIME = """
+IDLE_RUNTIME = """
 import os, signal, sys
 class Interpreter:
     def __init__(self, **_): self.num_runs = 0
@@ -312,17 +315,24 @@ class Interpreter:
     def reset_all_variables(self): pass
     def invoke(self):
         self.num_runs += 1
-        if self.num_runs > 10:
+"""
+DYING_RUNTIME = f"""{IDLE_RUNTIME}        if self.num_runs > 10:
             print("cannot allocate memory", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_runner_killed_within_a_launch_leaves_no_measurement(tmp_path: Path) -> None:
-    package = tmp_path / "site" / "ai_edge_litert"
+def write_runtime(root: Path, source: str) -> Engine:
+    """Install a runtime that starts quicker than a real one."""
+    package = root / "site" / "ai_edge_litert"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("__version__ = '9.9'")
-    (package / "interpreter.py").write_text(DYING_RUNTIME)
+    (package / "interpreter.py").write_text(source)
+    return own_engine(root / "site", version="9.9", xnnpack=None)
+
+
+def test_a_runner_killed_within_a_launch_leaves_no_measurement(tmp_path: Path) -> None:
+    engine = write_runtime(tmp_path, DYING_RUNTIME)
     model = load_model(DATA / "digits.tflite")
     device = CountingDevice()
     with pytest.raises(MeasureError) as caught:
@@ -330,11 +340,65 @@ def test_a_runner_killed_within_a_launch_leaves_no_measurement(tmp_path: Path) -
             timed(DATA / "digits.tflite", None, model),
             tmp_path,
             device=device,
-            engine=own_engine(tmp_path / "site", version="9.9"),
+            engine=engine,
         )
     assert device.modes == ["outputs", "latency"]
     assert "ended with exit code 137: cannot allocate memory" in caught.value.message
     assert caught.value.remedy.startswith("Free memory on the device, ")
+
+
+LOST = "faulty: the link was lost."
+
+
+@pytest.mark.parametrize("is_launch", [True, False])
+def test_a_link_lost_at_the_end_loses_nothing_that_was_timed(
+    tmp_path: Path, *, is_launch: bool
+) -> None:
+    """It is lost in the seventh launch, or when the state after it is asked for."""
+    model = load_model(DATA / "digits.tflite")
+    device = FaultyDevice(device=LocalDevice())
+
+    def lose(said: str) -> None:
+        if said.startswith("launch 7 of 7"):
+            device.fails_at = device.num_operations + (0 if is_launch else 1)
+
+    result = measure_here(
+        timed(DATA / "digits.tflite", None, model),
+        tmp_path,
+        device=device,
+        engine=write_runtime(tmp_path, IDLE_RUNTIME),
+        plan=replace(QUICK, num_launches=7, max_samples=100),
+        on_progress=lose,
+    )
+    ended = f"launch 7 of 7 failed, and the 6 before it are kept: {LOST}"
+    assert result.ended_early == (ended if is_launch else None)
+    assert len(result.launches) == result.fitted_plan.num_launches == (6 if is_launch else 7)
+    assert result.before.load_1min is not None
+    assert result.after.load_1min is None
+    reason = f"the device did not tell it any more: {LOST}"
+    assert dict(result.after.unavailable)["load_1min"] == reason
+    assert not any("changed from" in each for each in result.validity.reasons)
+    assert parse_measurement(json.loads(write_measurement(result))) == result
+    rows = {each.name: each.before for each in summarize_measurement(result).conditions}
+    assert rows.get("Ended early") == (ended if is_launch else None)
+
+
+def test_a_link_lost_before_there_is_an_interval_is_an_error(tmp_path: Path) -> None:
+    model = load_model(DATA / "digits.tflite")
+    device = FaultyDevice(device=LocalDevice())
+
+    def lose(said: str) -> None:
+        if said.startswith("launch 2 of 6"):
+            device.fails_at = device.num_operations
+
+    with pytest.raises(ConnectError, match=LOST):
+        measure_here(
+            timed(DATA / "digits.tflite", None, model),
+            tmp_path,
+            device=device,
+            engine=write_runtime(tmp_path, IDLE_RUNTIME),
+            on_progress=lose,
+        )
 
 
 def test_nan_on_the_device_fails_the_check(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edgepack.errors import DeviceTimeoutError, EdgePackError, MeasureError
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import MOST_LAUNCHES, RoundPlan, reach, take_rounds
 from tests.fixtures.measure import make_launch
@@ -35,8 +36,9 @@ def count(take: Callable[[int], LatencyLaunch], plan: RoundPlan, *, num_models: 
     taken = take_rounds(
         each, plan, num_models=num_models, on_round=lambda *_: None, clock=lambda: seconds
     )
-    assert len({len(each) for each in taken}) == 1
-    return len(taken[0])
+    assert len({len(each) for each in taken.launches}) == 1
+    assert taken.ended_early is None
+    return len(taken.launches[0])
 
 
 def test_without_a_precision_the_plan_is_carried_out() -> None:
@@ -87,3 +89,41 @@ def test_two_models_take_turns_until_their_ratio_is_known() -> None:
     plan = RoundPlan(num_rounds=8, precision=0.02, max_seconds=10**6)
     assert count(take, plan, num_models=2) == 8
     assert order[:8] == [0, 1, 1, 0, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("error", [MeasureError, DeviceTimeoutError])
+@pytest.mark.parametrize("num_models", [1, 2])
+def test_a_failed_launch_ends_it_and_takes_only_its_own_round(
+    num_models: int, error: type[EdgePackError]
+) -> None:
+    num_taken = 0
+
+    def take(place: int) -> LatencyLaunch:
+        nonlocal num_taken
+        num_taken += 1
+        if num_taken == 8 * num_models:  # the last one of the eighth round
+            raise error("it was too hot.", remedy="Cool it.")
+        return make_launch([1_000_000 * (1 + place)] * 20)
+
+    plan = RoundPlan(num_rounds=10, precision=None, max_seconds=60)
+    taken = take_rounds(take, plan, num_models=num_models, on_round=lambda *_: None)
+    assert [len(each) for each in taken.launches] == [7] * num_models
+    assert [each[0].samples_ns[0] // 1_000_000 for each in taken.launches] == [1, 2][:num_models]
+    assert taken.ended_early == (
+        "launch 8 of 10 failed, and the 7 before it are kept: it was too hot."
+    )
+
+
+def test_a_failed_launch_among_the_first_is_an_error() -> None:
+    num_taken = 0
+
+    def take(_: int) -> LatencyLaunch:
+        nonlocal num_taken
+        num_taken += 1
+        if num_taken == 6:
+            raise MeasureError("it was too hot.", remedy="Cool it.")
+        return make_launch([1_000_000] * 20)
+
+    plan = RoundPlan(num_rounds=10, precision=None, max_seconds=60)
+    with pytest.raises(MeasureError, match=r"it was too hot\."):
+        take_rounds(take, plan, num_models=1, on_round=lambda *_: None)

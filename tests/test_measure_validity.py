@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack._fields import Fields
-from edgepack.device.survey.state import DeviceState
+from edgepack.device.survey.state import DeviceState, unknown_state
 from edgepack.measure.launch import Conditions, LatencyLaunch, Tick
 from edgepack.measure.validity import Validity, VerdictName, judge, read_validity, to_json
 from tests.fixtures.measure import make_launch
@@ -169,6 +169,11 @@ def test_a_clock_that_rises_from_idle_is_no_throttling() -> None:
         after=Conditions(frequency_khz=1_500_000),
     )
     assert verdict([rising] * 6).verdict is VerdictName.VALID
+
+
+def test_a_state_that_is_unknown_afterwards_is_no_change() -> None:
+    result = verdict([make_launch(STEADY)] * 6, after=unknown_state("the link was lost"))
+    assert result.verdict is VerdictName.VALID
 
 
 def test_a_changed_governor_or_limit_is_told() -> None:

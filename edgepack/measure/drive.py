@@ -26,7 +26,7 @@ from edgepack.measure.energy import IDLE_SECONDS, Idle
 from edgepack.measure.engine import EngineFacts
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
-from edgepack.measure.profile import PYTHON_TELLS_NONE, OpProfile, num_profile_runs
+from edgepack.measure.profile import NOT_ASKED, PYTHON_TELLS_NONE, OpProfile, num_profile_runs
 from edgepack.measure.record import Measurement, ModelIdentity, make_measurement
 from edgepack.measure.rounds import RoundPlan, take_rounds
 from edgepack.model import Model
@@ -65,7 +65,8 @@ def measure(
     Raises:
         GoldenError: the answers are wrong; nothing was timed.
         MeasureError: the plan is unusable; the runner failed, died or answered nonsense.
-        DeviceError: the link failed, or the runner's files could not be placed.
+        DeviceError: the link failed, or the runner's files could not be placed. Neither is raised
+            once there are launches for an interval.
     """
     check_plan(plan)
     on_progress(f"placing the runner on {device.name}")
@@ -199,7 +200,7 @@ def _measure(
     def clock() -> float:
         return time.monotonic() - sum(each.seconds for side in rests for each in side)
 
-    launches = take_rounds(
+    rounds = take_rounds(
         take,
         RoundPlan(
             num_rounds=min(each.num_launches for each in fitted),
@@ -212,8 +213,11 @@ def _measure(
         ),
         clock=clock,  # waiting is no measuring
     )
-    after = read_state(device)
-    idle = _watch_idle(benches[0], plan, launches[0], on_progress)
+    launches, ended_early = rounds.launches, rounds.ended_early
+    after = _read_last_state(device)
+    idle = None
+    if ended_early is None:
+        idle = _watch_idle(benches[0], plan, launches[0], on_progress)
     return tuple(
         make_measurement(
             device_name=device.name,
@@ -226,9 +230,12 @@ def _measure(
             golden=verdict,
             before=before,
             after=after,
-            profile=_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress),
-            rests=tuple(rested),
+            profile=_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress)
+            if ended_early is None
+            else NOT_ASKED,
+            rests=tuple(rested[: len(taken)]),
             idle=idle,
+            ended_early=ended_early,
         )
         for bench, fit, taken, (verdict, times, engine), rested in zip(
             benches, fitted, launches, checked, rests, strict=True
@@ -250,6 +257,19 @@ def _cool(
             f"letting {device.name} cool down from {degrees:.0f} °C"
         ),
     )
+
+
+def _read_last_state(device: "Device") -> "DeviceState":
+    """Ask what the device is doing after all that was timed, which is not lost for it."""
+    from edgepack.device.survey.state import (  # noqa: PLC0415 - needs the device's room
+        read_state,
+        unknown_state,
+    )
+
+    try:
+        return read_state(device)
+    except DeviceError as error:
+        return unknown_state(f"the device did not tell it any more: {error.message}")
 
 
 def _watch_idle(

@@ -103,6 +103,7 @@ class Measurement:
         profile: what each op takes, of runs that were not timed otherwise.
         rests: waits for the device to cool, one before each launch; empty when none were asked for.
         idle: what the device takes in idle; None where it tells no energy.
+        ended_early: which launch failed, and why, so that those before it are all there are.
     """
 
     device_name: str
@@ -121,6 +122,7 @@ class Measurement:
     profile: OpProfile = NOT_ASKED
     rests: tuple[Rest, ...] = ()
     idle: Idle | None = None
+    ended_early: str | None = None
 
     @property
     def energy(self) -> EnergyFigures:
@@ -155,6 +157,7 @@ def make_measurement(
     profile: OpProfile = NOT_ASKED,
     rests: tuple[Rest, ...] = (),
     idle: Idle | None = None,
+    ended_early: str | None = None,
 ) -> Measurement:
     """Make a measurement of raw values: its summary and validity follow from them."""
     return Measurement(
@@ -183,6 +186,7 @@ def make_measurement(
         profile=profile,
         rests=rests,
         idle=idle,
+        ended_early=ended_early,
     )
 
 
@@ -219,6 +223,7 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         "profile": profiling.to_json(measurement.profile),
         "energy": energies.to_json(measurement.energy, measurement.idle),
         "rests": cooling.to_json(measurement.rests),
+        "ended_early": measurement.ended_early,
         "sustained": _sustained_to_json(measurement),
     }
 
@@ -276,6 +281,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     profile = profiling.read_profile(fields.table("profile")) if has_profile else NOT_ASKED
     rests = cooling.read_rests(fields, "rests")
     idle = _read_idle(fields)
+    ended_early = optional_text(fields, "ended_early")
     stored = fields.raw("summary")
     fields.raw("sustained")
     fields.close()
@@ -296,6 +302,7 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
         profile=profile,
         rests=rests,
         idle=idle,
+        ended_early=ended_early,
     )
     computed = _summary_to_json(measurement.summary)
     if not isinstance(stored, dict) or any(stored.get(key) != computed[key] for key in _CHECKED):

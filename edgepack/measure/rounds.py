@@ -1,4 +1,4 @@
-"""Launches of one model, or of several in turns, until there are enough of them.
+"""Launches of one model, or of several in turns, until there are enough of them, or one fails.
 
 With a precision asked for, more launches follow the planned ones until the interval is that narrow
 or the time is over. A rule that stops at the first narrow interval it sees stops at those that are
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgepack.errors import DeviceError, MeasureError
 from edgepack.measure.contrast import contrast
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.stats import MINIMUM_LAUNCHES, median, order_interval
@@ -36,6 +37,20 @@ class RoundPlan:
     max_seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rounds:
+    """What was launched.
+
+    Attributes:
+        launches: of each model, as many of each.
+        ended_early: which launch failed, and why, so that those before it are all there are; None
+            when none failed.
+    """
+
+    launches: tuple[tuple[LatencyLaunch, ...], ...]
+    ended_early: str | None
+
+
 def take_rounds(
     take: Callable[[int], LatencyLaunch],
     plan: RoundPlan,
@@ -43,8 +58,11 @@ def take_rounds(
     num_models: int,
     on_round: Callable[[int, int], None],
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[tuple[LatencyLaunch, ...], ...]:
+) -> Rounds:
     """Launch models in turns, A B, B A, A B and so on: neither always comes after the other's heat.
+
+    Once there are enough rounds for an interval, a launch that fails ends it, and the rounds before
+    are kept: a link that was lost says nothing against what came over it.
 
     Args:
         take: launches the model of that place.
@@ -53,8 +71,8 @@ def take_rounds(
         on_round: called with each round's number and how many are wanted by now.
         clock: gives seconds.
 
-    Returns:
-        The launches of each model, as many of each.
+    Raises:
+        MeasureError, DeviceError: as `take`, while there are too few rounds.
     """
     taken: list[list[LatencyLaunch]] = [[] for _ in range(num_models)]
     wanted, start = plan.num_rounds, clock()
@@ -64,11 +82,20 @@ def take_rounds(
         done = len(taken[0])
         on_round(done + 1, wanted)
         places = range(num_models)
-        for place in places if done % 2 == 0 else reversed(places):
-            taken[place].append(take(place))
+        try:
+            for place in places if done % 2 == 0 else reversed(places):
+                taken[place].append(take(place))
+        except (MeasureError, DeviceError) as error:
+            if done < MINIMUM_LAUNCHES:
+                raise
+            ended = f"launch {done + 1} of {wanted} failed, and the {done} before it are kept: "
+            return Rounds(
+                launches=tuple(tuple(each[:done]) for each in taken),
+                ended_early=ended + error.message,
+            )
         if done + 1 == wanted:
             wanted += _count_more(taken, plan, spent_seconds=clock() - start)
-    return tuple(map(tuple, taken))
+    return Rounds(launches=tuple(map(tuple, taken)), ended_early=None)
 
 
 def _count_more(

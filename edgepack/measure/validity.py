@@ -235,7 +235,7 @@ def _throttling(
         ("governor", before.governor, after.governor),
         ("allowed clock (kHz)", before.maximum_khz, after.maximum_khz),
     ):
-        if first != last:
+        if first != last and None not in (first, last):  # unknown is no change
             found.append(
                 f"the {what} changed from {_show(first)} to {_show(last)} meanwhile: find what "
                 "sets it (a power daemon, heat), and fix the governor to performance"

@@ -22,6 +22,8 @@ def throughout(measurement: "Measurement") -> tuple[Condition, ...]:
 
 
 def _texts(measurement: "Measurement") -> "Iterator[tuple[str, str]]":
+    if measurement.ended_early is not None:
+        yield "Ended early", measurement.ended_early
     cooling = sum_up(measurement.rests, began_c=measurement.before.temperature_c)
     if cooling is not None:
         waited = f"{count(cooling.num_rests, 'wait')}, {seconds(cooling.seconds)} together"

@@ -120,6 +120,24 @@ def read_state(device: Device) -> DeviceState:
     return read_answer(result.text)
 
 
+def unknown_state(reason: str) -> DeviceState:
+    """Give the state of a device that tells nothing any more, for one reason."""
+    return DeviceState(
+        temperature_c=None,
+        governor=None,
+        frequency_khz=None,
+        maximum_khz=None,
+        throttled=None,
+        load_1min=None,
+        available_bytes=None,
+        unavailable=tuple(
+            (field.name, reason)
+            for field in dataclasses.fields(DeviceState)
+            if field.name != "unavailable"
+        ),
+    )
+
+
 def read_answer(text: str) -> DeviceState:
     """Read what `STATE_SCRIPT` printed.
 
