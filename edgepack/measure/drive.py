@@ -2,16 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from edgepack.bundle.golden import pack_tensors
-from edgepack.errors import DeviceError, MeasureError
-from edgepack.measure import channel
-from edgepack.measure.asking import STARTUP_SECONDS, check_answers
+from edgepack.errors import DeviceError
+from edgepack.measure.asking import check_answers
 from edgepack.measure.bench import (
     RUNNER_PATH,
     Bench,
@@ -22,11 +21,10 @@ from edgepack.measure.bench import (
     python_command,
 )
 from edgepack.measure.cooling import Rest, rest
-from edgepack.measure.energy import IDLE_SECONDS, Idle
-from edgepack.measure.engine import EngineFacts
 from edgepack.measure.launch import LatencyLaunch
+from edgepack.measure.launching import StepCallback, ask_launch, ask_profile, watch_idle
 from edgepack.measure.plan import BenchmarkPlan, check_plan, fit_plan
-from edgepack.measure.profile import NOT_ASKED, PYTHON_TELLS_NONE, OpProfile, num_profile_runs
+from edgepack.measure.profile import NOT_ASKED
 from edgepack.measure.record import Measurement, ModelIdentity, make_measurement
 from edgepack.measure.rounds import RoundPlan, take_rounds
 from edgepack.model import Model
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     from edgepack.device.survey.facts import DeviceFacts
     from edgepack.device.survey.state import DeviceState
     from edgepack.device.wire.transport import Device
-
-StepCallback = Callable[[str], None]
 
 
 def measure(
@@ -195,7 +191,7 @@ def _measure(
             cooled = _cool(device, before, plan.cooldown_seconds, on_progress)
             rests[place].append(cooled)
         _, times, engine = checked[place]
-        return _launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
+        return ask_launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
 
     def clock() -> float:
         return time.monotonic() - sum(each.seconds for side in rests for each in side)
@@ -217,7 +213,7 @@ def _measure(
     after = _read_last_state(device)
     idle = None
     if ended_early is None:
-        idle = _watch_idle(benches[0], plan, launches[0], on_progress)
+        idle = watch_idle(benches[0], plan, launches[0], on_progress)
     return tuple(
         make_measurement(
             device_name=device.name,
@@ -230,7 +226,7 @@ def _measure(
             golden=verdict,
             before=before,
             after=after,
-            profile=_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress)
+            profile=ask_profile(bench, fit, engine, run_ns=min(times), on_progress=on_progress)
             if ended_early is None
             else NOT_ASKED,
             rests=tuple(rested[: len(taken)]),
@@ -272,85 +268,6 @@ def _read_last_state(device: "Device") -> "DeviceState":
         return unknown_state(f"the device did not tell it any more: {error.message}")
 
 
-def _watch_idle(
-    bench: Bench,
-    plan: BenchmarkPlan,
-    launches: Sequence[LatencyLaunch],
-    on_progress: StepCallback,
-) -> Idle | None:
-    """Ask what the device takes in idle, where it tells energy at all."""
-    if launches[0].energy_source is None:
-        return None
-    on_progress(f"asking what {bench.device.name} takes in idle")
-    try:
-        events = channel.talk(
-            bench.device,
-            bench.argv({"mode": "idle", "seconds": IDLE_SECONDS}, plan),
-            timeout_seconds=STARTUP_SECONDS + IDLE_SECONDS,
-            max_events=2,
-        )
-        return channel.parse_idle(events, name=bench.device.name)
-    except (MeasureError, DeviceError):  # what was timed is not lost for it, and is told as gross
-        return None
-
-
 def _own_plan(plan: BenchmarkPlan, num_models: int) -> BenchmarkPlan:
     """Give the plan of one model's result: in turns the precision is that of the speed-up."""
     return plan if num_models == 1 else replace(plan, precision=None)
-
-
-def _launch(
-    bench: Bench, plan: BenchmarkPlan, *, run_ns: int, engine: EngineFacts
-) -> LatencyLaunch:
-    spec = {
-        "warmup_runs": plan.warmup_runs,
-        "warmup_seconds": plan.warmup_seconds,
-        "min_runs": plan.min_runs,
-        "min_seconds": plan.min_seconds,
-        "max_seconds": plan.launch_seconds,
-        "max_samples": plan.max_samples,
-    }
-    events = channel.talk(
-        bench.device,
-        bench.argv({"mode": "latency", "plan": spec}, plan),
-        timeout_seconds=STARTUP_SECONDS + 2 * plan.launch_seconds + 4 * run_ns / 1e9,
-        max_events=8,
-        max_samples=plan.max_samples,
-    )
-    name = bench.device.name
-    launch = channel.parse_launch(events, max_samples=plan.max_samples, name=name)
-    again = bench.engine_facts(events, plan)
-    # The native runner does not watch its ops while it times them.
-    if again.xnnpack is None:
-        again = replace(again, xnnpack=engine.xnnpack)
-    if again != engine:
-        raise MeasureError(
-            f"the runtime on {name} changed while it was measured: {engine} became {again}",
-            remedy="Let nothing be installed on the device meanwhile, and measure again.",
-        )
-    return launch
-
-
-def _profile(
-    bench: Bench,
-    plan: BenchmarkPlan,
-    engine: EngineFacts,
-    *,
-    run_ns: int,
-    on_progress: StepCallback,
-) -> OpProfile:
-    """Ask what each op takes, in a process of its own, after all that is timed."""
-    if engine.runner != "native":
-        return PYTHON_TELLS_NONE
-    on_progress(f"asking for each op's time on {bench.device.name}")
-    num_runs = num_profile_runs(run_ns)
-    try:
-        events = channel.talk(
-            bench.device,
-            bench.argv({"mode": "profile", "runs": num_runs}, plan),
-            timeout_seconds=STARTUP_SECONDS + 4 * (num_runs + 1) * run_ns / 1e9,
-            max_events=4,
-        )
-        return channel.parse_profile(events, name=bench.device.name)
-    except (MeasureError, DeviceError) as error:  # what was timed is not lost for it
-        return OpProfile(reason=error.message)

@@ -13,6 +13,7 @@ import edgepack.measure.bench as bench_module
 import edgepack.measure.channel as channel_module
 import edgepack.measure.drive as drive_module
 import edgepack.measure.launch as launch_module
+import edgepack.measure.launching as launching_module
 import edgepack.measure.plan as plan_module
 import edgepack.measure.stats as stats_module
 import edgepack.measure.validity as validity_module
@@ -132,6 +133,7 @@ def digest_machine(*modules: ModuleType) -> str:
             bench_module,
             drive_module,
             launch_module,
+            launching_module,
             plan_module,
             stats_module,
             validity_module,
