@@ -10,6 +10,7 @@ from edgepack.measure.plan import (
     fit_plan,
     plan_from,
     read_plan,
+    sustained_plan,
     to_json,
 )
 from edgepack.profile import BenchmarkDefaults
@@ -70,6 +71,12 @@ def test_a_fitted_plan_holds_as_many_samples_as_runs_were_asked_for() -> None:
     fitted = fit_plan(BenchmarkPlan(min_runs=50_000, min_seconds=0), run_ns=5000)
     assert fitted.min_runs == 50_000
     assert fitted.max_samples == 50_000
+
+
+def test_a_warm_up_goes_on_where_there_is_room_for_it_and_not_from_cold() -> None:
+    assert fit_plan(DEFAULT, run_ns=SECOND // 10).is_settled
+    assert not fit_plan(DEFAULT, run_ns=SECOND).is_settled  # one run of warm-up is left
+    assert not sustained_plan(60, num_threads=1).is_settled
 
 
 def test_a_profile_gives_its_plan() -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,32 @@ def test_a_drifting_launch_is_noisy_and_marked() -> None:
         ),
     )
     assert result.marks[0] == ("drifts by +5.0%",)
+
+
+@pytest.mark.parametrize(
+    ("is_steady", "said"),
+    [
+        ((True, True), "they were steady before, so warm-up does not help: cool the device, "),
+        (
+            (True, False),
+            (
+                "1 of their warm-ups did not become steady in a third of a launch's time, so give "
+                "more of it (--max-seconds), cool the device, "
+            ),
+        ),
+        ((True, None), "warm up longer, cool the device, "),
+    ],
+)
+def test_what_helps_a_drifting_launch_is_told_by_its_warm_up(
+    is_steady: Sequence[bool | None], said: str
+) -> None:
+    drifting = make_launch([100_000] * 20 + [105_000] * 20)
+    launches = [replace(drifting, is_steady=each) for each in is_steady]
+    (reason,) = verdict([*launches, *[make_launch(STEADY)] * 4]).reasons
+    assert reason == (
+        "2 of 6 launches drift by more than 3% between their halves (furthest +5.0%): "
+        f"{said}and fix its governor to performance"
+    )
 
 
 def test_halves_of_a_few_runs_are_no_drift() -> None:

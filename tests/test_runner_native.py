@@ -31,6 +31,7 @@ from tests.fixtures.runners import (
     request,
     sample_feeds,
     see,
+    settled_after,
     unpack_native,
     write_feeds,
 )
@@ -141,6 +142,7 @@ def test_a_launch_says_what_it_measured(native_runner: NativeRunner) -> None:
     assert min(launch.init_ns, launch.first_ns, *launch.warmup_ns, *launch.samples_ns) > 0
     assert len(launch.warmup_ns) == launch.num_warmup_runs == 3
     assert (len(launch.samples_ns), launch.stride) == (20, 1)
+    assert launch.is_steady is None
     assert sum(launch.samples_ns) <= launch.wall_ns
     assert launch.start_memory_bytes is not None
     assert launch.peak_memory_bytes is not None
@@ -162,6 +164,24 @@ def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time(
     assert launch["stride"] > 1
     assert 20 <= len(launch["samples_ns"]) <= 100
     assert launch["wall_ns"] > 0.2e9
+
+
+def test_the_warm_up_goes_on_until_times_are_steady(native_runner: NativeRunner) -> None:
+    """After the same runs as the other runner, which knows no other times than these."""
+    plan = PLAN | {"warmup_runs": 100, "until_steady": True, "max_samples": 20_000}
+    launch = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
+    assert launch["is_steady"] is True
+    expected = settled_after(launch["warmup_ns"], 50)
+    assert launch["num_warmup_runs"] == expected or launch["num_warmup_runs"] > 1000
+    # Two stretches of half the time each, of so many runs that few of them are kept.
+    plan = plan | {"warmup_runs": 5, "warmup_seconds": 0.2}
+    launch = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
+    assert launch["is_steady"] is True
+    assert launch["num_warmup_runs"] > 1000
+    # No time for two of them.
+    plan = plan | {"warmup_seconds": 1.0, "max_seconds": 0.3, "min_runs": 1}
+    launch = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
+    assert launch["is_steady"] is None
 
 
 def test_a_long_launch_looks_at_the_conditions_in_between(native_runner: NativeRunner) -> None:

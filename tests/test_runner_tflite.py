@@ -5,6 +5,7 @@ import base64
 import json
 import subprocess
 import sys
+from array import array as typed_array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.fixtures.runners import (
     fake_system,
     request,
     sample_feeds,
+    settled_after,
     write_feeds,
 )
 
@@ -133,6 +135,7 @@ def test_a_launch_says_what_it_measured() -> None:
     assert len(launch["warmup_ns"]) == launch["num_warmup_runs"] == 3
     assert len(launch["samples_ns"]) == 20
     assert launch["stride"] == 1
+    assert launch["is_steady"] is None
     assert sum(launch["samples_ns"]) <= launch["wall_ns"]
     assert 10 * 2**20 < launch["start_memory_bytes"] <= launch["peak_memory_bytes"] < 2**32
     assert launch["peak_memory_reason"] is None
@@ -146,6 +149,60 @@ def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time() -> None:
     assert launch["stride"] > 1
     assert 20 <= len(launch["samples_ns"]) <= 100
     assert launch["wall_ns"] > 0.2e9
+
+
+class Clock:
+    """Runs of given times; the last one goes on, and looking at the clock takes none."""
+
+    def __init__(self, run_ns: Sequence[int]) -> None:
+        self.now, self.run_ns, self.count = 10**9, run_ns, 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+    def invoke(self) -> None:
+        self.now += self.run_ns[min(self.count, len(self.run_ns) - 1)]
+        self.count += 1
+
+
+@pytest.mark.parametrize(
+    ("run_ns", "minimum", "seconds", "is_steady"),
+    [
+        ([1_000_000], (5, 500_000_000), 0.5, True),  # at once: no longer than the minimum
+        ([*range(2_000_000, 1_000_000, -2_500), 1_000_000], (5, 500_000_000), 1.0, True),
+        ([30_000], (5, 500_000_000), 0.5, True),  # more runs than are kept
+        ([*range(30_000, 20_000, -1), 20_000], (5, 500_000_000), 0.75, True),
+        ([200_000_000], (5, 500_000_000), 1.2, True),  # three runs each
+        ([300_000_000, 250_000_000, 200_000_000], (5, 500_000_000), 1.95, True),
+        ([10**6 * each for each in range(1, 200)], (5, 0), 2.0, False),  # slower and slower
+        ([10**9], (5, 500_000_000), 2.0, None),  # no time for two stretches
+    ],
+)
+def test_the_warm_up_goes_on_until_times_are_steady(
+    run_ns: Sequence[int],
+    minimum: tuple[int, int],
+    seconds: float,
+    is_steady: bool | None,  # noqa: FBT001 - as pytest gives it
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(run_ns)
+    monkeypatch.setattr(tflite, "time", clock)
+    settling, storage = tflite.Settling(*minimum), typed_array("q", bytes(8 * 100))
+    deadline = clock.now + 2 * 10**9
+    kept, count = tflite._warm_up(clock.invoke, storage, minimum, deadline, settling)
+    assert settling.is_steady is is_steady
+    assert (clock.now - 10**9) / 1e9 == pytest.approx(seconds, rel=0.06)
+    assert (kept, count) == (min(100, clock.count), clock.count)
+
+
+def test_a_launch_says_whether_it_became_steady() -> None:
+    plan = PLAN | {"warmup_runs": 100, "until_steady": True}
+    code, events, _ = run(request("latency", DATA / "digits.tflite", plan=plan))
+    assert code == 0
+    launch = events[-2]
+    expected = settled_after(launch["warmup_ns"], 50)
+    assert launch["is_steady"] is True
+    assert launch["num_warmup_runs"] == expected or launch["num_warmup_runs"] > 500
 
 
 def test_a_long_launch_looks_at_the_conditions_in_between() -> None:

@@ -70,6 +70,8 @@ class LatencyLaunch:
         ticks: looks at the conditions in between, about each half second.
         energy_source: the counter or sensor that tells the energy; None when there is none.
         energy_reason: why there is none.
+        is_steady: whether the warm-up went on until two stretches of it, one after the other, had
+            medians alike; None where that was not looked for, or there was no time for two.
     """
 
     init_ns: int
@@ -88,6 +90,7 @@ class LatencyLaunch:
     ticks: tuple[Tick, ...] = ()
     energy_source: str | None = None
     energy_reason: str | None = None
+    is_steady: bool | None = None
 
     @property
     def timed_conditions(self) -> tuple[Conditions, ...]:
@@ -116,6 +119,7 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
         "start_memory_bytes": launch.start_memory_bytes,
         "energy_source": launch.energy_source,
         "energy_reason": launch.energy_reason,
+        "is_steady": launch.is_steady,
     }
 
 
@@ -143,6 +147,7 @@ def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
         ticks=_read_ticks(fields) if fields.has("ticks") else (),
         energy_source=optional_text(fields, "energy_source"),
         energy_reason=optional_text(fields, "energy_reason"),
+        is_steady=_optional_truth(fields, "is_steady"),
     )
     if not fields.faults and not launch.samples_ns:
         fields.fault("samples_ns", "expected at least one time")
@@ -194,6 +199,10 @@ def _read_conditions(fields: Fields) -> Conditions:
     )
     fields.close()
     return conditions
+
+
+def _optional_truth(fields: Fields, key: str) -> bool | None:
+    return None if fields.raw(key) is None else fields.boolean(key, False)
 
 
 def optional_integer(fields: Fields, key: str, *, maximum: int) -> int | None:

@@ -28,6 +28,7 @@ def ask_launch(
     spec = {
         "warmup_runs": plan.warmup_runs,
         "warmup_seconds": plan.warmup_seconds,
+        "until_steady": plan.is_settled,
         "min_runs": plan.min_runs,
         "min_seconds": plan.min_seconds,
         "max_seconds": plan.launch_seconds,

@@ -14,6 +14,7 @@ AFFINITY: Final = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}")
 """What `cpu_affinity` may be."""
 
 _MINIMUM_RUNS: Final = 10  # in a launch, before launches are given up for more runs
+_STRETCH_RUNS: Final = 3  # as both runners have it
 _MAXIMUM_SECONDS: Final = 86400.0
 _MAXIMUM_SAMPLES: Final = 1_000_000
 
@@ -25,7 +26,7 @@ class BenchmarkPlan:
     Attributes:
         num_launches: launches.
         warmup_runs: untimed runs at least, in each launch.
-        warmup_seconds: untimed seconds at least, in each launch.
+        warmup_seconds: untimed seconds at least, in each launch; it goes on until it is steady.
         min_runs: timed runs at least, in each launch.
         min_seconds: timed seconds at least, in each launch.
         max_seconds: all inferences of the benchmark together; beats the minimums.
@@ -52,6 +53,14 @@ class BenchmarkPlan:
     is_sustained: bool = False
     cpu_affinity: str | None = None
     cooldown_seconds: float | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the warm-up goes on, within its third of a launch, until the times are steady.
+
+        Not from cold, and not where fewer runs than make a stretch of it are left.
+        """
+        return not self.is_sustained and self.warmup_runs >= _STRETCH_RUNS
 
     @property
     def launch_seconds(self) -> float:

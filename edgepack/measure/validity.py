@@ -20,16 +20,15 @@ from edgepack.device.survey.state import DeviceState, new_throttling
 from edgepack.measure import stats
 from edgepack.measure.cooling import TOLERANCE_C, Rest, sum_up
 from edgepack.measure.disturbance import find_disturbances, mark
+from edgepack.measure.drift import MAXIMUM_DRIFT, drift, find_drift
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import reach
 
 MAXIMUM_VARIATION: Final = 0.10
-MAXIMUM_DRIFT: Final = 0.03
 MAXIMUM_SPREAD: Final = 0.10
 MAXIMUM_CLOCK_LOSS: Final = 0.05
 MINIMUM_CPU_SHARE: Final = 0.90
 HOT_C: Final = 80.0  # where the Raspberry Pi 3 to 5 begin to slow down (its documentation)
-_DRIFT_SAMPLES: Final = 16  # halves of fewer than 8 differ by chance
 
 
 class VerdictName(StrEnum):
@@ -100,22 +99,16 @@ def judge(
 
 def _marks(launch: LatencyLaunch, top_clock: int | None) -> tuple[str, ...]:
     marks: list[str] = []
-    variation, drift = stats.variation(launch.samples_ns), _drift(launch)
+    variation, drifted = stats.variation(launch.samples_ns), drift(launch)
     if variation >= MAXIMUM_VARIATION:
         marks.append(f"varies by {variation:.0%}")
-    if abs(drift) > MAXIMUM_DRIFT:
-        marks.append(f"drifts by {drift:+.1%}")
+    if abs(drifted) > MAXIMUM_DRIFT:
+        marks.append(f"drifts by {drifted:+.1%}")
     if _lost_clock(launch, top_clock):
         marks.append("clock fell")
     if _cpu_share(launch) < MINIMUM_CPU_SHARE:
         marks.append(f"got {_cpu_share(launch):.0%} of a core")
     return tuple(marks)
-
-
-def _drift(launch: LatencyLaunch) -> float:
-    if len(launch.samples_ns) < _DRIFT_SAMPLES:
-        return 0.0
-    return stats.drift(launch.samples_ns)
 
 
 def _cpu_share(launch: LatencyLaunch) -> float:
@@ -163,14 +156,7 @@ def _noise(launches: Sequence[LatencyLaunch]) -> list[tuple[VerdictName, str]]:
             f"{max(variations):.0%} of the mean): stop other programs on the device, fix its "
             "governor to performance, and time more runs"
         )
-    drifts = [_drift(launch) for launch in launches]
-    drifting = sum(abs(each) > MAXIMUM_DRIFT for each in drifts)
-    if drifting:
-        found.append(
-            f"{drifting} of {count} launches drift by more than {MAXIMUM_DRIFT:.0%} between their "
-            f"halves (furthest {max(drifts, key=abs):+.1%}): warm up longer, cool the device, and "
-            "fix its governor to performance"
-        )
+    found += find_drift(launches)
     medians = [stats.median(launch.samples_ns) for launch in launches]
     middle = stats.median(medians)
     spread = (max(medians) - min(medians)) / middle if middle else 0.0

@@ -14,11 +14,11 @@
 #include "conditions.h"
 #include "json.h"
 #include "profile.h"
+#include "settling.h"
 #include "tflite.h"
 
 #define ENGINE "tensorflow-lite-c"
 #define CHUNK_BYTES (3u << 20) /* of one output line; divisible by 3: no padding inside */
-#define MAXIMUM_WARMUP_SAMPLES 1000 /* as many are kept; more may be run */
 #define MAXIMUM_SAMPLES 1e8
 #define MAXIMUM_TICKS 1000
 #define TICK_NS 500000000 /* between looks at the conditions */
@@ -260,17 +260,20 @@ struct limits {
   int64_t runs, time_ns, deadline_ns;
 };
 
-/* Run until both minimums are met; give how many samples were kept, and count all runs. */
+/* Run until both minimums are met, and run times have settled where that is wanted; give how many
+ * samples were kept, and count all runs. */
 static int64_t warm_up(TfLiteInterpreter *interpreter, int64_t *storage, int64_t capacity,
-                       struct limits limits, int64_t *count) {
+                       struct limits limits, struct settling *settling, int64_t *count) {
   int64_t begin = now_ns(), end = begin;
-  for (*count = 0;
-       (*count < limits.runs || end - begin < limits.time_ns) && end < limits.deadline_ns;
+  for (*count = 0; (*count < limits.runs || end - begin < limits.time_ns ||
+                    (settling != NULL && !settling->is_steady)) &&
+                   end < limits.deadline_ns;
        ++*count) {
     int64_t start = now_ns();
     if (api.InterpreterInvoke(interpreter) != 0) fail_with_words("invoke", "it did not run");
     end = now_ns();
     if (*count < capacity) storage[*count] = end - start;
+    if (settling != NULL) settle(settling, start, end);
   }
   return *count < capacity ? *count : capacity;
 }
@@ -311,18 +314,6 @@ static int64_t time_runs(TfLiteInterpreter *interpreter, int64_t *storage, int64
   }
 }
 
-static int compare_times(const void *one, const void *other) {
-  int64_t left = *(const int64_t *)one, right = *(const int64_t *)other;
-  return (left > right) - (left < right);
-}
-
-static int64_t median_of(const int64_t *times, int64_t count) {
-  int64_t sorted[MAXIMUM_WARMUP_SAMPLES];
-  memcpy(sorted, times, (size_t)count * sizeof *times);
-  qsort(sorted, (size_t)count, sizeof *sorted, compare_times);
-  return sorted[count / 2];
-}
-
 static void write_times(const char *name, const int64_t *times, int64_t count) {
   fprintf(channel, ",\"%s\":[", name);
   for (int64_t index = 0; index < count; index++)
@@ -349,7 +340,13 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
   static int64_t warmup[MAXIMUM_WARMUP_SAMPLES];
   int64_t room = capacity < MAXIMUM_WARMUP_SAMPLES ? capacity : MAXIMUM_WARMUP_SAMPLES, num_warmup;
   least.deadline_ns = begin + limit_ns / 3;
-  int64_t kept = warm_up(interpreter, warmup, room, least, &num_warmup);
+  static struct settling settling;
+  settling.runs = (least.runs + 1) / 2;
+  if (settling.runs < MINIMUM_STRETCH_RUNS) settling.runs = MINIMUM_STRETCH_RUNS;
+  settling.time_ns = least.time_ns / 2;
+  bool until_steady = flag_of(plan, "until_steady");
+  int64_t kept = warm_up(interpreter, warmup, room, least, until_steady ? &settling : NULL,
+                         &num_warmup);
   int64_t typical_ns = kept ? median_of(warmup, kept) : first_ns;
   /* So that a quick model's samples span the whole time in bounded storage, only every
    * stride-th run is timed; a tenth is left for runs that get quicker. */
@@ -368,6 +365,8 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
           (long long)first_ns);
   write_times("warmup_ns", warmup, kept);
   fprintf(channel, ",\"num_warmup_runs\":%lld", (long long)num_warmup);
+  const char *steadiness = !settling.is_judged ? "null" : settling.is_steady ? "true" : "false";
+  fprintf(channel, ",\"is_steady\":%s", steadiness);
   write_times("samples_ns", storage, count);
   fprintf(channel, ",\"stride\":%lld,\"wall_ns\":%lld,\"cpu_ns\":%lld", (long long)stride,
           (long long)wall_ns, (long long)cpu_ns);
