@@ -122,6 +122,7 @@ def test_a_model_is_checked_and_then_timed(tmp_path: Path, digits: tuple[Model, 
     assert len(result.launches) == 6
     assert all(len(launch.samples_ns) >= 20 for launch in result.launches)
     assert all(launch.is_steady for launch in result.launches)
+    assert [launch.is_cold is None for launch in result.launches] == [False, *[True] * 5]
     assert result.summary.median_ci95_ns is not None
     assert result.summary.min_ns > 0
     assert result.engine.name == "ai-edge-litert"

@@ -84,7 +84,8 @@ def test_each_model_of_a_run_is_missing_where_it_failed() -> None:
 
 
 def test_a_stored_error_of_another_kind_is_no_trap(run: RunCommand, tmp_path: Path) -> None:
-    items = [{"device": "pi@attic", "error": each} for each in (HOSTILE, None, {"message": 7}, [])]
+    errors: tuple[object, ...] = (HOSTILE, None, {"message": 7}, [])
+    items = [{"device": "pi@attic", "error": each} for each in errors]
     stored = tmp_path / "r.json"
     stored.write_text(json.dumps([to_json(make_measured()), *items]))
     reasons = [each.reason for each in load_results(stored).failed]

@@ -1,6 +1,7 @@
 """The native runner as the device sees it: a program compiled for it, beside a real library."""
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -32,6 +33,7 @@ from tests.fixtures.runners import (
     sample_feeds,
     see,
     settled_after,
+    stays_in_memory,
     unpack_native,
     write_feeds,
 )
@@ -142,7 +144,7 @@ def test_a_launch_says_what_it_measured(native_runner: NativeRunner) -> None:
     assert min(launch.init_ns, launch.first_ns, *launch.warmup_ns, *launch.samples_ns) > 0
     assert len(launch.warmup_ns) == launch.num_warmup_runs == 3
     assert (len(launch.samples_ns), launch.stride) == (20, 1)
-    assert launch.is_steady is None
+    assert launch.is_steady is launch.is_cold is launch.cold_reason is None
     assert sum(launch.samples_ns) <= launch.wall_ns
     assert launch.start_memory_bytes is not None
     assert launch.peak_memory_bytes is not None
@@ -182,6 +184,19 @@ def test_the_warm_up_goes_on_until_times_are_steady(native_runner: NativeRunner)
     plan = plan | {"warmup_seconds": 1.0, "max_seconds": 0.3, "min_runs": 1}
     launch = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
     assert launch["is_steady"] is None
+
+
+def test_a_cold_launch_reads_the_model_from_the_disk(
+    native_runner: NativeRunner, model_in_memory: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(digits_bytes())
+    launch = native_runner.ask(request("latency", path, cold=True)).events[-2]
+    assert launch["is_cold"] is not stays_in_memory(path)
+    launch = native_runner.ask(request("latency", model_in_memory, cold=True)).events[-2]
+    pages = -(-model_in_memory.stat().st_size // os.sysconf("SC_PAGE_SIZE"))
+    reason = f"{pages} of {pages} pages of the model stayed in memory"
+    assert (launch["is_cold"], launch["cold_reason"]) == (False, reason)
 
 
 def test_a_long_launch_looks_at_the_conditions_in_between(native_runner: NativeRunner) -> None:

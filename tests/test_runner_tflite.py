@@ -3,6 +3,7 @@
 import ast
 import base64
 import json
+import os
 import subprocess
 import sys
 from array import array as typed_array
@@ -26,6 +27,7 @@ from tests.fixtures.runners import (
     request,
     sample_feeds,
     settled_after,
+    stays_in_memory,
     write_feeds,
 )
 
@@ -135,7 +137,7 @@ def test_a_launch_says_what_it_measured() -> None:
     assert len(launch["warmup_ns"]) == launch["num_warmup_runs"] == 3
     assert len(launch["samples_ns"]) == 20
     assert launch["stride"] == 1
-    assert launch["is_steady"] is None
+    assert launch["is_steady"] is launch["is_cold"] is launch["cold_reason"] is None
     assert sum(launch["samples_ns"]) <= launch["wall_ns"]
     assert 10 * 2**20 < launch["start_memory_bytes"] <= launch["peak_memory_bytes"] < 2**32
     assert launch["peak_memory_reason"] is None
@@ -203,6 +205,30 @@ def test_a_launch_says_whether_it_became_steady() -> None:
     expected = settled_after(launch["warmup_ns"], 50)
     assert launch["is_steady"] is True
     assert launch["num_warmup_runs"] == expected or launch["num_warmup_runs"] > 500
+
+
+def test_a_cold_launch_reads_the_model_from_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(digits_bytes())  # what is not on the disk yet cannot be dropped
+    code, events, _ = run(request("latency", path, cold=True))
+    assert code == 0
+    assert events[-2]["is_cold"] is not stays_in_memory(path)
+
+
+def test_a_model_that_stays_in_memory_gives_no_cold_start(model_in_memory: Path) -> None:
+    code, events, _ = run(request("latency", model_in_memory, cold=True))
+    assert code == 0
+    pages = -(-model_in_memory.stat().st_size // os.sysconf("SC_PAGE_SIZE"))
+    reason = f"{pages} of {pages} pages of the model stayed in memory"
+    assert (events[-2]["is_cold"], events[-2]["cold_reason"]) == (False, reason)
+
+
+def test_a_system_that_drops_no_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tflite.os, "posix_fadvise")
+    assert tflite._drop_from_memory(str(DATA / "digits.tflite")) == (
+        False,
+        "this system has no call that drops a file from memory",
+    )
 
 
 def test_a_long_launch_looks_at_the_conditions_in_between() -> None:

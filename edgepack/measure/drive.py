@@ -185,13 +185,18 @@ def _measure(
     ]
 
     rests: list[list[Rest]] = [[] for _ in benches]
+    begun: set[int] = set()
 
     def take(place: int) -> LatencyLaunch:
         if plan.cooldown_seconds is not None:
             cooled = _cool(device, before, plan.cooldown_seconds, on_progress)
             rests[place].append(cooled)
         _, times, engine = checked[place]
-        return ask_launch(benches[place], fitted[place], run_ns=max(times), engine=engine)
+        is_first = place not in begun
+        begun.add(place)
+        return ask_launch(
+            benches[place], fitted[place], run_ns=max(times), engine=engine, is_cold=is_first
+        )
 
     def clock() -> float:
         return time.monotonic() - sum(each.seconds for side in rests for each in side)

@@ -72,6 +72,9 @@ class LatencyLaunch:
         energy_reason: why there is none.
         is_steady: whether the warm-up went on until two stretches of it, one after the other, had
             medians alike; None where that was not looked for, or there was no time for two.
+        is_cold: whether the model's file was dropped from memory before it was opened; None where
+            that was not asked for.
+        cold_reason: why it was not, though it was asked for.
     """
 
     init_ns: int
@@ -91,6 +94,8 @@ class LatencyLaunch:
     energy_source: str | None = None
     energy_reason: str | None = None
     is_steady: bool | None = None
+    is_cold: bool | None = None
+    cold_reason: str | None = None
 
     @property
     def timed_conditions(self) -> tuple[Conditions, ...]:
@@ -120,6 +125,8 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
         "energy_source": launch.energy_source,
         "energy_reason": launch.energy_reason,
         "is_steady": launch.is_steady,
+        "is_cold": launch.is_cold,
+        "cold_reason": launch.cold_reason,
     }
 
 
@@ -148,6 +155,8 @@ def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
         energy_source=optional_text(fields, "energy_source"),
         energy_reason=optional_text(fields, "energy_reason"),
         is_steady=_optional_truth(fields, "is_steady"),
+        is_cold=_optional_truth(fields, "is_cold"),
+        cold_reason=optional_text(fields, "cold_reason"),
     )
     if not fields.faults and not launch.samples_ns:
         fields.fault("samples_ns", "expected at least one time")

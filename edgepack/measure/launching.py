@@ -17,9 +17,16 @@ StepCallback = Callable[[str], None]
 
 
 def ask_launch(
-    bench: Bench, plan: BenchmarkPlan, *, run_ns: int, engine: EngineFacts
+    bench: Bench, plan: BenchmarkPlan, *, run_ns: int, engine: EngineFacts, is_cold: bool
 ) -> LatencyLaunch:
     """Ask for a launch: a fresh process that times a model.
+
+    Args:
+        bench: what is run, where.
+        plan: how long, fitted to the model's speed.
+        run_ns: the longest that a run took until now.
+        engine: what is to run it.
+        is_cold: whether the model's file is to be dropped from memory before it is opened.
 
     Raises:
         MeasureError: the runner failed, died or answered nonsense, or another runtime ran.
@@ -36,7 +43,7 @@ def ask_launch(
     }
     events = channel.talk(
         bench.device,
-        bench.argv({"mode": "latency", "plan": spec}, plan),
+        bench.argv({"mode": "latency", "plan": spec, "cold": is_cold}, plan),
         timeout_seconds=STARTUP_SECONDS + 2 * plan.launch_seconds + 4 * run_ns / 1e9,
         max_events=8,
         max_samples=plan.max_samples,

@@ -26,6 +26,7 @@ from edgepack.measure import golden as golden_check
 from edgepack.measure import launch as raw
 from edgepack.measure import plan as planning
 from edgepack.measure import profile as profiling
+from edgepack.measure import starts as starting
 from edgepack.measure import validity as judging
 from edgepack.measure.cooling import Rest
 from edgepack.measure.energy import EnergyFigures, Idle, figure_energy
@@ -34,6 +35,7 @@ from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.launch import LatencyLaunch, optional_text
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.profile import NOT_ASKED, OpProfile
+from edgepack.measure.starts import StartFigures, figure_starts
 from edgepack.measure.stats import LatencySummary, summarize
 from edgepack.measure.sustained import sustain
 from edgepack.measure.validity import Validity
@@ -130,6 +132,11 @@ class Measurement:
         return figure_energy(self.launches, self.idle)
 
     @property
+    def starts(self) -> StartFigures:
+        """How long the model takes to its first answer, from the disk and from memory."""
+        return figure_starts(self.launches)
+
+    @property
     def launch_samples_ns(self) -> list[tuple[int, ...]]:
         """The timed samples of each launch."""
         return [launch.samples_ns for launch in self.launches]
@@ -222,6 +229,7 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         "provenance": asdict(measurement.provenance),
         "profile": profiling.to_json(measurement.profile),
         "energy": energies.to_json(measurement.energy, measurement.idle),
+        "starts": starting.to_json(measurement.starts),
         "rests": cooling.to_json(measurement.rests),
         "ended_early": measurement.ended_early,
         "sustained": _sustained_to_json(measurement),
@@ -283,7 +291,8 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     idle = _read_idle(fields)
     ended_early = optional_text(fields, "ended_early")
     stored = fields.raw("summary")
-    fields.raw("sustained")
+    fields.raw("sustained")  # both follow from the launches
+    fields.raw("starts")
     fields.close()
     if fields.faults or device is None or before is None or after is None:
         raise _refused(fields.faults)

@@ -16,6 +16,7 @@ from edgepack.report.summary import (
     GoldenRow,
     LatencyFigures,
     LaunchSeries,
+    StartRow,
     SustainedFigures,
     TimePoint,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
     from edgepack.measure.results import Failure
+    from edgepack.measure.starts import Start
     from edgepack.measure.stats import LatencySummary
 
 # What XNNPACK and ruy look for, in the kernel's spelling, by its beginning.
@@ -81,6 +83,27 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
         likeness=tuple(
             Fact(name=name, value=value) for name, value in tell_conditions(measurement).items()
         ),
+        starts=_starts(measurement),
+    )
+
+
+def _starts(measurement: "Measurement") -> tuple[StartRow, ...]:
+    found = measurement.starts
+    return (
+        _start(found.cold, is_cold=True, otherwise=found.cold_reason or ""),
+        _start(found.warm, is_cold=False, otherwise="the only launch began cold"),
+    )
+
+
+def _start(found: "Start | None", *, is_cold: bool, otherwise: str) -> StartRow:
+    if found is None:
+        return StartRow(is_cold=is_cold, total_ns=None, reason=otherwise)
+    return StartRow(
+        is_cold=is_cold,
+        total_ns=found.total_ns,
+        init_ns=found.init_ns,
+        first_ns=found.first_ns,
+        num_launches=found.num_launches,
     )
 
 

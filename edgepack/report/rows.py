@@ -11,6 +11,7 @@ from edgepack.report.summary import (
     LatencyFigures,
     ParityRow,
     ParitySummary,
+    StartRow,
     SustainedFigures,
     VariantRow,
 )
@@ -96,11 +97,7 @@ def parity_notes(parity: ParitySummary) -> tuple[str, ...]:
 def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]:
     """Give a measurement's figures as name, value, and interval or the reason for none."""
     rows = _latency_rows(benchmark.latency) if benchmark.latency is not None else []
-    if benchmark.launches:
-        inits = sorted(launch.init_ns for launch in benchmark.launches)
-        firsts = sorted(launch.first_ns for launch in benchmark.launches)
-        rows.append(("init", latency(quantile(inits, 0.5)), "median of launches"))
-        rows.append(("first inference", latency(quantile(firsts, 0.5)), "median of launches"))
+    rows += [_start_row(row) for row in benchmark.starts]
     peak = benchmark.peak_memory_bytes
     rows.append(
         ("peak memory", memory_size(peak), "of the measuring process")
@@ -121,6 +118,17 @@ def figure_rows(benchmark: BenchmarkSummary) -> tuple[tuple[str, str, str], ...]
     threads = count(benchmark.num_threads, "thread") if benchmark.num_threads else ABSENT
     rows.append(("engine", threads, plain(benchmark.engine, longest=120)))
     return tuple(rows)
+
+
+def _start_row(row: StartRow) -> tuple[str, str, str]:
+    name = "cold start" if row.is_cold else "warm start"
+    if row.total_ns is None:
+        return name, ABSENT, plain(row.reason, longest=160)
+    of_which = f"load {latency(row.init_ns)}, first inference {latency(row.first_ns)}"
+    if row.is_cold:
+        return name, latency(row.total_ns), f"{of_which}; the model's file was not in memory"
+    launches = count(row.num_launches, "launch", "launches")
+    return name, latency(row.total_ns), f"{of_which}; medians of {launches}"
 
 
 def _latency_rows(figures: LatencyFigures) -> list[tuple[str, str, str]]:

@@ -194,6 +194,27 @@ class LaunchSeries:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StartRow:
+    """How long a model took to its first answer: loading it, and the first inference.
+
+    Attributes:
+        is_cold: whether the model's file was on the disk alone, and not in memory.
+        total_ns: both together; None where no launch began so.
+        init_ns: loading.
+        first_ns: the first inference.
+        num_launches: whose medians these are.
+        reason: why no launch began so.
+    """
+
+    is_cold: bool
+    total_ns: int | None
+    init_ns: int = 0
+    first_ns: int = 0
+    num_launches: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyFigures:
     """Statistics over all launches; a figure that cannot be had is None.
 
@@ -341,6 +362,7 @@ class BenchmarkSummary:
         energy: of an inference; None where there is no measurement.
         likeness: what must be alike in measurements that are compared, as far as it is told.
         distinction: what of it sets this one apart from others of the report, in a few words each.
+        starts: the cold and the warm start.
         error: why there is no measurement; the figures are then absent.
     """
 
@@ -367,6 +389,7 @@ class BenchmarkSummary:
     energy: EnergyRow | None = None
     likeness: tuple[Fact, ...] = ()
     distinction: tuple[str, ...] = ()
+    starts: tuple[StartRow, ...] = ()
     error: str | None = None
 
     @property

@@ -8,7 +8,8 @@ A request has `mode`, `model` (a path), `threads`, optionally `module` (the runt
 `inputs`: for each input in the runtime's order a file of raw little-endian samples, one after
 another; an empty list asks for made-up inputs. Mode `outputs` has `samples` (how many) and
 `emit` (false: run the first one so often, and send no outputs), and optionally `stream` (true:
-the samples are one stream, so that variables are not reset); mode `latency` has `plan`. Mode
+the samples are one stream, so that variables are not reset); mode `latency` has `plan`, and
+optionally `cold` (true: the model's file is dropped from memory before it is opened). Mode
 `idle` needs `seconds` alone, and tells the energy that is taken while nothing is run.
 Every line on standard output is an object with `event`: `engine`, then `sample` and `output`,
 or `init`, `first` and `launch`, or `idle`; at last `done`, or `error` with `kind` and `message`
@@ -52,6 +53,7 @@ _MAXIMUM_REQUEST_BYTES = 2**20
 _MAXIMUM_WARMUP_SAMPLES = 1000  # as many are kept; more may be run
 _STRETCH_RUNS = 3  # the median of fewer is moved by one run that was disturbed
 _STEADY_SHARE = 50  # medians that differ by no more than a 50th are alike
+_COLD_SHARE = 20  # no more than a 20th of a file that was dropped may be left in memory
 _MAXIMUM_TICKS = 1000
 _TICK_NS = 500_000_000  # between looks at the conditions
 _PROC, _SYS = "/proc", "/sys"
@@ -154,6 +156,9 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
     model, threads = str(request["model"]), int(request["threads"])
     if not Path(model).is_file():
         raise RunnerError("missing_file", f"the model {model} is not there")
+    is_cold, cold_reason = None, None  # type: Tuple[Optional[bool], Optional[str]]
+    if request["mode"] == "latency" and request.get("cold"):
+        is_cold, cold_reason = _drop_from_memory(model)
     memory_before, _ = _peak_memory()
     start = time.perf_counter_ns()
     try:
@@ -172,7 +177,48 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
         _emit_outputs(interpreter, request, emit)
     else:
         emit({"event": "init", "init_ns": init_ns})
-        _emit_launch(interpreter, request, emit, init_ns, memory_before)
+        opened = {"init_ns": init_ns, "start_memory_bytes": memory_before}
+        opened.update(is_cold=is_cold, cold_reason=cold_reason)
+        _emit_launch(interpreter, request, emit, opened)
+
+
+def _drop_from_memory(path: str) -> Tuple[bool, Optional[str]]:
+    """Drop a file from memory, so that the next one to open it reads it from the disk.
+
+    Only what is written to the disk can be dropped, and that is a wish: so it is looked at. Give
+    whether no more than a 20th is left, and otherwise why.
+    """
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return False, "this system has no call that drops a file from memory"
+    try:
+        with Path(path).open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            resident, num_pages = _count_resident(file.fileno())
+    except (ImportError, OSError, ValueError, AttributeError):
+        return False, "it cannot be seen whether the model left the memory"
+    if resident * _COLD_SHARE <= num_pages:
+        return True, None
+    return False, f"{resident} of {num_pages} pages of the model stayed in memory"
+
+
+def _count_resident(file: int) -> Tuple[int, int]:
+    """Give how many pages of a file are in memory, of how many."""
+    import ctypes  # noqa: PLC0415 - some builds of Python are without it
+    import mmap  # noqa: PLC0415 - likewise
+
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    # A private copy, as ctypes takes none that cannot be written; nothing in it is touched.
+    with mmap.mmap(file, 0, access=mmap.ACCESS_COPY) as mapped:
+        num_pages = -(-len(mapped) // mmap.PAGESIZE)
+        pages = (ctypes.c_ubyte * num_pages)()
+        start = ctypes.c_char.from_buffer(mapped)
+        status = library.mincore(ctypes.addressof(start), len(mapped), pages)
+        del start  # or it could not be closed
+    if status != 0:
+        raise OSError(ctypes.get_errno(), "mincore")
+    return sum(page & 1 for page in pages), num_pages
 
 
 def _runtime_error(kind: str, error: Exception) -> RunnerError:
@@ -271,9 +317,7 @@ def _emit_output(emit: Emit, sample: int, index: int, value: Any) -> None:
         emit(dict(line, offset=offset, data=chunk))
 
 
-def _emit_launch(
-    interpreter: Any, request: Request, emit: Emit, init_ns: int, memory_before: Optional[int]
-) -> None:
+def _emit_launch(interpreter: Any, request: Request, emit: Emit, opened: Dict[str, Any]) -> None:
     plan = request["plan"]
     _feed(interpreter, request, 0)
     begin = time.perf_counter_ns()
@@ -308,13 +352,12 @@ def _emit_launch(
     cpu_ns, wall_ns = time.process_time_ns() - cpu_start, time.perf_counter_ns() - start
     after = _conditions(meter)
     peak, reason = _peak_memory()
-    launch = {"event": "launch", "init_ns": init_ns, "first_ns": first_ns}
+    launch = dict(opened, event="launch", first_ns=first_ns)
     launch.update(warmup_ns=warmup[:kept].tolist(), num_warmup_runs=num_warmup)
     launch.update(is_steady=settling.is_steady if settling is not None else None)
     launch.update(samples_ns=storage[:count].tolist(), stride=stride)
     launch.update(wall_ns=wall_ns, cpu_ns=cpu_ns, before=before, after=after, ticks=ticks)
     launch.update(peak_memory_bytes=peak, peak_memory_reason=reason)
-    launch.update(start_memory_bytes=memory_before)
     launch.update(energy_source=meter.source, energy_reason=meter.reason)
     emit(launch)
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cold.h"
 #include "conditions.h"
 #include "json.h"
 #include "profile.h"
@@ -322,7 +323,7 @@ static void write_times(const char *name, const int64_t *times, int64_t count) {
 }
 
 static void emit_launch(TfLiteInterpreter *interpreter, const struct value *request,
-                        int64_t init_ns, int64_t memory_before) {
+                        int64_t init_ns, int64_t memory_before, struct coldness coldness) {
   const struct value *plan = find(request, "plan");
   if (plan == NULL || plan->kind != KIND_TABLE) fail("request", "plan: expected a table");
   int64_t capacity = (int64_t)number_of(plan, "max_samples", 1, MAXIMUM_SAMPLES);
@@ -367,6 +368,10 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
   fprintf(channel, ",\"num_warmup_runs\":%lld", (long long)num_warmup);
   const char *steadiness = !settling.is_judged ? "null" : settling.is_steady ? "true" : "false";
   fprintf(channel, ",\"is_steady\":%s", steadiness);
+  const char *cold = !coldness.is_asked ? "null" : coldness.is_cold ? "true" : "false";
+  fprintf(channel, ",\"is_cold\":%s,\"cold_reason\":", cold);
+  if (*coldness.reason) write_text(coldness.reason);
+  else fputs("null", channel);
   write_times("samples_ns", storage, count);
   fprintf(channel, ",\"stride\":%lld,\"wall_ns\":%lld,\"cpu_ns\":%lld", (long long)stride,
           (long long)wall_ns, (long long)cpu_ns);
@@ -419,6 +424,8 @@ static void run(const struct value *request, const char *mode) {
   struct stat facts;
   if (stat(path, &facts) != 0 || !S_ISREG(facts.st_mode))
     fail("missing_file", "the model %s is not there", path);
+  struct coldness coldness = {.is_asked = false};
+  if (is_launch && flag_of(request, "cold")) coldness = drop_from_memory(path);
   int64_t memory_before = peak_memory_bytes();
   int64_t start = now_ns();
   TfLiteInterpreter *interpreter = open_model(path, threads, !is_launch);
@@ -429,7 +436,7 @@ static void run(const struct value *request, const char *mode) {
     emit_engine(threads);
     fprintf(channel, "{\"event\":\"init\",\"init_ns\":%lld", (long long)init_ns);
     end_line();
-    emit_launch(interpreter, request, init_ns, memory_before);
+    emit_launch(interpreter, request, init_ns, memory_before, coldness);
   }
 }
 
