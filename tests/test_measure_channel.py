@@ -198,8 +198,8 @@ def read(table: dict[str, object]) -> tuple[LatencyLaunch, list[str]]:
 
 
 def test_a_launch_survives_json() -> None:
-    tick = Tick(sample=1, conditions=Conditions(frequency_khz=9, num_runnable=1))
-    launch = replace(make_launch([5, 6, 7]), ticks=(tick,))
+    tick = Tick(sample=1, conditions=Conditions(frequency_khz=9, num_runnable=1, busy_ns=2))
+    launch = replace(make_launch([5, 6, 7]), ticks=(tick,), num_cores=4)
     assert read(json.loads(json.dumps(to_json(launch)))) == (launch, [])
 
 

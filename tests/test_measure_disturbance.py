@@ -20,40 +20,57 @@ from tests.fixtures.measured import make_measured
 MIB = 2**20
 
 
-def disturbed(*, stolen_ns: int = 0, stall_ns: int = 0, swapped_bytes: int = 0) -> LatencyLaunch:
-    """A launch of a second, before which the counters stood somewhere."""
-    return make_launch(
+def disturbed(
+    *, stolen_ns: int = 0, others_ns: int = 0, stall_ns: int = 0, swapped_bytes: int = 0
+) -> LatencyLaunch:
+    """A launch of a second, held to two cores, before which the counters stood somewhere."""
+    launch = make_launch(
         [100_000_000] * 10,
-        before=Conditions(stolen_ns=5, memory_stall_ns=7, swapped_bytes=9),
+        before=Conditions(stolen_ns=5, busy_ns=6, memory_stall_ns=7, swapped_bytes=9),
         after=Conditions(
             stolen_ns=5 + stolen_ns,
+            busy_ns=6 + 10**9 + others_ns,
             memory_stall_ns=7 + stall_ns,
             swapped_bytes=9 + swapped_bytes,
         ),
     )
+    return replace(launch, num_cores=2)
 
 
 def test_shares_are_of_the_cores_and_of_the_time() -> None:
     launch = disturbed(stolen_ns=200_000_000, stall_ns=30_000_000, swapped_bytes=3 * MIB)
     assert measure_disturbance([launch], num_threads=2) == Disturbance(
-        stolen=0.1, memory_stall=0.03, swap_bytes_per_second=3 * MIB
+        stolen=0.1, others=0.0, memory_stall=0.03, swap_bytes_per_second=3 * MIB
     )
     assert measure_disturbance([launch, disturbed()], num_threads=1) == Disturbance(
-        stolen=0.1, memory_stall=0.015, swap_bytes_per_second=1.5 * MIB
+        stolen=0.1, others=0.0, memory_stall=0.015, swap_bytes_per_second=1.5 * MIB
     )
 
 
-@pytest.mark.parametrize("key", ["stolen_ns", "memory_stall_ns", "swapped_bytes"])
+@pytest.mark.parametrize("key", ["stolen_ns", "busy_ns", "memory_stall_ns", "swapped_bytes"])
 def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
-    launch = disturbed(stolen_ns=10**9, stall_ns=10**9, swapped_bytes=99 * MIB)
+    launch = disturbed(stolen_ns=10**9, others_ns=2 * 10**9, stall_ns=10**9, swapped_bytes=99 * MIB)
     silent = replace(launch, after=replace(launch.after, **{key: None}))
     backwards = replace(launch, after=replace(launch.after, **{key: 0}))
     for each in (silent, backwards):
         found = measure_disturbance([launch, each], num_threads=1)
-        told = (found.stolen, found.memory_stall, found.swap_bytes_per_second)
+        told = (found.stolen, found.others, found.memory_stall, found.swap_bytes_per_second)
         assert sum(value is None for value in told) == 1
-        assert len(mark(each, num_threads=1)) == 2
-        assert len(list(find_disturbances([each], num_threads=1))) == 2
+        assert len(mark(each, num_threads=1)) == 3
+        assert len(list(find_disturbances([each], num_threads=1))) == 3
+
+
+def test_other_programs_count_only_on_the_cores_the_threads_need() -> None:
+    launch = disturbed(others_ns=1_080_000_000)
+    assert measure_disturbance([launch], num_threads=1).others == pytest.approx(1.08)
+    assert mark(launch, num_threads=1) == ()  # one of the two cores is left to it
+    assert mark(launch, num_threads=2) == ("other programs had 1.1 of 2 cores",)
+    assert mark(launch, num_threads=4) == mark(launch, num_threads=2)
+    assert mark(disturbed(others_ns=190_000_000), num_threads=2) == ()
+    assert mark(replace(launch, num_cores=None), num_threads=2) == ()
+    # Work is counted in steps of 10 ms, which say nothing of a short launch.
+    short = replace(launch, wall_ns=40_000_000, cpu_ns=40_000_000)
+    assert measure_disturbance([short], num_threads=2).others is None
 
 
 @pytest.mark.parametrize(
@@ -67,6 +84,15 @@ def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
                 "(up to 25%): measure when their host is quiet, or on a machine of its own"
             ),
             "lost 25% to other virtual machines",
+        ),
+        (
+            disturbed(others_ns=1_200_000_000),
+            disturbed(others_ns=1_050_000_000),
+            (
+                "other programs had up to 1.2 cores of the 2 that the model may run on, in 2 of 6 "
+                "launches: stop them, or hold them to other cores"
+            ),
+            "other programs had 1.2 of 2 cores",
         ),
         (
             disturbed(stall_ns=61_000_000),

@@ -34,6 +34,13 @@ def test_a_quick_model_keeps_the_plan() -> None:
 
 
 @pytest.mark.parametrize(
+    ("affinity", "num_cores"), [(None, None), ("3", 1), ("4-7", 4), ("0-3,2,6", 5)]
+)
+def test_the_cores_it_is_held_to_are_counted(affinity: str | None, num_cores: int | None) -> None:
+    assert BenchmarkPlan(cpu_affinity=affinity).num_held_cores == num_cores
+
+
+@pytest.mark.parametrize(
     ("run_seconds", "launches", "runs"),
     [(0.05, 10, 64), (0.1, 10, 54), (0.3, 10, 14), (1.0, 6, 9), (3.0, 6, 2), (20.0, 1, 2)],
 )

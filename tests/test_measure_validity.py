@@ -238,6 +238,10 @@ def test_other_work_on_all_cores_is_contended() -> None:
     assert result.verdict is VerdictName.CONTENDED
     assert result.reasons[0].startswith("4 other threads ran on 4 cores beside the model's 1")
     assert verdict([busy] * 6, num_cores=8).verdict is VerdictName.VALID
+    # Held to four of eight cores, it leaves four to the others.
+    held = replace(busy, num_cores=4)
+    assert verdict([held] * 6, num_threads=8, num_cores=8).verdict is VerdictName.VALID
+    assert verdict([busy] * 6, num_threads=8, num_cores=8).verdict is VerdictName.CONTENDED
 
 
 def test_a_load_before_counts_only_when_nothing_better_is_known() -> None:

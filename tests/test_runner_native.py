@@ -215,14 +215,17 @@ def test_conditions_are_those_of_the_files(native_runner: NativeRunner, tmp_path
     may_mount = subprocess.run([*see(root), "true"], capture_output=True, check=False)
     if may_mount.returncode != 0:
         pytest.skip("needs a user who may mount")
-    runner = replace(native_runner, emulator=see(root))
+    runner = replace(native_runner, emulator=(*see(root), "taskset", "-c", "0"))
     asked = request("latency", DATA / "digits.tflite")
     answer = runner.ask(asked)
     assert answer.code == 0, answer.stderr
     assert answer.events[-2]["before"] == answer.events[-2]["after"] == READ_CONDITIONS
+    assert answer.events[-2]["num_cores"] == 1
     (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
     (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
-    unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    unknown = dict.fromkeys(
+        ("num_runnable", "stolen_ns", "busy_ns", "memory_stall_ns", "swapped_bytes")
+    )
     assert runner.ask(asked).events[-2]["after"] == READ_CONDITIONS | unknown
 
 

@@ -141,6 +141,7 @@ def test_a_launch_says_what_it_measured() -> None:
     assert sum(launch["samples_ns"]) <= launch["wall_ns"]
     assert 10 * 2**20 < launch["start_memory_bytes"] <= launch["peak_memory_bytes"] < 2**32
     assert launch["peak_memory_reason"] is None
+    assert launch["num_cores"] == len(os.sched_getaffinity(0))
 
 
 def test_a_quick_model_has_every_nth_run_timed_over_the_whole_time() -> None:
@@ -247,12 +248,22 @@ def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.M
     root = fake_system(tmp_path)
     monkeypatch.setattr(tflite, "_PROC", str(root / "proc"))
     monkeypatch.setattr(tflite, "_SYS", str(root / "sys"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     meter = tflite.Meter()
     assert tflite._conditions(meter) == READ_CONDITIONS
+    # The fastest core counts of those that it may run on only.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    both = {"frequency_khz": 1_800_000, "busy_ns": 165 * 10**9 // os.sysconf("SC_CLK_TCK")}
+    assert tflite._conditions(meter) == READ_CONDITIONS | both
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 7})  # nothing is told of the last
+    assert tflite._conditions(meter) == READ_CONDITIONS | {"busy_ns": None}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     # Android's proot-distro makes this file up, and the others of /proc with it.
     (root / "proc/loadavg").write_text("0.12 0.07 0.02 2/165 765\n")
     (root / "proc/pressure/memory").write_text("some avg10=0.00\n")
-    unknown = dict.fromkeys(("num_runnable", "stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    unknown = dict.fromkeys(
+        ("num_runnable", "stolen_ns", "busy_ns", "memory_stall_ns", "swapped_bytes")
+    )
     assert tflite._conditions(meter) == READ_CONDITIONS | unknown
     monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
     assert tflite._conditions(meter) == READ_CONDITIONS | unknown

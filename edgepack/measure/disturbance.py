@@ -9,9 +9,13 @@ from edgepack.measure.launch import LatencyLaunch
 MAXIMUM_STOLEN: Final = 0.10
 """Share of the launch's cores; counted in steps of 10 ms, and some percent are usual in a cloud."""
 
+MINIMUM_CORES: Final = 0.90
+"""What other programs must leave of the cores that the model's threads can use, as a share."""
+
 MAXIMUM_STALL: Final = 0.05
 MAXIMUM_SWAP_BYTES_PER_SECOND: Final = 2.0**20
 _MIB: Final = 2.0**20
+_LEAST_BUSY_NS: Final = 500_000_000  # the system counts work in steps of 10 ms for each core
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,11 +24,13 @@ class Disturbance:
 
     Attributes:
         stolen: time that a hypervisor gave to others, as a share of the cores the model ran on.
+        others: how many cores' worth of time other programs had, of those the model may run on.
         memory_stall: share of the time in which some program waited for memory.
         swap_bytes_per_second: moved to swap and back.
     """
 
     stolen: float | None
+    others: float | None
     memory_stall: float | None
     swap_bytes_per_second: float | None
 
@@ -39,8 +45,11 @@ def measure_disturbance(launches: Sequence[LatencyLaunch], *, num_threads: int) 
         return sum(told) / seconds if len(told) == len(taken) and seconds else None
 
     stolen, stall, swap = map(rate, ("stolen_ns", "memory_stall_ns", "swapped_bytes"))
+    busy = rate("busy_ns") if seconds >= _LEAST_BUSY_NS / 1e9 * len(launches) else None
+    own = sum(each.cpu_ns for each in launches) / 1e9
     return Disturbance(
         stolen=None if stolen is None else stolen / 1e9 / max(num_threads, 1),
+        others=None if busy is None else max(0.0, busy / 1e9 - own / seconds),
         memory_stall=None if stall is None else min(1.0, stall / 1e9),
         swap_bytes_per_second=swap,
     )
@@ -52,14 +61,29 @@ def _increase(launch: LatencyLaunch, key: str) -> int | None:
     return None if before is None or after is None or after < before else after - before
 
 
+def _crowding(launch: LatencyLaunch, *, num_threads: int) -> float | None:
+    """Give the cores that other programs had where that left too few for the threads, else None.
+
+    How many threads of all programs want a core (`num_runnable`) does not say which one.
+    """
+    others = measure_disturbance([launch], num_threads=num_threads).others
+    if others is None or not launch.num_cores:
+        return None
+    left, wanted = launch.num_cores - others, min(num_threads, launch.num_cores)
+    return others if left < MINIMUM_CORES * wanted else None
+
+
 def mark(launch: LatencyLaunch, *, num_threads: int) -> tuple[str, ...]:
     """Say what was taken from a launch, as far as it is too much."""
     found = measure_disturbance([launch], num_threads=num_threads)
     stolen = _beyond([found.stolen], MAXIMUM_STOLEN)
+    crowding = _crowding(launch, num_threads=num_threads)
+    others = [crowding] if crowding is not None else []
     stalls = _beyond([found.memory_stall], MAXIMUM_STALL)
     swaps = _beyond([found.swap_bytes_per_second], MAXIMUM_SWAP_BYTES_PER_SECOND)
     return (
         *(f"lost {share:.0%} to other virtual machines" for share in stolen),
+        *(f"other programs had {each:.1f} of {launch.num_cores} cores" for each in others),
         *(f"waited for memory for {share:.0%} of the time" for share in stalls),
         *(f"swapped {rate / _MIB:.0f} MiB/s" for rate in swaps),
     )
@@ -75,6 +99,14 @@ def find_disturbances(launches: Sequence[LatencyLaunch], *, num_threads: int) ->
             f"{len(stolen)} of {count} launches lost {MAXIMUM_STOLEN:.0%} or more of their cores' "
             f"time to other virtual machines (up to {max(stolen):.0%}): measure when their host "
             "is quiet, or on a machine of its own"
+        )
+    found = [_crowding(launch, num_threads=num_threads) for launch in launches]
+    others = [cores for cores in found if cores is not None]
+    if others:
+        yield (
+            f"other programs had up to {max(others):.1f} cores of the {launches[0].num_cores} that "
+            f"the model may run on, in {len(others)} of {count} launches: stop them, or hold them "
+            "to other cores"
         )
     stalls = _beyond((one.memory_stall for one in each), MAXIMUM_STALL)
     if stalls:

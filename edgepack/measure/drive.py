@@ -172,7 +172,8 @@ def _measure(
 
     device = benches[0].device
     if plan.num_threads == 0:
-        plan = replace(plan, num_threads=facts.num_cores or 1)
+        num_cores = facts.num_cores or 1
+        plan = replace(plan, num_threads=min(num_cores, plan.num_held_cores or num_cores))
     check_affinity(device, plan)
     before = read_state(device)
     on_progress(f"checking the answers on {device.name}")

@@ -10,6 +10,7 @@ MAXIMUM_NS: Final = 2**62
 MAXIMUM_UJ: Final = 2**62
 MAXIMUM_TICKS: Final = 1000
 _MAXIMUM_BYTES: Final = 2**50
+_MAXIMUM_CORES: Final = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,10 +18,11 @@ class Conditions:
     """What may move the latency, read in the launch itself; None where it is not told.
 
     Attributes:
-        frequency_khz: clock of the fastest core.
+        frequency_khz: clock of the fastest core that the launch may run on.
         temperature_c: of the hottest zone.
         num_runnable: threads of all programs that wanted a core, this launch's own included.
         stolen_ns: time of all cores that a hypervisor gave to others, since the system's start.
+        busy_ns: time that the cores the launch may run on worked, for any program, since then.
         memory_stall_ns: time in which some program waited for memory, since then.
         swapped_bytes: what was moved to swap and back, since then.
         energy_uj: taken of what the launch's `energy_source` sees, since its meter was opened.
@@ -30,6 +32,7 @@ class Conditions:
     temperature_c: float | None = None
     num_runnable: int | None = None
     stolen_ns: int | None = None
+    busy_ns: int | None = None
     memory_stall_ns: int | None = None
     swapped_bytes: int | None = None
     energy_uj: int | None = None
@@ -67,6 +70,7 @@ class LatencyLaunch:
             included; None when unknown.
         peak_memory_reason: why it is unknown.
         start_memory_bytes: largest resident memory before the model was opened.
+        num_cores: how many cores it may run on; None when unknown.
         ticks: looks at the conditions in between, about each half second.
         energy_source: the counter or sensor that tells the energy; None when there is none.
         energy_reason: why there is none.
@@ -90,6 +94,7 @@ class LatencyLaunch:
     peak_memory_bytes: int | None
     peak_memory_reason: str | None
     start_memory_bytes: int | None
+    num_cores: int | None = None
     ticks: tuple[Tick, ...] = ()
     energy_source: str | None = None
     energy_reason: str | None = None
@@ -122,6 +127,7 @@ def to_json(launch: LatencyLaunch) -> dict[str, object]:
         "peak_memory_bytes": launch.peak_memory_bytes,
         "peak_memory_reason": launch.peak_memory_reason,
         "start_memory_bytes": launch.start_memory_bytes,
+        "num_cores": launch.num_cores,
         "energy_source": launch.energy_source,
         "energy_reason": launch.energy_reason,
         "is_steady": launch.is_steady,
@@ -150,6 +156,7 @@ def read_launch(fields: Fields, *, max_samples: int) -> LatencyLaunch:
         peak_memory_bytes=optional_integer(fields, "peak_memory_bytes", maximum=_MAXIMUM_BYTES),
         peak_memory_reason=optional_text(fields, "peak_memory_reason"),
         start_memory_bytes=optional_integer(fields, "start_memory_bytes", maximum=_MAXIMUM_BYTES),
+        num_cores=optional_integer(fields, "num_cores", maximum=_MAXIMUM_CORES),
         # Results of older versions have none.
         ticks=_read_ticks(fields) if fields.has("ticks") else (),
         energy_source=optional_text(fields, "energy_source"),
@@ -202,6 +209,7 @@ def _read_conditions(fields: Fields) -> Conditions:
         num_runnable=optional_integer(fields, "num_runnable", maximum=10**9),
         # Results of older versions have none of these.
         stolen_ns=optional_integer(fields, "stolen_ns", maximum=MAXIMUM_NS),
+        busy_ns=optional_integer(fields, "busy_ns", maximum=MAXIMUM_NS),
         memory_stall_ns=optional_integer(fields, "memory_stall_ns", maximum=MAXIMUM_NS),
         swapped_bytes=optional_integer(fields, "swapped_bytes", maximum=2**62),
         energy_uj=optional_integer(fields, "energy_uj", maximum=MAXIMUM_UJ),

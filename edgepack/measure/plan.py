@@ -30,7 +30,8 @@ class BenchmarkPlan:
         min_runs: timed runs at least, in each launch.
         min_seconds: timed seconds at least, in each launch.
         max_seconds: all inferences of the benchmark together; beats the minimums.
-        num_threads: threads inference runs with; 0 is as many as the device has cores.
+        num_threads: threads inference runs with; 0 is as many as the device has cores, or as it is
+            held to.
         max_samples: kept of a launch; a quicker model has only every n-th run timed.
         precision: how far the median's 95% interval may reach to either side, as a share: launches
             are added while there is time; None adds none.
@@ -61,6 +62,14 @@ class BenchmarkPlan:
         Not from cold, and not where fewer runs than make a stretch of it are left.
         """
         return not self.is_sustained and self.warmup_runs >= _STRETCH_RUNS
+
+    @property
+    def num_held_cores(self) -> int | None:
+        """How many cores `cpu_affinity` names; None where the process is not held."""
+        if self.cpu_affinity is None:
+            return None
+        ranges = (part.partition("-") for part in self.cpu_affinity.split(","))
+        return len({at for a, _, z in ranges for at in range(int(a), int(z or a) + 1)})
 
     @property
     def launch_seconds(self) -> float:

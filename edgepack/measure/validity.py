@@ -272,7 +272,9 @@ def _contention(
         # and the provisioning before the measurement have raised.
         if runnable:
             others = max(0, median_low(runnable) - 1)
-            if others + num_threads > num_cores:
+            # Where it is held to some cores, others may run on the rest; see `disturbance`.
+            used = min(num_threads, *(each.num_cores or num_cores for each in launches))
+            if others + used > num_cores:
                 found.append(
                     f"{others} other threads ran on {num_cores} cores beside the model's "
                     f"{num_threads}: stop other programs on the device"

@@ -43,7 +43,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 Request = Dict[str, Any]
 Emit = Callable[[Dict[str, Any]], None]
@@ -59,6 +59,7 @@ _TICK_NS = 500_000_000  # between looks at the conditions
 _PROC, _SYS = "/proc", "/sys"
 _SETTLE_SECONDS, _IDLE_STEP_SECONDS = 0.3, 0.1
 _STEAL_FIELD = 7  # of the line cpu of /proc/stat (proc_stat(5))
+_BUSY_FIELDS = (0, 1, 2, 5, 6)  # of the same: user, nice, system, irq, softirq
 _QUICK_NS = 50_000_000  # a longer run brings the model back into the caches by itself
 
 # What the runtimes say of ops they have no kernel for (tflite_runtime 2.14, LiteRT 2.3). Flex
@@ -358,6 +359,7 @@ def _emit_launch(interpreter: Any, request: Request, emit: Emit, opened: Dict[st
     launch.update(samples_ns=storage[:count].tolist(), stride=stride)
     launch.update(wall_ns=wall_ns, cpu_ns=cpu_ns, before=before, after=after, ticks=ticks)
     launch.update(peak_memory_bytes=peak, peak_memory_reason=reason)
+    launch.update(num_cores=len(_held_cores()) or None)
     launch.update(energy_source=meter.source, energy_reason=meter.reason)
     emit(launch)
 
@@ -470,10 +472,11 @@ def _tick(meter: "Meter", sample: int) -> Dict[str, Any]:
 def _conditions(meter: "Meter") -> Dict[str, Any]:
     """Read what may move the latency, where Linux tells it: clock, temperature, other work.
 
-    Stolen time, stalls and swapping count since the system was started, energy since the meter was.
+    Stolen and busy time, stalls and swapping count since the system was started, energy since the
+    meter was.
     """
-    frequencies = _read_integers("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
-    temperatures = _read_integers("class/thermal/thermal_zone*/temp")
+    frequencies = _read_integers(_core_files("scaling_cur_freq"))
+    temperatures = _read_integers(sorted(Path(_SYS).glob("class/thermal/thermal_zone*/temp")))
     runnable = None
     try:
         text = Path(_PROC, "loadavg").read_text(encoding="ascii")
@@ -488,10 +491,42 @@ def _conditions(meter: "Meter") -> Dict[str, Any]:
         "num_runnable": runnable,
         # Who hides that file, or puts another in its place, does so with these.
         "stolen_ns": None if runnable is None else _stolen_ns(),
+        "busy_ns": None if runnable is None else _busy_ns(),
         "memory_stall_ns": _memory_stall_ns(),
         "swapped_bytes": None if runnable is None else _swapped_bytes(),
         "energy_uj": meter.read(),
     }
+
+
+def _held_cores() -> List[int]:
+    """Give the cores that this process may run on; none where nothing tells them."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return []  # not Linux
+
+
+def _core_files(name: str) -> List[Path]:
+    """Give the paths of a file about the clock, of each core that this process may run on."""
+    folder = Path(_SYS, "devices/system/cpu")
+    return [folder / f"cpu{core}" / "cpufreq" / name for core in _held_cores()]
+
+
+def _busy_ns() -> Optional[int]:
+    """Give the time that the cores this process may run on worked, for any program."""
+    held = {f"cpu{core}" for core in _held_cores()}
+    ticks, num_told = 0, 0
+    try:
+        with Path(_PROC, "stat").open(encoding="ascii", errors="replace") as file:
+            for line in file:
+                words = line.split()
+                if words and words[0] in held:
+                    ticks += sum(int(words[1 + field]) for field in _BUSY_FIELDS)
+                    num_told += 1
+    except (OSError, ValueError, IndexError):
+        return None
+    is_told = num_told > 0 and num_told == len(held)
+    return ticks * 10**9 // os.sysconf("SC_CLK_TCK") if is_told else None
 
 
 def _stolen_ns() -> Optional[int]:
@@ -530,9 +565,9 @@ def _find_line(path: str, key: str) -> Optional[List[str]]:
     return None
 
 
-def _read_integers(pattern: str) -> List[int]:
+def _read_integers(paths: Iterable[Path]) -> List[int]:
     values = []
-    for path in sorted(Path(_SYS).glob(pattern)):
+    for path in paths:
         try:
             values.append(int(path.read_text(encoding="ascii")))
         except (OSError, ValueError):  # noqa: PERF203 - a few files, each may be a sensor asleep

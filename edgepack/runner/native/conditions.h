@@ -2,7 +2,9 @@
 #ifndef EDGEPACK_CONDITIONS_H
 #define EDGEPACK_CONDITIONS_H
 
+#include <ctype.h>
 #include <dirent.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +22,40 @@ static int64_t read_clock(clockid_t clock) {
 
 /* The clock of Python's time.perf_counter_ns on Linux. */
 static int64_t now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
+
+/* Find the cores that this process may run on; none where nothing tells them. */
+static void find_held_cores(cpu_set_t *held) {
+  CPU_ZERO(held);
+  if (sched_getaffinity(0, sizeof *held, held) != 0) CPU_ZERO(held); /* more than 1,024 cores */
+}
+
+static int64_t count_held_cores(void) {
+  cpu_set_t held;
+  find_held_cores(&held);
+  return CPU_COUNT(&held) ? CPU_COUNT(&held) : UNKNOWN;
+}
+
+/* Read a file about the clock of a core. */
+static bool read_core_file(int core, const char *name, char *text, int size) {
+  char folder[64];
+  snprintf(folder, sizeof folder, "/sys/devices/system/cpu/cpu%d/cpufreq", core);
+  return read_file(folder, name, text, size);
+}
+
+/* Give the fastest clock of the cores that this process may run on. */
+static int64_t fastest_khz(void) {
+  cpu_set_t held;
+  int64_t fastest = UNKNOWN;
+  find_held_cores(&held);
+  for (int core = 0; core < CPU_SETSIZE; core++) {
+    char text[32];
+    if (!CPU_ISSET(core, &held) || !read_core_file(core, "scaling_cur_freq", text, sizeof text))
+      continue;
+    long long khz;
+    if (sscanf(text, "%19lld", &khz) == 1 && khz > fastest) fastest = khz;
+  }
+  return fastest;
+}
 
 /* Give the greatest number in the files FOLDER/PREFIX*REST of /sys; UNKNOWN when there is none. */
 static int64_t greatest_of(const char *folder, const char *prefix, const char *rest) {
@@ -76,6 +112,30 @@ static int64_t stolen_ns(void) {
   return ticks * 1000000000 / a_second;
 }
 
+/* Give the time that the cores this process may run on worked, for any program. */
+static int64_t busy_ns(void) {
+  cpu_set_t held;
+  char line[512];
+  long long ticks = 0, a_second = sysconf(_SC_CLK_TCK);
+  int num_told = 0;
+  find_held_cores(&held);
+  FILE *file = a_second > 0 ? fopen("/proc/stat", "r") : NULL;
+  if (file == NULL) return UNKNOWN;
+  while (fgets(line, sizeof line, file) != NULL) {
+    int core;
+    long long user, nice, system, irq, softirq;
+    if (strncmp(line, "cpu", 3) != 0 || !isdigit((unsigned char)line[3]) || /* of all: no digit */
+        sscanf(line, "cpu%5d %15lld %15lld %15lld %*s %*s %15lld %15lld", &core, &user, &nice,
+               &system, &irq, &softirq) != 6 ||
+        core >= CPU_SETSIZE || !CPU_ISSET(core, &held))
+      continue;
+    ticks += user + nice + system + irq + softirq;
+    num_told++;
+  }
+  fclose(file);
+  return num_told && num_told == CPU_COUNT(&held) ? ticks * 1000000000 / a_second : UNKNOWN;
+}
+
 /* Give the time in which some program waited for memory; kernels may be without it. */
 static int64_t memory_stall_ns(void) {
   char line[256];
@@ -103,6 +163,7 @@ struct conditions {
   int64_t temperature_millis;
   int64_t num_runnable;
   int64_t stolen_ns;
+  int64_t busy_ns;
   int64_t memory_stall_ns;
   int64_t swapped_bytes;
   int64_t energy_uj;
@@ -112,10 +173,11 @@ static struct conditions read_conditions(void) {
   int64_t runnable = count_runnable();
   bool is_hidden = runnable == UNKNOWN; /* who hides or makes up that file does so with others */
   return (struct conditions){
-      .frequency_khz = greatest_of("/sys/devices/system/cpu", "cpu", "cpufreq/scaling_cur_freq"),
+      .frequency_khz = fastest_khz(),
       .temperature_millis = greatest_of("/sys/class/thermal", "thermal_zone", "temp"),
       .num_runnable = runnable,
       .stolen_ns = is_hidden ? UNKNOWN : stolen_ns(),
+      .busy_ns = is_hidden ? UNKNOWN : busy_ns(),
       .memory_stall_ns = memory_stall_ns(),
       .swapped_bytes = is_hidden ? UNKNOWN : swapped_bytes(),
       .energy_uj = read_meter(),
@@ -137,6 +199,8 @@ static void write_fields(struct conditions conditions) {
   write_count("num_runnable", conditions.num_runnable);
   fputc(',', channel);
   write_count("stolen_ns", conditions.stolen_ns);
+  fputc(',', channel);
+  write_count("busy_ns", conditions.busy_ns);
   fputc(',', channel);
   write_count("memory_stall_ns", conditions.memory_stall_ns);
   fputc(',', channel);

@@ -390,6 +390,8 @@ static void emit_launch(TfLiteInterpreter *interpreter, const struct value *requ
           peak == UNKNOWN ? "\"neither /proc/self/status nor getrusage tells it\"" : "null");
   write_count("start_memory_bytes", memory_before);
   fputc(',', channel);
+  write_count("num_cores", count_held_cores());
+  fputc(',', channel);
   write_meter();
   end_line();
 }
