@@ -55,6 +55,7 @@ MOST_STOLEN = 0.01
 MOST_TRIES = 3
 PLAN = BenchmarkPlan(num_launches=NUM_LAUNCHES, warmup_seconds=0.1, min_seconds=0.3)
 
+PI = "Raspberry Pi 4 Model B Rev 1.4"
 FULL_KHZ, LOW_KHZ = 1_800_000, 1_000_000
 SHOWN_SYSTEM = 'mount --bind "$1/sys" /sys || exit 125; shift; exec "$@"'
 IN_GROUP = 'echo $$ > "$1/cgroup.procs" || exit 125; shift; exec "$@"'
@@ -266,11 +267,19 @@ def with_board(change: Change, generator: random.Random) -> Iterator[LocalDevice
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
-    """A disturbance, and what it should be called; `valid` where there is none."""
+    """A disturbance, and what it should be called; `valid` where there is none.
+
+    Attributes:
+        title: for the table.
+        verdict: what is right.
+        start: disturbs as long as it is open.
+        board: what the device says it is; None leaves it to this machine.
+    """
 
     title: str
     verdict: VerdictName
     start: Callable[[], AbstractContextManager[LocalDevice]]
+    board: str | None = None
 
 
 def list_scenarios(num_cores: int) -> tuple[Scenario, ...]:
@@ -280,11 +289,14 @@ def list_scenarios(num_cores: int) -> tuple[Scenario, ...]:
 
     def on_board(title: str, change: Change) -> Scenario:
         start = partial(with_board, change, generator)
-        return Scenario(title=title, verdict=throttled, start=start)
+        return Scenario(title=title, verdict=throttled, start=start, board=PI)
 
     return (
         Scenario(title="nothing", verdict=VerdictName.VALID, start=partial(with_load, 0)),
         replace(on_board("nothing, on the board", nothing), verdict=VerdictName.VALID),
+        replace(
+            on_board("nothing, on a hot laptop", heat), verdict=VerdictName.VALID, board="ThinkPad"
+        ),
         Scenario(title="quota of 50%", verdict=contended, start=partial(with_quota, 0.5)),
         Scenario(title="quota of 75%", verdict=contended, start=partial(with_quota, 0.75)),
         Scenario(title="load, 1 a core", verdict=contended, start=partial(with_load, num_cores)),
@@ -304,6 +316,7 @@ def measure_once(path: Path, scenario: Scenario, root: Path) -> Measurement:
     """Measure a model under a disturbance."""
     model = load_model(path)
     with scenario.start() as device:
+        facts = read_facts(device, str(root))
         return measure(
             device,
             engine=Engine(
@@ -318,7 +331,7 @@ def measure_once(path: Path, scenario: Scenario, root: Path) -> Measurement:
                 sha256="00" * 32,
                 runtime_bytes=0,
             ),
-            facts=read_facts(device, str(root)),
+            facts=replace(facts, board=scenario.board or facts.board),
             model=TimedModel(
                 path=str(path.resolve()),
                 identity=ModelIdentity(

@@ -43,6 +43,8 @@ def verdict(
     after: DeviceState | None = None,
     num_threads: int = 1,
     num_cores: int | None = 4,
+    board: str | None = "Raspberry Pi 4 Model B Rev 1.4",
+    is_sustained: bool = False,
 ) -> Validity:
     return judge(
         launches,
@@ -50,6 +52,8 @@ def verdict(
         after=after or state(),
         num_threads=num_threads,
         num_cores=num_cores,
+        board=board,
+        is_sustained=is_sustained,
     )
 
 
@@ -186,7 +190,41 @@ def test_heat_in_between_counts() -> None:
     tick = Tick(sample=3, conditions=Conditions(temperature_c=83.4))
     result = verdict([replace(make_launch(STEADY), ticks=(tick,))] * 6)
     assert result.verdict is VerdictName.THROTTLED
-    assert result.reasons[0].startswith("the device reached 83 °C, where boards slow down (80 °C)")
+    assert result.reasons == (
+        (
+            "the device reached 83 °C, where a Raspberry Pi slows down (80 °C): cool it, and "
+            "measure again"
+        ),
+    )
+
+
+@pytest.mark.parametrize("board", [None, "ThinkPad X1 Carbon Gen 9", "NVIDIA Jetson Orin Nano"])
+def test_heat_alone_is_no_throttling_of_what_is_made_for_more(board: str | None) -> None:
+    hot = make_launch(STEADY, after=Conditions(temperature_c=88.0, frequency_khz=3_900_000))
+    assert verdict([hot] * 6, board=board, after=state(temperature=88.0)).reasons == ()
+
+
+def test_heat_with_a_clock_that_fell_is_told_of_any_board() -> None:
+    hot = make_launch(STEADY, after=Conditions(temperature_c=88.0, frequency_khz=3_900_000))
+    slow = make_launch(STEADY, after=Conditions(temperature_c=96.0, frequency_khz=2_000_000))
+    result = verdict([hot] * 5 + [slow], board=None)
+    assert result.verdict is VerdictName.THROTTLED
+    assert result.reasons[1:] == (
+        "the device reached 96 °C, and its clock fell: cool it, and measure again",
+    )
+
+
+@pytest.mark.parametrize("is_sustained", [False, True])
+def test_heat_with_a_latency_that_rose_is_told_of_any_board(*, is_sustained: bool) -> None:
+    hot = Conditions(temperature_c=88.0)
+    slower = make_launch([100_000] * 20 + [105_000] * 20, after=hot)
+    quicker = make_launch([105_000] * 20 + [100_000] * 20, after=hot)
+    between = [make_launch([level * 1000] * 20, after=hot) for level in (100, 101, 105, 106)]
+    said = "the device reached 88 °C, and its latency rose by 5.0%: cool it, and measure again"
+    for launches, reasons in (([slower] * 6, (said,)), ([quicker] * 6, ()), (between, (said,))):
+        result = verdict(launches, board=None, is_sustained=is_sustained)
+        assert tuple(each for each in result.reasons if "88 °C" in each) == reasons
+        assert (result.verdict is VerdictName.THROTTLED) == bool(reasons)
 
 
 def test_a_clock_that_rises_from_idle_is_no_throttling() -> None:
@@ -216,7 +254,8 @@ def test_a_changed_governor_or_limit_is_told() -> None:
 def test_a_hot_device_is_throttling() -> None:
     result = verdict([make_launch(STEADY)] * 6, after=state(temperature=82.4))
     assert result.verdict is VerdictName.THROTTLED
-    assert result.reasons[0].startswith("the device reached 82 °C, where boards slow down (80 °C)")
+    assert result.reasons[0].startswith("the device reached 82 °C, where a Raspberry Pi slows down")
+    assert verdict([make_launch(STEADY)] * 6, after=state(temperature=79.9)).reasons == ()
 
 
 def test_launches_without_their_core_are_contended() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from edgepack.device.survey import state
 from edgepack.evaluate import run_model
 from edgepack.measure.bench import RUNNER_PATH
 from edgepack.model import load_model, read_model
@@ -267,6 +268,27 @@ def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.M
     assert tflite._conditions(meter) == READ_CONDITIONS | unknown
     monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
     assert tflite._conditions(meter) == READ_CONDITIONS | unknown
+
+
+def test_the_zones_are_those_that_the_device_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tflite, "_SYS", str(tmp_path))
+
+    def told(*zones: tuple[str, int]) -> float | None:
+        for number, (name, millidegrees) in enumerate(zones):
+            folder = tmp_path / f"class/thermal/thermal_zone{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "type").write_text(f"{name}\n")
+            (folder / "temp").write_text(f"{millidegrees}\n")
+        lines = [f"{millidegrees} {name}" for name, millidegrees in zones]
+        assert tflite._temperature_c() == state._read_temperature(tuple(lines))
+        return tflite._temperature_c()
+
+    assert told(("iwlwifi_1", 91_000)) == 91.0
+    assert told(("iwlwifi_1", 91_000), ("x86_pkg_temp", -2_500)) == -2.5
+    assert told(("iwlwifi_1", 91_000), ("x86_pkg_temp", -2_500), ("GPU-CPU", 71_000)) == 71.0
+    assert told(("battery", -99_000), ("pkg", 151_000), ("nothing", 200_000)) is None
 
 
 def test_the_time_limit_beats_the_minimums() -> None:

@@ -185,6 +185,7 @@ def make_measurement(
             after=after,
             num_threads=engine.num_threads,
             num_cores=device.num_cores,
+            board=device.board,
             precision=plan.precision,
             is_sustained=plan.is_sustained,
             rests=rests,

@@ -16,19 +16,18 @@ from statistics import median_low
 from typing import Final
 
 from edgepack._fields import Fields
-from edgepack.device.survey.state import DeviceState, new_throttling
+from edgepack.device.survey.state import DeviceState
 from edgepack.measure import stats
 from edgepack.measure.cooling import TOLERANCE_C, Rest, sum_up
 from edgepack.measure.disturbance import find_disturbances, mark
 from edgepack.measure.drift import MAXIMUM_DRIFT, drift, find_drift
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import reach
+from edgepack.measure.throttling import find_throttling, lost_clock, top_clock
 
 MAXIMUM_VARIATION: Final = 0.10
 MAXIMUM_SPREAD: Final = 0.10
-MAXIMUM_CLOCK_LOSS: Final = 0.05
 MINIMUM_CPU_SHARE: Final = 0.90
-HOT_C: Final = 80.0  # where the Raspberry Pi 3 to 5 begin to slow down (its documentation)
 
 
 class VerdictName(StrEnum):
@@ -66,6 +65,7 @@ def judge(
     after: DeviceState,
     num_threads: int,
     num_cores: int | None,
+    board: str | None = None,
     precision: float | None = None,
     is_sustained: bool = False,
     rests: Sequence[Rest] = (),
@@ -78,33 +78,37 @@ def judge(
         after: state after the last.
         num_threads: threads inference ran with.
         num_cores: the device's cores; None when unknown.
+        board: what the device says it is; None when unknown.
         precision: how far the median's interval was to reach at most, as a share.
         is_sustained: whether one launch went on to see what heat does: its drift is the result.
         rests: waits for the device to cool, before each launch.
     """
     findings: list[tuple[VerdictName, str]] = []
-    findings += _throttling(launches, before, after)
+    findings += [
+        (VerdictName.THROTTLED, text)
+        for text in find_throttling(launches, before=before, after=after, board=board)
+    ]
     findings += _contention(launches, before, num_threads, num_cores)
     findings += _noise(launches) if not is_sustained else []
     findings += _imprecision(launches, precision)
     findings += _warmth(rests, before)
-    top_clock = _top_clock(launches)
+    top_khz = top_clock(launches)
     marks = tuple(
-        (*_marks(launch, top_clock), *mark(launch, num_threads=num_threads)) for launch in launches
+        (*_marks(launch, top_khz), *mark(launch, num_threads=num_threads)) for launch in launches
     )
     order = list(VerdictName)
     verdict = max((name for name, _ in findings), key=order.index, default=VerdictName.VALID)
     return Validity(verdict=verdict, reasons=tuple(text for _, text in findings), marks=marks)
 
 
-def _marks(launch: LatencyLaunch, top_clock: int | None) -> tuple[str, ...]:
+def _marks(launch: LatencyLaunch, top_khz: int | None) -> tuple[str, ...]:
     marks: list[str] = []
     variation, drifted = stats.variation(launch.samples_ns), drift(launch)
     if variation >= MAXIMUM_VARIATION:
         marks.append(f"varies by {variation:.0%}")
     if abs(drifted) > MAXIMUM_DRIFT:
         marks.append(f"drifts by {drifted:+.1%}")
-    if _lost_clock(launch, top_clock):
+    if lost_clock(launch, top_khz):
         marks.append("clock fell")
     if _cpu_share(launch) < MINIMUM_CPU_SHARE:
         marks.append(f"got {_cpu_share(launch):.0%} of a core")
@@ -113,30 +117,6 @@ def _marks(launch: LatencyLaunch, top_clock: int | None) -> tuple[str, ...]:
 
 def _cpu_share(launch: LatencyLaunch) -> float:
     return launch.cpu_ns / launch.wall_ns if launch.wall_ns else 1.0
-
-
-def _clocks(launch: LatencyLaunch) -> list[int]:
-    each = (launch.before, *launch.timed_conditions)
-    return [one.frequency_khz for one in each if one.frequency_khz is not None]
-
-
-def _top_clock(launches: Sequence[LatencyLaunch]) -> int | None:
-    return max((clock for launch in launches for clock in _clocks(launch)), default=None)
-
-
-def _lost_clock(launch: LatencyLaunch, top_clock: int | None) -> bool:
-    """Tell whether the clock was low at the end, or for a quarter of the looks in between.
-
-    What stood before the timed runs does not count: a clock that rises from idle has done so in the
-    warm-up. A single look may meet a governor as it changes its mind.
-    """
-    if top_clock is None:
-        return False
-    least = top_clock * (1 - MAXIMUM_CLOCK_LOSS)
-    last = launch.after.frequency_khz
-    told = [each.frequency_khz for each in launch.timed_conditions]
-    low = [clock < least for clock in told if clock is not None]
-    return (last is not None and last < least) or sum(low) >= max(2, len(low) / 4)
 
 
 def _noise(launches: Sequence[LatencyLaunch]) -> list[tuple[VerdictName, str]]:
@@ -191,61 +171,6 @@ def _warmth(rests: Sequence[Rest], before: DeviceState) -> list[tuple[VerdictNam
         "or give it a fan"
     )
     return [(VerdictName.NOISY, text)]
-
-
-def _throttling(
-    launches: Sequence[LatencyLaunch], before: DeviceState, after: DeviceState
-) -> list[tuple[VerdictName, str]]:
-    found: list[str] = []
-    flags = new_throttling(before, after)
-    if flags:
-        found.append(
-            f"the board reports {', '.join(flags)}: use its own power supply, cool it, and "
-            "measure again"
-        )
-    top = _top_clock(launches)
-    slowed = sum(_lost_clock(launch, top) for launch in launches)
-    if slowed and top is not None:
-        least = min(
-            one.frequency_khz
-            for launch in launches
-            for one in launch.timed_conditions
-            if one.frequency_khz is not None
-        )
-        found.append(
-            f"the clock fell from {top / 1e6:.2f} to {least / 1e6:.2f} GHz in {slowed} of "
-            f"{len(launches)} launches: cool the device, use its own power supply, and fix its "
-            "governor to performance"
-        )
-    for what, first, last in (
-        ("governor", before.governor, after.governor),
-        ("allowed clock (kHz)", before.maximum_khz, after.maximum_khz),
-    ):
-        if first != last and None not in (first, last):  # unknown is no change
-            found.append(
-                f"the {what} changed from {_show(first)} to {_show(last)} meanwhile: find what "
-                "sets it (a power daemon, heat), and fix the governor to performance"
-            )
-    degrees = [
-        each
-        for each in (
-            after.temperature_c,
-            *(one.temperature_c for launch in launches for one in launch.timed_conditions),
-        )
-        if each is not None
-    ]
-    if degrees and max(degrees) >= HOT_C:
-        found.append(
-            f"the device reached {max(degrees):.0f} °C, where boards slow down ({HOT_C:g} °C): "
-            "cool it, and measure again"
-        )
-    return [(VerdictName.THROTTLED, text) for text in found]
-
-
-def _show(value: str | tuple[int, ...] | None) -> str:
-    if isinstance(value, tuple):
-        return "+".join(str(each) for each in value)
-    return value or "unknown"
 
 
 def _contention(

@@ -60,6 +60,8 @@ _PROC, _SYS = "/proc", "/sys"
 _SETTLE_SECONDS, _IDLE_STEP_SECONDS = 0.3, 0.1
 _STEAL_FIELD = 7  # of the line cpu of /proc/stat (proc_stat(5))
 _BUSY_FIELDS = (0, 1, 2, 5, 6)  # of the same: user, nice, system, irq, softirq
+_CPU_ZONES = ("cpu", "soc", "pkg", "package", "cluster")
+_COLDEST_MILLIS, _HOTTEST_MILLIS = -50_000, 150_000  # what a sensor that works can tell
 _QUICK_NS = 50_000_000  # a longer run brings the model back into the caches by itself
 
 # What the runtimes say of ops they have no kernel for (tflite_runtime 2.14, LiteRT 2.3). Flex
@@ -476,7 +478,6 @@ def _conditions(meter: "Meter") -> Dict[str, Any]:
     meter was.
     """
     frequencies = _read_integers(_core_files("scaling_cur_freq"))
-    temperatures = _read_integers(sorted(Path(_SYS).glob("class/thermal/thermal_zone*/temp")))
     runnable = None
     try:
         text = Path(_PROC, "loadavg").read_text(encoding="ascii")
@@ -487,7 +488,7 @@ def _conditions(meter: "Meter") -> Dict[str, Any]:
         pass  # not Linux, or hidden from this user: unknown
     return {
         "frequency_khz": max(frequencies) if frequencies else None,
-        "temperature_c": max(temperatures) / 1000 if temperatures else None,
+        "temperature_c": _temperature_c(),
         "num_runnable": runnable,
         # Who hides that file, or puts another in its place, does so with these.
         "stolen_ns": None if runnable is None else _stolen_ns(),
@@ -510,6 +511,20 @@ def _core_files(name: str) -> List[Path]:
     """Give the paths of a file about the clock, of each core that this process may run on."""
     folder = Path(_SYS, "devices/system/cpu")
     return [folder / f"cpu{core}" / "cpufreq" / name for core in _held_cores()]
+
+
+def _temperature_c() -> Optional[float]:
+    """Give the hottest zone that is named after a CPU or SoC, else the hottest of all."""
+    zones = []
+    for folder in Path(_SYS).glob("class/thermal/thermal_zone*"):
+        name = (_read_text(folder / "type") or "").lower()
+        is_cpu = any(word in name for word in _CPU_ZONES)
+        zones += [
+            (is_cpu, degrees / 1000)
+            for degrees in _read_integers([folder / "temp"])
+            if _COLDEST_MILLIS <= degrees <= _HOTTEST_MILLIS
+        ]
+    return max(zones)[1] if zones else None
 
 
 def _busy_ns() -> Optional[int]:

@@ -13,6 +13,8 @@
 #include "json.h"
 
 #define UNKNOWN (-1)
+#define COLDEST_MILLIS (-50000) /* what a sensor that works can tell */
+#define HOTTEST_MILLIS 150000
 
 static int64_t read_clock(clockid_t clock) {
   struct timespec now;
@@ -57,23 +59,38 @@ static int64_t fastest_khz(void) {
   return fastest;
 }
 
-/* Give the greatest number in the files FOLDER/PREFIX*REST of /sys; UNKNOWN when there is none. */
-static int64_t greatest_of(const char *folder, const char *prefix, const char *rest) {
-  int64_t greatest = UNKNOWN;
-  DIR *entries = opendir(folder);
-  if (entries == NULL) return UNKNOWN;
+/* Tell whether a zone is named after a CPU or SoC. */
+static bool is_cpu_zone(const char *folder) {
+  static const char *const words[] = {"cpu", "soc", "pkg", "package", "cluster"};
+  char name[64];
+  if (!read_file(folder, "type", name, sizeof name)) return false;
+  for (char *at = name; *at; at++) *at = (char)tolower((unsigned char)*at);
+  for (size_t word = 0; word < sizeof words / sizeof *words; word++)
+    if (strstr(name, words[word]) != NULL) return true;
+  return false;
+}
+
+/* Find the hottest zone that is named after a CPU or SoC, else the hottest of all. */
+static bool find_heat(int32_t *millis) {
+  bool has_cpu = false, is_found = false;
+  DIR *entries = opendir("/sys/class/thermal");
+  if (entries == NULL) return false;
   for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-    char path[512];
-    if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0) continue;
-    snprintf(path, sizeof path, "%s/%s/%s", folder, entry->d_name, rest);
-    FILE *file = fopen(path, "r"); /* may be a sensor asleep */
-    if (file == NULL) continue;
-    long long number;
-    if (fscanf(file, "%19lld", &number) == 1 && number > greatest) greatest = number;
-    fclose(file);
+    char folder[290], text[32];
+    long degrees;
+    if (strncmp(entry->d_name, "thermal_zone", strlen("thermal_zone")) != 0) continue;
+    snprintf(folder, sizeof folder, "/sys/class/thermal/%.255s", entry->d_name);
+    if (!read_file(folder, "temp", text, sizeof text) || /* may be a sensor asleep */
+        sscanf(text, "%9ld", &degrees) != 1 || degrees < COLDEST_MILLIS || degrees > HOTTEST_MILLIS)
+      continue;
+    bool is_cpu = is_cpu_zone(folder);
+    if (!is_found || (is_cpu && !has_cpu) || (is_cpu == has_cpu && degrees > *millis))
+      *millis = (int32_t)degrees;
+    is_found = true;
+    has_cpu |= is_cpu;
   }
   closedir(entries);
-  return greatest;
+  return is_found;
 }
 
 /* Give how many threads of all programs want a core, this one's own included. */
@@ -160,7 +177,8 @@ static int64_t swapped_bytes(void) {
 
 struct conditions {
   int64_t frequency_khz;
-  int64_t temperature_millis;
+  bool has_temperature;
+  int32_t temperature_millis;
   int64_t num_runnable;
   int64_t stolen_ns;
   int64_t busy_ns;
@@ -172,9 +190,12 @@ struct conditions {
 static struct conditions read_conditions(void) {
   int64_t runnable = count_runnable();
   bool is_hidden = runnable == UNKNOWN; /* who hides or makes up that file does so with others */
+  int32_t millis = 0;
+  bool has_temperature = find_heat(&millis);
   return (struct conditions){
       .frequency_khz = fastest_khz(),
-      .temperature_millis = greatest_of("/sys/class/thermal", "thermal_zone", "temp"),
+      .has_temperature = has_temperature,
+      .temperature_millis = millis,
       .num_runnable = runnable,
       .stolen_ns = is_hidden ? UNKNOWN : stolen_ns(),
       .busy_ns = is_hidden ? UNKNOWN : busy_ns(),
@@ -193,7 +214,7 @@ static void write_count(const char *name, int64_t count) {
 static void write_fields(struct conditions conditions) {
   write_count("frequency_khz", conditions.frequency_khz);
   fputs(",\"temperature_c\":", channel);
-  if (conditions.temperature_millis == UNKNOWN) fputs("null", channel);
+  if (!conditions.has_temperature) fputs("null", channel);
   else fprintf(channel, "%.3f", (double)conditions.temperature_millis / 1000);
   fputc(',', channel);
   write_count("num_runnable", conditions.num_runnable);
