@@ -221,7 +221,12 @@ def test_heat_with_a_latency_that_rose_is_told_of_any_board(*, is_sustained: boo
     quicker = make_launch([105_000] * 20 + [100_000] * 20, after=hot)
     between = [make_launch([level * 1000] * 20, after=hot) for level in (100, 101, 105, 106)]
     said = "the device reached 88 °C, and its latency rose by 5.0%: cool it, and measure again"
-    for launches, reasons in (([slower] * 6, (said,)), ([quicker] * 6, ()), (between, (said,))):
+    for launches, reasons in (
+        ([slower] * 6, (said,)),
+        ([quicker] * 6, ()),
+        ([slower, quicker] * 3, ()),
+        (between, (said,)),
+    ):
         result = verdict(launches, board=None, is_sustained=is_sustained)
         assert tuple(each for each in result.reasons if "88 °C" in each) == reasons
         assert (result.verdict is VerdictName.THROTTLED) == bool(reasons)
