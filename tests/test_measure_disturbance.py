@@ -1,6 +1,6 @@
 """What other work took from launches."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -21,15 +21,23 @@ MIB = 2**20
 
 
 def disturbed(
-    *, stolen_ns: int = 0, others_ns: int = 0, stall_ns: int = 0, swapped_bytes: int = 0
+    *,
+    stolen_ns: int = 0,
+    others_ns: int = 0,
+    wait_ns: int = 0,
+    stall_ns: int = 0,
+    swapped_bytes: int = 0,
 ) -> LatencyLaunch:
     """A launch of a second, held to two cores, before which the counters stood somewhere."""
     launch = make_launch(
         [100_000_000] * 10,
-        before=Conditions(stolen_ns=5, busy_ns=6, memory_stall_ns=7, swapped_bytes=9),
+        before=Conditions(
+            stolen_ns=5, busy_ns=6, quota_wait_ns=8, memory_stall_ns=7, swapped_bytes=9
+        ),
         after=Conditions(
             stolen_ns=5 + stolen_ns,
             busy_ns=6 + 10**9 + others_ns,
+            quota_wait_ns=8 + wait_ns,
             memory_stall_ns=7 + stall_ns,
             swapped_bytes=9 + swapped_bytes,
         ),
@@ -40,24 +48,31 @@ def disturbed(
 def test_shares_are_of_the_cores_and_of_the_time() -> None:
     launch = disturbed(stolen_ns=200_000_000, stall_ns=30_000_000, swapped_bytes=3 * MIB)
     assert measure_disturbance([launch], num_threads=2) == Disturbance(
-        stolen=0.1, others=0.0, memory_stall=0.03, swap_bytes_per_second=3 * MIB
+        stolen=0.1, others=0.0, quota_wait=0.0, memory_stall=0.03, swap_bytes_per_second=3 * MIB
     )
     assert measure_disturbance([launch, disturbed()], num_threads=1) == Disturbance(
-        stolen=0.1, others=0.0, memory_stall=0.015, swap_bytes_per_second=1.5 * MIB
+        stolen=0.1, others=0.0, quota_wait=0.0, memory_stall=0.015, swap_bytes_per_second=1.5 * MIB
     )
 
 
-@pytest.mark.parametrize("key", ["stolen_ns", "busy_ns", "memory_stall_ns", "swapped_bytes"])
+@pytest.mark.parametrize(
+    "key", ["stolen_ns", "busy_ns", "quota_wait_ns", "memory_stall_ns", "swapped_bytes"]
+)
 def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
-    launch = disturbed(stolen_ns=10**9, others_ns=2 * 10**9, stall_ns=10**9, swapped_bytes=99 * MIB)
+    launch = disturbed(
+        stolen_ns=10**9,
+        others_ns=2 * 10**9,
+        wait_ns=10**9,
+        stall_ns=10**9,
+        swapped_bytes=99 * MIB,
+    )
     silent = replace(launch, after=replace(launch.after, **{key: None}))
     backwards = replace(launch, after=replace(launch.after, **{key: 0}))
     for each in (silent, backwards):
         found = measure_disturbance([launch, each], num_threads=1)
-        told = (found.stolen, found.others, found.memory_stall, found.swap_bytes_per_second)
-        assert sum(value is None for value in told) == 1
-        assert len(mark(each, num_threads=1)) == 3
-        assert len(list(find_disturbances([each], num_threads=1))) == 3
+        assert list(asdict(found).values()).count(None) == 1
+        assert len(mark(each, num_threads=1)) == 4
+        assert len(list(find_disturbances([each], num_threads=1))) == 4
 
 
 def test_other_programs_count_only_on_the_cores_the_threads_need() -> None:
@@ -93,6 +108,17 @@ def test_other_programs_count_only_on_the_cores_the_threads_need() -> None:
                 "launches: stop them, or hold them to other cores"
             ),
             "other programs had 1.2 of 2 cores",
+        ),
+        (
+            # Four threads at half the time they want: each has a core's time, and none is wanting.
+            disturbed(wait_ns=1_970_000_000),
+            disturbed(wait_ns=90_000_000),
+            (
+                "a quota of processor time stopped threads in 2 of 6 launches (for up to 1.97 s of "
+                "each second, all threads together): raise it (CPUQuota of the unit, --cpus of the "
+                "container), or measure outside of it"
+            ),
+            "a quota stopped its threads for 1.97 s of each second",
         ),
         (
             disturbed(stall_ns=61_000_000),
@@ -149,7 +175,8 @@ def test_the_report_tells_what_was_lost() -> None:
     assert (row.name, row.before) == (
         "Lost while timed",
         (
-            "1.2% of its cores' time to other virtual machines, 0.0% of the time to waits for "
+            "1.2% of its cores' time to other virtual machines, 0.00 cores to other programs, "
+            "0.00 s of each second to a quota, 0.0% of the time to waits for "
             "memory, 512 KiB a second were swapped"
         ),
     )

@@ -266,8 +266,11 @@ def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.M
         ("num_runnable", "stolen_ns", "busy_ns", "memory_stall_ns", "swapped_bytes")
     )
     assert tflite._conditions(meter) == READ_CONDITIONS | unknown
+    # A group's path that lies outside of what is shown to a container.
+    (root / "proc/self/cgroup").write_text("0::/../../system.slice\nnonsense\n2:cpu:/../b\n")
+    assert tflite._conditions(meter)["quota_wait_ns"] == 30
     monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
-    assert tflite._conditions(meter) == READ_CONDITIONS | unknown
+    assert tflite._conditions(meter) == READ_CONDITIONS | unknown | {"quota_wait_ns": None}
 
 
 def test_the_zones_are_those_that_the_device_is_asked_for(

@@ -12,6 +12,9 @@ MAXIMUM_STOLEN: Final = 0.10
 MINIMUM_CORES: Final = 0.90
 """What other programs must leave of the cores that the model's threads can use, as a share."""
 
+MAXIMUM_QUOTA_WAIT: Final = 0.10
+"""Of a second, all threads together: one that a quota stops makes the others wait for it."""
+
 MAXIMUM_STALL: Final = 0.05
 MAXIMUM_SWAP_BYTES_PER_SECOND: Final = 2.0**20
 _MIB: Final = 2.0**20
@@ -25,12 +28,14 @@ class Disturbance:
     Attributes:
         stolen: time that a hypervisor gave to others, as a share of the cores the model ran on.
         others: how many cores' worth of time other programs had, of those the model may run on.
+        quota_wait: seconds of each second that a quota kept threads waiting, all of them together.
         memory_stall: share of the time in which some program waited for memory.
         swap_bytes_per_second: moved to swap and back.
     """
 
     stolen: float | None
     others: float | None
+    quota_wait: float | None
     memory_stall: float | None
     swap_bytes_per_second: float | None
 
@@ -46,10 +51,12 @@ def measure_disturbance(launches: Sequence[LatencyLaunch], *, num_threads: int) 
 
     stolen, stall, swap = map(rate, ("stolen_ns", "memory_stall_ns", "swapped_bytes"))
     busy = rate("busy_ns") if seconds >= _LEAST_BUSY_NS / 1e9 * len(launches) else None
+    waits = rate("quota_wait_ns")
     own = sum(each.cpu_ns for each in launches) / 1e9
     return Disturbance(
         stolen=None if stolen is None else stolen / 1e9 / max(num_threads, 1),
         others=None if busy is None else max(0.0, busy / 1e9 - own / seconds),
+        quota_wait=None if waits is None else waits / 1e9,
         memory_stall=None if stall is None else min(1.0, stall / 1e9),
         swap_bytes_per_second=swap,
     )
@@ -79,11 +86,13 @@ def mark(launch: LatencyLaunch, *, num_threads: int) -> tuple[str, ...]:
     stolen = _beyond([found.stolen], MAXIMUM_STOLEN)
     crowding = _crowding(launch, num_threads=num_threads)
     others = [crowding] if crowding is not None else []
+    waits = _beyond([found.quota_wait], MAXIMUM_QUOTA_WAIT)
     stalls = _beyond([found.memory_stall], MAXIMUM_STALL)
     swaps = _beyond([found.swap_bytes_per_second], MAXIMUM_SWAP_BYTES_PER_SECOND)
     return (
         *(f"lost {share:.0%} to other virtual machines" for share in stolen),
         *(f"other programs had {each:.1f} of {launch.num_cores} cores" for each in others),
+        *(f"a quota stopped its threads for {wait:.2f} s of each second" for wait in waits),
         *(f"waited for memory for {share:.0%} of the time" for share in stalls),
         *(f"swapped {rate / _MIB:.0f} MiB/s" for rate in swaps),
     )
@@ -107,6 +116,13 @@ def find_disturbances(launches: Sequence[LatencyLaunch], *, num_threads: int) ->
             f"other programs had up to {max(others):.1f} cores of the {launches[0].num_cores} that "
             f"the model may run on, in {len(others)} of {count} launches: stop them, or hold them "
             "to other cores"
+        )
+    waits = _beyond((one.quota_wait for one in each), MAXIMUM_QUOTA_WAIT)
+    if waits:
+        yield (
+            f"a quota of processor time stopped threads in {len(waits)} of {count} launches (for "
+            f"up to {max(waits):.2f} s of each second, all threads together): raise it (CPUQuota "
+            "of the unit, --cpus of the container), or measure outside of it"
         )
     stalls = _beyond((one.memory_stall for one in each), MAXIMUM_STALL)
     if stalls:

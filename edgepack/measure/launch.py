@@ -23,7 +23,9 @@ class Conditions:
         num_runnable: threads of all programs that wanted a core, this launch's own included.
         stolen_ns: time of all cores that a hypervisor gave to others, since the system's start.
         busy_ns: time that the cores the launch may run on worked, for any program, since then.
-        memory_stall_ns: time in which some program waited for memory, since then.
+        quota_wait_ns: time that quotas of the launch's control groups kept threads waiting, summed
+            over cores, since the groups were made.
+        memory_stall_ns: time in which some program waited for memory, since the system's start.
         swapped_bytes: what was moved to swap and back, since then.
         energy_uj: taken of what the launch's `energy_source` sees, since its meter was opened.
     """
@@ -33,6 +35,7 @@ class Conditions:
     num_runnable: int | None = None
     stolen_ns: int | None = None
     busy_ns: int | None = None
+    quota_wait_ns: int | None = None
     memory_stall_ns: int | None = None
     swapped_bytes: int | None = None
     energy_uj: int | None = None
@@ -210,6 +213,7 @@ def _read_conditions(fields: Fields) -> Conditions:
         # Results of older versions have none of these.
         stolen_ns=optional_integer(fields, "stolen_ns", maximum=MAXIMUM_NS),
         busy_ns=optional_integer(fields, "busy_ns", maximum=MAXIMUM_NS),
+        quota_wait_ns=optional_integer(fields, "quota_wait_ns", maximum=MAXIMUM_NS),
         memory_stall_ns=optional_integer(fields, "memory_stall_ns", maximum=MAXIMUM_NS),
         swapped_bytes=optional_integer(fields, "swapped_bytes", maximum=2**62),
         energy_uj=optional_integer(fields, "energy_uj", maximum=MAXIMUM_UJ),

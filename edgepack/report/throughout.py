@@ -44,6 +44,10 @@ def _lost(measurement: "Measurement") -> tuple[str, ...]:
     texts = []
     if taken.stolen is not None:
         texts.append(f"{share(taken.stolen)} of its cores' time to other virtual machines")
+    if taken.others is not None:
+        texts.append(f"{taken.others:.2f} cores to other programs")
+    if taken.quota_wait is not None:
+        texts.append(f"{taken.quota_wait:.2f} s of each second to a quota")
     if taken.memory_stall is not None:
         texts.append(f"{share(taken.memory_stall)} of the time to waits for memory")
     if taken.swap_bytes_per_second is not None:

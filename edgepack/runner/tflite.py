@@ -60,6 +60,7 @@ _PROC, _SYS = "/proc", "/sys"
 _SETTLE_SECONDS, _IDLE_STEP_SECONDS = 0.3, 0.1
 _STEAL_FIELD = 7  # of the line cpu of /proc/stat (proc_stat(5))
 _BUSY_FIELDS = (0, 1, 2, 5, 6)  # of the same: user, nice, system, irq, softirq
+_QUOTA_WAITS = {"throttled_usec": 1000, "throttled_time": 1}  # in ns; of versions 2 and 1
 _CPU_ZONES = ("cpu", "soc", "pkg", "package", "cluster")
 _COLDEST_MILLIS, _HOTTEST_MILLIS = -50_000, 150_000  # what a sensor that works can tell
 _QUICK_NS = 50_000_000  # a longer run brings the model back into the caches by itself
@@ -474,8 +475,8 @@ def _tick(meter: "Meter", sample: int) -> Dict[str, Any]:
 def _conditions(meter: "Meter") -> Dict[str, Any]:
     """Read what may move the latency, where Linux tells it: clock, temperature, other work.
 
-    Stolen and busy time, stalls and swapping count since the system was started, energy since the
-    meter was.
+    Stolen and busy time, stalls and swapping count since the system was started, waits for a quota
+    since its group was made, energy since the meter was.
     """
     frequencies = _read_integers(_core_files("scaling_cur_freq"))
     runnable = None
@@ -493,6 +494,7 @@ def _conditions(meter: "Meter") -> Dict[str, Any]:
         # Who hides that file, or puts another in its place, does so with these.
         "stolen_ns": None if runnable is None else _stolen_ns(),
         "busy_ns": None if runnable is None else _busy_ns(),
+        "quota_wait_ns": _quota_wait_ns(),
         "memory_stall_ns": _memory_stall_ns(),
         "swapped_bytes": None if runnable is None else _swapped_bytes(),
         "energy_uj": meter.read(),
@@ -542,6 +544,34 @@ def _busy_ns() -> Optional[int]:
         return None
     is_told = num_told > 0 and num_told == len(held)
     return ticks * 10**9 // os.sysconf("SC_CLK_TCK") if is_told else None
+
+
+def _quota_wait_ns() -> Optional[int]:
+    """Give the time, summed over cores, that quotas of control groups have kept threads waiting.
+
+    A group's counter tells of its own quota only, so those of the groups around it are added.
+    """
+    total = None
+    for folder in _cpu_groups():
+        for line in (_read_text(folder / "cpu.stat") or "").splitlines():
+            key, _, number = line.partition(" ")
+            if key in _QUOTA_WAITS and number.isdecimal():
+                total = (total or 0) + int(number) * _QUOTA_WAITS[key]
+    return total
+
+
+def _cpu_groups() -> List[Path]:
+    """Give the folders of this process's control groups and those around them, if they show."""
+    folders = []
+    for line in (_read_text(Path(_PROC, "self/cgroup")) or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = Path(_SYS, "fs/cgroup/cpu" if controllers else "fs/cgroup")
+        names = [] if "/.." in path else [name for name in path.split("/") if name]
+        folders += [root.joinpath(*names[:depth]) for depth in range(len(names) + 1)]
+    return folders
 
 
 def _stolen_ns() -> Optional[int]:

@@ -15,6 +15,7 @@
 #define UNKNOWN (-1)
 #define COLDEST_MILLIS (-50000) /* what a sensor that works can tell */
 #define HOTTEST_MILLIS 150000
+#define MAXIMUM_GROUP 4224 /* of a control group's path */
 
 static int64_t read_clock(clockid_t clock) {
   struct timespec now;
@@ -153,6 +154,56 @@ static int64_t busy_ns(void) {
   return num_told && num_told == CPU_COUNT(&held) ? ticks * 1000000000 / a_second : UNKNOWN;
 }
 
+/* Add what the quota of a control group has kept waiting, where it tells that. */
+static void add_quota_wait(const char *folder, int64_t *total) {
+  char path[MAXIMUM_GROUP + 16], line[128];
+  snprintf(path, sizeof path, "%s/cpu.stat", folder);
+  FILE *file = fopen(path, "r");
+  while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+    long long time;
+    if (sscanf(line, "throttled_usec %15lld", &time) == 1) time *= 1000; /* version 2 */
+    else if (sscanf(line, "throttled_time %18lld", &time) != 1) continue; /* version 1 */
+    *total = (*total == UNKNOWN ? 0 : *total) + time;
+  }
+  if (file != NULL) fclose(file);
+}
+
+static bool names_cpu(char *controllers) {
+  for (char *name = strtok(controllers, ","); name != NULL; name = strtok(NULL, ","))
+    if (strcmp(name, "cpu") == 0) return true;
+  return false;
+}
+
+/* Give the time, summed over cores, that quotas of control groups have kept threads waiting. A
+ * group's counter tells of its own quota only, so those of the groups around it are added. */
+static int64_t quota_wait_ns(void) {
+  static char line[MAXIMUM_GROUP - 32], folder[MAXIMUM_GROUP];
+  int64_t total = UNKNOWN;
+  FILE *file = fopen("/proc/self/cgroup", "r");
+  while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+    line[strcspn(line, "\n")] = 0;
+    char *controllers = strchr(line, ':');
+    char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (path == NULL) continue;
+    *path++ = 0;
+    bool is_unified = *++controllers == 0;
+    if (!is_unified && !names_cpu(controllers)) continue;
+    if (strstr(path, "/..") != NULL) *path = 0; /* outside of what is shown */
+    const char *root = is_unified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+    snprintf(folder, sizeof folder, "%s%s", root, path);
+    char *end = folder + strlen(folder), *top = folder + strlen(root);
+    while (end > top && end[-1] == '/') *--end = 0;
+    for (;;) {
+      add_quota_wait(folder, &total);
+      char *slash = strrchr(top, '/');
+      if (slash == NULL) break;
+      *slash = 0;
+    }
+  }
+  if (file != NULL) fclose(file);
+  return total;
+}
+
 /* Give the time in which some program waited for memory; kernels may be without it. */
 static int64_t memory_stall_ns(void) {
   char line[256];
@@ -182,6 +233,7 @@ struct conditions {
   int64_t num_runnable;
   int64_t stolen_ns;
   int64_t busy_ns;
+  int64_t quota_wait_ns;
   int64_t memory_stall_ns;
   int64_t swapped_bytes;
   int64_t energy_uj;
@@ -199,6 +251,7 @@ static struct conditions read_conditions(void) {
       .num_runnable = runnable,
       .stolen_ns = is_hidden ? UNKNOWN : stolen_ns(),
       .busy_ns = is_hidden ? UNKNOWN : busy_ns(),
+      .quota_wait_ns = quota_wait_ns(),
       .memory_stall_ns = memory_stall_ns(),
       .swapped_bytes = is_hidden ? UNKNOWN : swapped_bytes(),
       .energy_uj = read_meter(),
@@ -222,6 +275,8 @@ static void write_fields(struct conditions conditions) {
   write_count("stolen_ns", conditions.stolen_ns);
   fputc(',', channel);
   write_count("busy_ns", conditions.busy_ns);
+  fputc(',', channel);
+  write_count("quota_wait_ns", conditions.quota_wait_ns);
   fputc(',', channel);
   write_count("memory_stall_ns", conditions.memory_stall_ns);
   fputc(',', channel);
