@@ -198,7 +198,8 @@ def read(table: dict[str, object]) -> tuple[LatencyLaunch, list[str]]:
 
 
 def test_a_launch_survives_json() -> None:
-    tick = Tick(sample=1, conditions=Conditions(frequency_khz=9, num_runnable=1, busy_ns=2))
+    seen = Conditions(frequency_khz=9, num_runnable=1, busy_ns=2, throttled=5, governor="a_1+b")
+    tick = Tick(sample=1, conditions=seen)
     launch = replace(make_launch([5, 6, 7]), ticks=(tick,), num_cores=4)
     assert read(json.loads(json.dumps(to_json(launch)))) == (launch, [])
 
@@ -215,6 +216,13 @@ def test_a_launch_survives_json() -> None:
         ({"samples_ns": None}, "samples_ns: missing; expected a list"),
         ({"init_ns": -1}, "init_ns: expected at least 0, not -1"),
         ({"stride": 0}, "stride: expected at least 1, not 0"),
+        ({"num_cores": -2}, "num_cores: expected at least 0, not -2"),
+        ({"after": {"throttled": 2**32}}, "throttled: expected at most 4294967295, not 4294967296"),
+        (
+            {"after": {"governor": "\x1b[2J"}},
+            "governor: expected names joined by +, not '\\x1b[2J'",
+        ),
+        ({"after": {"quota_wait_ns": 0.5}}, "quota_wait_ns: expected a whole number, not"),
         ({"before": 3}, "before: expected a table, not a whole number (3)"),
         ({"peak_memory_bytes": "4"}, "peak_memory_bytes: expected a whole number, not a text"),
     ],

@@ -161,6 +161,56 @@ def test_a_flag_from_before_the_measurement_is_not_held_against_it() -> None:
     assert verdict([make_launch(STEADY)] * 6, before=old, after=old).reasons == ()
 
 
+def test_flags_that_come_and_go_within_a_launch_are_throttling() -> None:
+    def launch(*flags: int | None) -> LatencyLaunch:
+        looks = [Conditions(throttled=each) for each in flags]
+        ticks = tuple(Tick(sample=3, conditions=each) for each in looks[1:-1])
+        return replace(make_launch(STEADY, before=looks[0], after=looks[-1]), ticks=ticks)
+
+    steady = launch(0x50000, 0x50000, None, 0x50000)
+    old = state(throttled=0x50000)
+    assert verdict([steady] * 6, before=old, after=old).reasons == ()
+    result = verdict([steady, launch(0x50000, 0x50004, 0x50000)] * 3, before=old, after=old)
+    assert result.verdict is VerdictName.THROTTLED
+    assert result.reasons == (
+        "the board reports throttled: use its own power supply, cool it, and measure again",
+    )
+    assert result.marks == ((), ("throttled",)) * 3
+    # It may be seen by the bit that stays only, and without `vcgencmd`.
+    silent = state(throttled=None)
+    result = verdict([launch(0, 0, 0x10000)] * 6, before=silent, after=silent)
+    assert result.reasons[0].startswith("the board reports under-voltage:")
+
+
+@pytest.mark.parametrize(
+    ("before", "launches", "named"),
+    [
+        ("performance", ["performance", "powersave"], "performance and powersave"),
+        ("performance", ["powersave"], "performance and powersave"),
+        (None, ["ondemand", "schedutil"], "ondemand and schedutil"),
+        ("performance", ["performance"], None),
+        ("performance+schedutil", ["schedutil"], None),  # of the cores that it is held to
+        ("performance", [None], None),
+        (None, ["performance"], None),
+    ],
+)
+def test_a_governor_that_changes_and_changes_back_is_told(
+    before: str | None, launches: list[str | None], named: str | None
+) -> None:
+    looks = [Conditions(governor=each) for each in launches]
+    device = state(governor=before)
+    result = verdict(
+        [make_launch(STEADY, before=each, after=each) for each in looks * 6][:6],
+        before=device,
+        after=device,
+    )
+    said = (
+        f"the governor changed between {named} during the launches: find what sets it (a power "
+        "daemon, heat), and fix the governor to performance"
+    )
+    assert result.reasons == ((said,) if named else ())
+
+
 def test_a_clock_that_falls_is_throttling() -> None:
     full = make_launch(STEADY, after=Conditions(frequency_khz=1_500_000))
     slow = make_launch(STEADY, after=Conditions(frequency_khz=1_000_000))

@@ -227,8 +227,12 @@ def test_conditions_are_those_of_the_files(native_runner: NativeRunner, tmp_path
         ("num_runnable", "stolen_ns", "busy_ns", "memory_stall_ns", "swapped_bytes")
     )
     (root / "proc/self/cgroup").write_text("0::/../../system.slice\nnonsense\n2:cpu:/../b\n")
-    hidden = READ_CONDITIONS | unknown | {"quota_wait_ns": 30}
-    assert runner.ask(asked).events[-2]["after"] == hidden
+    (root / "sys/devices/platform/soc/soc:firmware/get_throttled").write_text("0x5\n")
+    (root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").write_text("a+b\n")
+    odd = {"quota_wait_ns": 30, "throttled": None, "governor": None}
+    assert runner.ask(asked).events[-2]["after"] == READ_CONDITIONS | unknown | odd
+    both = replace(native_runner, emulator=see(root)).ask(asked).events[-2]["after"]
+    assert (both["frequency_khz"], both["governor"]) == (1_800_000, "performance")
 
 
 def test_energy_is_the_power_over_the_time(native_runner: NativeRunner, tmp_path: Path) -> None:

@@ -254,7 +254,11 @@ def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.M
     assert tflite._conditions(meter) == READ_CONDITIONS
     # The fastest core counts of those that it may run on only.
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    both = {"frequency_khz": 1_800_000, "busy_ns": 165 * 10**9 // os.sysconf("SC_CLK_TCK")}
+    both = {
+        "frequency_khz": 1_800_000,
+        "busy_ns": 165 * 10**9 // os.sysconf("SC_CLK_TCK"),
+        "governor": "performance+schedutil",
+    }
     assert tflite._conditions(meter) == READ_CONDITIONS | both
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 7})  # nothing is told of the last
     assert tflite._conditions(meter) == READ_CONDITIONS | {"busy_ns": None}
@@ -269,8 +273,11 @@ def test_conditions_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.M
     # A group's path that lies outside of what is shown to a container.
     (root / "proc/self/cgroup").write_text("0::/../../system.slice\nnonsense\n2:cpu:/../b\n")
     assert tflite._conditions(meter)["quota_wait_ns"] == 30
+    (root / "sys/devices/platform/soc/soc:firmware/get_throttled").write_text("0x5\n")
+    (root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").write_text("a+b\n")
+    odd = {"throttled": None, "governor": None}
     monkeypatch.setattr(tflite, "_PROC", str(root / "nothing"))
-    assert tflite._conditions(meter) == READ_CONDITIONS | unknown | {"quota_wait_ns": None}
+    assert tflite._conditions(meter) == READ_CONDITIONS | unknown | odd | {"quota_wait_ns": None}
 
 
 def test_the_zones_are_those_that_the_device_is_asked_for(

@@ -1,5 +1,6 @@
 """One launch of a model in a fresh process: its raw times, and what stood around them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -11,6 +12,7 @@ MAXIMUM_UJ: Final = 2**62
 MAXIMUM_TICKS: Final = 1000
 _MAXIMUM_BYTES: Final = 2**50
 _MAXIMUM_CORES: Final = 2**16
+_GOVERNOR: Final = re.compile(r"[a-zA-Z_0-9]{1,32}(\+[a-zA-Z_0-9]{1,32}){0,3}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,8 @@ class Conditions:
             over cores, since the groups were made.
         memory_stall_ns: time in which some program waited for memory, since the system's start.
         swapped_bytes: what was moved to swap and back, since then.
+        throttled: flags that a Raspberry Pi's kernel has of its firmware, as in `DeviceState`.
+        governor: of the clocks of the cores the launch may run on; several, joined by `+`.
         energy_uj: taken of what the launch's `energy_source` sees, since its meter was opened.
     """
 
@@ -38,6 +42,8 @@ class Conditions:
     quota_wait_ns: int | None = None
     memory_stall_ns: int | None = None
     swapped_bytes: int | None = None
+    throttled: int | None = None
+    governor: str | None = None
     energy_uj: int | None = None
 
 
@@ -216,6 +222,8 @@ def _read_conditions(fields: Fields) -> Conditions:
         quota_wait_ns=optional_integer(fields, "quota_wait_ns", maximum=MAXIMUM_NS),
         memory_stall_ns=optional_integer(fields, "memory_stall_ns", maximum=MAXIMUM_NS),
         swapped_bytes=optional_integer(fields, "swapped_bytes", maximum=2**62),
+        throttled=optional_integer(fields, "throttled", maximum=2**32 - 1),
+        governor=_read_governor(fields),
         energy_uj=optional_integer(fields, "energy_uj", maximum=MAXIMUM_UJ),
     )
     fields.close()
@@ -224,6 +232,14 @@ def _read_conditions(fields: Fields) -> Conditions:
 
 def _optional_truth(fields: Fields, key: str) -> bool | None:
     return None if fields.raw(key) is None else fields.boolean(key, False)
+
+
+def _read_governor(fields: Fields) -> str | None:
+    text = optional_text(fields, "governor")
+    if text is not None and _GOVERNOR.fullmatch(text) is None:
+        fields.fault("governor", f"expected names joined by +, not {text[:40]!r}")
+        return None
+    return text
 
 
 def optional_integer(fields: Fields, key: str, *, maximum: int) -> int | None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final
 
-from edgepack.device.survey.state import DeviceState, new_throttling
+from edgepack.device.survey.state import DeviceState, active_throttling, new_throttling
 from edgepack.measure import stats
 from edgepack.measure.drift import MAXIMUM_DRIFT
-from edgepack.measure.launch import LatencyLaunch
+from edgepack.measure.launch import Conditions, LatencyLaunch
 
 MAXIMUM_CLOCK_LOSS: Final = 0.05
 HOT_C: Final = 80.0  # where the Raspberry Pi 3 to 5 begin to slow down (its documentation)
@@ -38,6 +38,14 @@ def lost_clock(launch: LatencyLaunch, top_khz: int | None) -> bool:
     return (last is not None and last < least) or sum(low) >= max(2, len(low) / 4)
 
 
+def active_flags(launch: LatencyLaunch) -> tuple[str, ...]:
+    """Name what the board said held it back at any look of a launch."""
+    flags = 0
+    for each in (launch.before, *launch.timed_conditions):
+        flags |= each.throttled or 0
+    return active_throttling(flags)
+
+
 def find_throttling(
     launches: Sequence[LatencyLaunch],
     *,
@@ -46,7 +54,9 @@ def find_throttling(
     board: str | None,
 ) -> Iterator[str]:
     """Say what held the device back, and what to do."""
-    flags = new_throttling(before, after)
+    looks = [each for launch in launches for each in (launch.before, *launch.timed_conditions)]
+    told = [each.throttled for each in looks if each.throttled is not None]
+    flags = new_throttling(before, after, told)
     if flags:
         yield (
             f"the board reports {', '.join(flags)}: use its own power supply, cool it, and "
@@ -75,6 +85,8 @@ def find_throttling(
                 f"the {what} changed from {_show(first)} to {_show(last)} meanwhile: find what "
                 "sets it (a power daemon, heat), and fix the governor to performance"
             )
+    if before.governor == after.governor:
+        yield from _changed_governor(looks, before.governor)
     is_pi = "Raspberry Pi" in (board or "")
     yield from _heat(launches, after, is_pi=is_pi, has_slowed=slowed > 0)
 
@@ -83,6 +95,21 @@ def _show(value: str | tuple[int, ...] | None) -> str:
     if isinstance(value, tuple):
         return "+".join(str(each) for each in value)
     return value or "unknown"
+
+
+def _changed_governor(looks: Sequence[Conditions], before: str | None) -> Iterator[str]:
+    """Say that the governor was another one in the meantime."""
+    told = {each.governor for each in looks if each.governor is not None}
+    # A launch tells that of the cores it is held to, the device that of all.
+    if before is not None and not {name for each in told for name in each.split("+")} <= set(
+        before.split("+")
+    ):
+        told.add(before)
+    if len(told) > 1:
+        yield (
+            f"the governor changed between {' and '.join(sorted(told))} during the launches: find "
+            "what sets it (a power daemon, heat), and fix the governor to performance"
+        )
 
 
 def _heat(

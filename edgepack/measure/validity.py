@@ -23,7 +23,12 @@ from edgepack.measure.disturbance import find_disturbances, mark
 from edgepack.measure.drift import MAXIMUM_DRIFT, drift, find_drift
 from edgepack.measure.launch import LatencyLaunch
 from edgepack.measure.rounds import reach
-from edgepack.measure.throttling import find_throttling, lost_clock, top_clock
+from edgepack.measure.throttling import (
+    active_flags,
+    find_throttling,
+    lost_clock,
+    top_clock,
+)
 
 MAXIMUM_VARIATION: Final = 0.10
 MAXIMUM_SPREAD: Final = 0.10
@@ -110,6 +115,7 @@ def _marks(launch: LatencyLaunch, top_khz: int | None) -> tuple[str, ...]:
         marks.append(f"drifts by {drifted:+.1%}")
     if lost_clock(launch, top_khz):
         marks.append("clock fell")
+    marks.extend(active_flags(launch))
     if _cpu_share(launch) < MINIMUM_CPU_SHARE:
         marks.append(f"got {_cpu_share(launch):.0%} of a core")
     return tuple(marks)

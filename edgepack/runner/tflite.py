@@ -60,6 +60,9 @@ _PROC, _SYS = "/proc", "/sys"
 _SETTLE_SECONDS, _IDLE_STEP_SECONDS = 0.3, 0.1
 _STEAL_FIELD = 7  # of the line cpu of /proc/stat (proc_stat(5))
 _BUSY_FIELDS = (0, 1, 2, 5, 6)  # of the same: user, nice, system, irq, softirq
+_FIRMWARE_FLAGS = "devices/platform/soc/soc:firmware/get_throttled"
+_FLAG_DIGITS = 8
+_MOST_GOVERNORS, _LONGEST_NAME = 4, 32
 _QUOTA_WAITS = {"throttled_usec": 1000, "throttled_time": 1}  # in ns; of versions 2 and 1
 _CPU_ZONES = ("cpu", "soc", "pkg", "package", "cluster")
 _COLDEST_MILLIS, _HOTTEST_MILLIS = -50_000, 150_000  # what a sensor that works can tell
@@ -497,6 +500,8 @@ def _conditions(meter: "Meter") -> Dict[str, Any]:
         "quota_wait_ns": _quota_wait_ns(),
         "memory_stall_ns": _memory_stall_ns(),
         "swapped_bytes": None if runnable is None else _swapped_bytes(),
+        "throttled": _throttled_flags(),
+        "governor": _governor(),
         "energy_uj": meter.read(),
     }
 
@@ -527,6 +532,20 @@ def _temperature_c() -> Optional[float]:
             if _COLDEST_MILLIS <= degrees <= _HOTTEST_MILLIS
         ]
     return max(zones)[1] if zones else None
+
+
+def _throttled_flags() -> Optional[int]:
+    """Give the flags of a Raspberry Pi's firmware, as far as its kernel has them."""
+    text = _read_text(Path(_SYS, _FIRMWARE_FLAGS)) or ""
+    is_hex = text != "" and not text.strip("0123456789abcdefABCDEF")
+    return int(text, 16) if is_hex and len(text) <= _FLAG_DIGITS else None
+
+
+def _governor() -> Optional[str]:
+    """Give what sets the clocks of the cores that this process may run on; several, joined by +."""
+    names = {_read_text(path) or "" for path in _core_files("scaling_governor")}
+    told = sorted(name for name in names if name.isidentifier() and len(name) <= _LONGEST_NAME)
+    return "+".join(told[:_MOST_GOVERNORS]) or None
 
 
 def _busy_ns() -> Optional[int]:

@@ -6,7 +6,7 @@ says why; it is never 0.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -258,16 +258,26 @@ def active_throttling(flags: int) -> tuple[str, ...]:
     return tuple(name for bit, name in enumerate(_THROTTLING) if flags >> bit & 1)
 
 
-def new_throttling(before: DeviceState, after: DeviceState) -> tuple[str, ...]:
+def new_throttling(
+    before: DeviceState, after: DeviceState, meanwhile: Sequence[int] = ()
+) -> tuple[str, ...]:
     """Name what held the board back between two states, as far as the flags tell.
 
     Sticky flags that were set before say nothing about the time between; a flag that is
-    active in either state does.
+    active in either state, or at a look in between, does, and so does one that arose.
+
+    Args:
+        before: the state in the beginning.
+        after: the state at the end.
+        meanwhile: flags of looks in between, in order; what tells them may be another program, so
+            they are held against each other only.
     """
-    if before.throttled is None or after.throttled is None:
-        return ()
-    arisen = (after.throttled & ~before.throttled) >> _STICKY_SHIFT
-    return active_throttling(before.throttled | after.throttled | arisen)
+    series = [[each for each in (before.throttled, after.throttled) if each is not None], meanwhile]
+    flags = 0
+    for looks in series:
+        for each in looks:
+            flags |= each | (each & ~looks[0]) >> _STICKY_SHIFT
+    return active_throttling(flags)
 
 
 def to_json(state: DeviceState) -> dict[str, object]:

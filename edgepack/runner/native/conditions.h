@@ -15,6 +15,9 @@
 #define UNKNOWN (-1)
 #define COLDEST_MILLIS (-50000) /* what a sensor that works can tell */
 #define HOTTEST_MILLIS 150000
+#define FLAG_DIGITS 8
+#define MOST_GOVERNORS 4
+#define LONGEST_NAME 32
 #define MAXIMUM_GROUP 4224 /* of a control group's path */
 
 static int64_t read_clock(clockid_t clock) {
@@ -58,6 +61,44 @@ static int64_t fastest_khz(void) {
     if (sscanf(text, "%19lld", &khz) == 1 && khz > fastest) fastest = khz;
   }
   return fastest;
+}
+
+static int compare_texts(const void *one, const void *other) {
+  return strcmp((const char *)one, (const char *)other);
+}
+
+/* Find what sets the clocks of the cores that this process may run on; several, joined by +. */
+static void find_governor(char *text) {
+  cpu_set_t held;
+  char names[MOST_GOVERNORS][LONGEST_NAME + 1];
+  size_t count = 0;
+  find_held_cores(&held);
+  for (int core = 0; core < CPU_SETSIZE && count < MOST_GOVERNORS; core++) {
+    char name[LONGEST_NAME + 2]; /* so that one that is too long shows */
+    if (!CPU_ISSET(core, &held) || !read_core_file(core, "scaling_governor", name, sizeof name))
+      continue;
+    bool is_name = *name && strlen(name) <= LONGEST_NAME && !isdigit((unsigned char)*name);
+    for (const char *at = name; *at; at++) is_name &= *at == '_' || isalnum((unsigned char)*at);
+    for (size_t each = 0; each < count; each++) is_name &= strcmp(names[each], name) != 0;
+    if (is_name) strcpy(names[count++], name);
+  }
+  qsort(names, count, sizeof *names, compare_texts);
+  *text = 0;
+  for (size_t each = 0; each < count; each++) {
+    if (each) strcat(text, "+");
+    strcat(text, names[each]);
+  }
+}
+
+/* Give the flags of a Raspberry Pi's firmware, as far as its kernel has them. */
+static int64_t throttled_flags(void) {
+  char text[16];
+  if (!read_file("/sys/devices/platform/soc/soc:firmware", "get_throttled", text, sizeof text) ||
+      strlen(text) > FLAG_DIGITS)
+    return UNKNOWN;
+  for (const char *at = text; *at; at++)
+    if (!isxdigit((unsigned char)*at)) return UNKNOWN;
+  return *text ? (int64_t)strtoul(text, NULL, 16) : UNKNOWN;
 }
 
 /* Tell whether a zone is named after a CPU or SoC. */
@@ -236,6 +277,8 @@ struct conditions {
   int64_t quota_wait_ns;
   int64_t memory_stall_ns;
   int64_t swapped_bytes;
+  int64_t throttled;
+  char governor[MOST_GOVERNORS * (LONGEST_NAME + 1)];
   int64_t energy_uj;
 };
 
@@ -244,7 +287,7 @@ static struct conditions read_conditions(void) {
   bool is_hidden = runnable == UNKNOWN; /* who hides or makes up that file does so with others */
   int32_t millis = 0;
   bool has_temperature = find_heat(&millis);
-  return (struct conditions){
+  struct conditions conditions = {
       .frequency_khz = fastest_khz(),
       .has_temperature = has_temperature,
       .temperature_millis = millis,
@@ -254,8 +297,11 @@ static struct conditions read_conditions(void) {
       .quota_wait_ns = quota_wait_ns(),
       .memory_stall_ns = memory_stall_ns(),
       .swapped_bytes = is_hidden ? UNKNOWN : swapped_bytes(),
+      .throttled = throttled_flags(),
       .energy_uj = read_meter(),
   };
+  find_governor(conditions.governor);
+  return conditions;
 }
 
 static void write_count(const char *name, int64_t count) {
@@ -281,6 +327,11 @@ static void write_fields(struct conditions conditions) {
   write_count("memory_stall_ns", conditions.memory_stall_ns);
   fputc(',', channel);
   write_count("swapped_bytes", conditions.swapped_bytes);
+  fputc(',', channel);
+  write_count("throttled", conditions.throttled);
+  fputs(",\"governor\":", channel);
+  if (*conditions.governor) write_text(conditions.governor);
+  else fputs("null", channel);
   fputc(',', channel);
   write_count("energy_uj", conditions.energy_uj);
   fputc('}', channel);
