@@ -4,11 +4,12 @@
 
 Each disturbance is injected into N whole measurements of 6 launches on this machine:
 
-- a quota of processor time, by a control group (version 1 or 2; needs root);
+- a quota of processor time, by a control group (version 1 or 2; needs root), of one thread, or of
+  one on each core that together have half of what they want;
 - competing load: as many busy processes as cores, or twice as many;
 - throttle bits of a board, a governor or an allowed clock that changes, a clock that falls, heat:
   in files that stand in place of this machine's /sys and its `vcgencmd`, changed between two
-  launches drawn at random (needs root and Linux's mount namespaces).
+  launches drawn at random, or set and gone within one (needs root and Linux's mount namespaces).
 
 Bars: at least 95% are given the verdict they should have, and of measurements that nothing
 disturbs at most 2% are called throttled or contended. A measurement in which other virtual machines
@@ -24,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +57,9 @@ MOST_STOLEN = 0.01
 MOST_TRIES = 3
 PLAN = BenchmarkPlan(num_launches=NUM_LAUNCHES, warmup_seconds=0.1, min_seconds=0.3)
 
+# The runner looks around each half second; what is set this long after a launch's first run is met.
+LONG_PLAN = replace(PLAN, min_seconds=2.5)
+CHANGES_SECONDS = (0.4, 1.6)
 PI = "Raspberry Pi 4 Model B Rev 1.4"
 FULL_KHZ, LOW_KHZ = 1_800_000, 1_000_000
 SHOWN_SYSTEM = 'mount --bind "$1/sys" /sys || exit 125; shift; exec "$@"'
@@ -71,10 +76,14 @@ class PrefixedDevice(LocalDevice):
     """This machine, where the runner and questions of state are started by another command."""
 
     def __init__(
-        self, prefix: Sequence[str], on_launch: Callable[[int], None] = lambda _: None
+        self,
+        prefix: Sequence[str],
+        on_launch: Callable[[int], None] = lambda _: None,
+        on_first_run: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._prefix = prefix
         self._on_launch = on_launch
+        self._on_first_run = on_first_run
         self._num_launches = 0
 
     def run(
@@ -104,7 +113,13 @@ class PrefixedDevice(LocalDevice):
         with super().stream(
             [*self._prefix, *argv], timeout_seconds=timeout_seconds, max_line_bytes=max_line_bytes
         ) as lines:
-            yield lines
+            yield self._watch(lines)
+
+    def _watch(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            if line.startswith(b'{"event":"first"'):
+                self._on_first_run(self._num_launches - 1)
+            yield line
 
 
 @contextmanager
@@ -156,6 +171,7 @@ class Board:
             ignore=shutil.ignore_patterns("cpufreq", "cpuidle", "power", "uevent"),
         )
         self._flags = root / "throttled"
+        self._firmware = root / "sys/devices/platform/soc/soc:firmware"
         tool = root / "bin/vcgencmd"
         tool.parent.mkdir()
         tool.write_text(f'#!/bin/sh\necho "throttled=$(cat {self._flags})"\n')
@@ -163,7 +179,7 @@ class Board:
         self._policy = cpu / "cpufreq/policy0"
         self._cpu = cpu / "cpu0/cpufreq"
         self._zone = root / "sys/class/thermal/thermal_zone0"
-        for each in (self._policy, self._cpu, self._zone):
+        for each in (self._policy, self._cpu, self._zone, self._firmware):
             each.mkdir(parents=True)
         (self._zone / "type").write_text("cpu-thermal\n")
         self.set_throttled(0)
@@ -180,8 +196,9 @@ class Board:
         return (*see, "env", path)
 
     def set_throttled(self, flags: int) -> None:
-        """Set what `vcgencmd get_throttled` tells."""
+        """Set what `vcgencmd get_throttled` tells, and the kernel."""
         self._flags.write_text(f"{flags:#x}")
+        (self._firmware / "get_throttled").write_text(f"{flags:x}\n")
 
     def set_heat(self, degrees: float) -> None:
         """Set the temperature."""
@@ -198,7 +215,8 @@ class Board:
 
     def set_governor(self, name: str) -> None:
         """Set what chooses the clock."""
-        (self._policy / "scaling_governor").write_text(f"{name}\n")
+        for each in (self._policy, self._cpu):
+            (each / "scaling_governor").write_text(f"{name}\n")
 
 
 def _copy_readable(source: str, target: str) -> str:
@@ -227,6 +245,11 @@ def sticky_bits(board: Board, is_on: bool) -> None:  # noqa: ARG001, FBT001 - a 
 def governor(board: Board, is_on: bool) -> None:  # noqa: ARG001, FBT001 - it is left so
     """Let a power daemon change the governor, for good."""
     board.set_governor("powersave")
+
+
+def governor_back(board: Board, is_on: bool) -> None:  # noqa: FBT001 - a switch
+    """Let a power daemon change the governor, and change it back."""
+    board.set_governor("powersave" if is_on else "performance")
 
 
 def allowed_clock(board: Board, is_on: bool) -> None:  # noqa: ARG001, FBT001 - it is left so
@@ -265,6 +288,32 @@ def with_board(change: Change, generator: random.Random) -> Iterator[LocalDevice
         yield PrefixedDevice(board.prefix, on_launch)
 
 
+@contextmanager
+def within_launch(change: Change, generator: random.Random) -> Iterator[LocalDevice]:
+    """Show the runner a board on which something changes in a launch, and back before its end."""
+    number = generator.randrange(1, NUM_LAUNCHES + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        board = Board(Path(folder))
+        change(board, False)
+        timers = [
+            threading.Timer(seconds, change, (board, is_on))
+            for seconds, is_on in ((CHANGES_SECONDS[0], True), (CHANGES_SECONDS[1], False))
+        ]
+
+        def on_first_run(launch: int) -> None:
+            if launch == number:
+                for each in timers:
+                    each.start()
+
+        try:
+            yield PrefixedDevice(board.prefix, on_first_run=on_first_run)
+        finally:
+            for each in timers:
+                each.cancel()
+                if each.ident is not None:
+                    each.join()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
     """A disturbance, and what it should be called; `valid` where there is none.
@@ -274,12 +323,14 @@ class Scenario:
         verdict: what is right.
         start: disturbs as long as it is open.
         board: what the device says it is; None leaves it to this machine.
+        plan: how long to measure.
     """
 
     title: str
     verdict: VerdictName
     start: Callable[[], AbstractContextManager[LocalDevice]]
     board: str | None = None
+    plan: BenchmarkPlan = PLAN
 
 
 def list_scenarios(num_cores: int) -> tuple[Scenario, ...]:
@@ -291,6 +342,10 @@ def list_scenarios(num_cores: int) -> tuple[Scenario, ...]:
         start = partial(with_board, change, generator)
         return Scenario(title=title, verdict=throttled, start=start, board=PI)
 
+    def within(title: str, change: Change) -> Scenario:
+        start = partial(within_launch, change, generator)
+        return Scenario(title=title, verdict=throttled, start=start, board=PI, plan=LONG_PLAN)
+
     return (
         Scenario(title="nothing", verdict=VerdictName.VALID, start=partial(with_load, 0)),
         replace(on_board("nothing, on the board", nothing), verdict=VerdictName.VALID),
@@ -299,13 +354,22 @@ def list_scenarios(num_cores: int) -> tuple[Scenario, ...]:
         ),
         Scenario(title="quota of 50%", verdict=contended, start=partial(with_quota, 0.5)),
         Scenario(title="quota of 75%", verdict=contended, start=partial(with_quota, 0.75)),
+        Scenario(
+            title="quota of half, a thread a core",
+            verdict=contended,
+            start=partial(with_quota, num_cores / 2),
+            plan=replace(PLAN, num_threads=num_cores),
+        ),
         Scenario(title="load, 1 a core", verdict=contended, start=partial(with_load, num_cores)),
         Scenario(
             title="load, 2 a core", verdict=contended, start=partial(with_load, 2 * num_cores)
         ),
         on_board("throttle bits now", throttle_bits),
         on_board("throttle bits that stay", sticky_bits),
+        within("throttle bits within a launch", throttle_bits),
         on_board("governor", governor),
+        on_board("governor, back again", governor_back),
+        within("governor within a launch", governor_back),
         on_board("allowed clock", allowed_clock),
         on_board("clock, back again", low_clock),
         on_board("heat, back again", heat),
@@ -340,7 +404,7 @@ def measure_once(path: Path, scenario: Scenario, root: Path) -> Measurement:
                 signature=model.signature,
                 is_quantized=model.is_quantized,
             ),
-            plan=PLAN,
+            plan=scenario.plan,
             root=str(root),
             on_progress=lambda _: None,
         )

@@ -175,9 +175,12 @@ def test_the_report_tells_what_was_lost() -> None:
     assert (row.name, row.before) == (
         "Lost while timed",
         (
-            "1.2% of its cores' time to other virtual machines, 0.00 cores to other programs, "
-            "0.00 s of each second to a quota, 0.0% of the time to waits for "
+            "1.2% of its cores' time to other virtual machines, 0.0% of the time to waits for "
             "memory, 512 KiB a second were swapped"
         ),
     )
+    launch = disturbed(others_ns=130_000_000, wait_ns=20_000_000)
+    shown = summarize_measurement(replace(given, launches=(launch,) * 6))
+    (row,) = (each for each in shown.conditions if each.is_throughout)
+    assert "0.13 cores to other programs, 0.02 s of each second to a quota" in row.before
     assert not any(each.is_throughout for each in summarize_measurement(given).conditions)

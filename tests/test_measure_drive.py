@@ -135,6 +135,15 @@ def test_a_model_is_checked_and_then_timed(tmp_path: Path, digits: tuple[Model, 
     assert parse_measurement(json.loads(write_measurement(result))) == result
 
 
+def test_as_many_threads_as_cores_are_those_it_is_held_to() -> None:
+    model = load_model(DATA / "digits.tflite")
+    core = min(os.sched_getaffinity(0))
+    plan = replace(QUICK, num_threads=0, num_launches=1, cpu_affinity=str(core))
+    result = measure_on_host(model, feeds_of(model), plan=plan, name="digits.tflite")
+    assert result.engine.num_threads == result.plan.num_threads == 1
+    assert [launch.num_cores for launch in result.launches] == [1]
+
+
 def test_the_record_holds_what_others_rely_on(tmp_path: Path) -> None:
     model = load_model(DATA / "digits.tflite")
     plan = replace(QUICK, num_threads=0)

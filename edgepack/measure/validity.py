@@ -2,11 +2,11 @@
 
 A launch is marked when its coefficient of variation reaches 10% (pyperf's bound), when its
 second half is more than 3% slower or quicker than its first, when its clock fell by more than
-5% between launches or within one, when it got less than 90% of a core's time, or when other
-work took too much (`disturbance`). Fewer launches
-than an interval needs count as noisy too, and so does a median that is known less precisely than
-was asked for. The verdict is the gravest of `throttled`, `contended`,
-`noisy` and `valid`.
+5% between launches or within one, when its board said that it was held back (`throttling`), when it
+got less than 90% of a core's time, or when other work or a quota took too much (`disturbance`).
+Fewer launches than an interval needs count as noisy too, and so does a median that is known less
+precisely than was asked for. The verdict is the gravest of `throttled`, `contended`, `noisy` and
+`valid`.
 """
 
 from collections.abc import Sequence

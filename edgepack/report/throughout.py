@@ -1,6 +1,6 @@
 """What stood around a measurement from its first launch to its last, as a report shows it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgepack.measure.cooling import TOLERANCE_C, sum_up
 from edgepack.measure.disturbance import measure_disturbance
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgepack.measure.record import Measurement
+
+_TOLD_CORES: Final = 0.05  # what the system does by itself is no other program
 
 
 def throughout(measurement: "Measurement") -> tuple[Condition, ...]:
@@ -44,9 +46,9 @@ def _lost(measurement: "Measurement") -> tuple[str, ...]:
     texts = []
     if taken.stolen is not None:
         texts.append(f"{share(taken.stolen)} of its cores' time to other virtual machines")
-    if taken.others is not None:
+    if taken.others is not None and taken.others >= _TOLD_CORES:
         texts.append(f"{taken.others:.2f} cores to other programs")
-    if taken.quota_wait is not None:
+    if taken.quota_wait:
         texts.append(f"{taken.quota_wait:.2f} s of each second to a quota")
     if taken.memory_stall is not None:
         texts.append(f"{share(taken.memory_stall)} of the time to waits for memory")
