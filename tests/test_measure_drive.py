@@ -1,6 +1,7 @@
 """Whole measurements: the real runner in real processes on this machine."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
