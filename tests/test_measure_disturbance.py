@@ -1,6 +1,7 @@
 """What other work took from launches."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
@@ -66,8 +67,10 @@ def test_what_is_not_told_is_unknown_and_no_disturbance(key: str) -> None:
         stall_ns=10**9,
         swapped_bytes=99 * MIB,
     )
-    silent = replace(launch, after=replace(launch.after, **{key: None}))
-    backwards = replace(launch, after=replace(launch.after, **{key: 0}))
+    unknown: dict[str, Any] = {key: None}
+    zero: dict[str, Any] = {key: 0}
+    silent = replace(launch, after=replace(launch.after, **unknown))
+    backwards = replace(launch, after=replace(launch.after, **zero))
     for each in (silent, backwards):
         found = measure_disturbance([launch, each], num_threads=1)
         assert list(asdict(found).values()).count(None) == 1

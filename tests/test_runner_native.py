@@ -144,7 +144,7 @@ def test_a_launch_says_what_it_measured(native_runner: NativeRunner) -> None:
     assert min(launch.init_ns, launch.first_ns, *launch.warmup_ns, *launch.samples_ns) > 0
     assert len(launch.warmup_ns) == launch.num_warmup_runs == 3
     assert (len(launch.samples_ns), launch.stride) == (20, 1)
-    assert launch.is_steady is launch.is_cold is launch.cold_reason is None
+    assert (launch.is_steady, launch.is_cold, launch.cold_reason) == (None, None, None)
     assert sum(launch.samples_ns) <= launch.wall_ns
     assert launch.start_memory_bytes is not None
     assert launch.peak_memory_bytes is not None

@@ -226,7 +226,7 @@ def test_a_model_that_stays_in_memory_gives_no_cold_start(model_in_memory: Path)
 
 
 def test_a_system_that_drops_no_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(tflite.os, "posix_fadvise")
+    monkeypatch.delattr(os, "posix_fadvise")
     assert tflite._drop_from_memory(str(DATA / "digits.tflite")) == (
         False,
         "this system has no call that drops a file from memory",

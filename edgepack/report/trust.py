@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from edgepack.measure.validity import MAXIMUM_DRIFT
+from edgepack.measure.drift import MAXIMUM_DRIFT
 from edgepack.report.labels import plain
 from edgepack.report.summary import BenchmarkSummary, SustainedFigures
 

@@ -184,7 +184,7 @@ def _run(request: Request, engine: Dict[str, Any], make: Callable[..., Any], emi
         _emit_outputs(interpreter, request, emit)
     else:
         emit({"event": "init", "init_ns": init_ns})
-        opened = {"init_ns": init_ns, "start_memory_bytes": memory_before}
+        opened: Dict[str, Any] = {"init_ns": init_ns, "start_memory_bytes": memory_before}
         opened.update(is_cold=is_cold, cold_reason=cold_reason)
         _emit_launch(interpreter, request, emit, opened)
 
