@@ -143,7 +143,11 @@ def test_results_of_a_fleet_are_compared_device_by_device(
         "pi@gone: only one of the results has it",
         "pi@new: only one of the results has it",
     ]
-    slower, unlike = run("compare", old, new, "--json").json()
+    slower, unlike, *missing = run("compare", old, new, "--json").json()
+    assert missing == [
+        {"device": "pi@gone", "missing": "only one of the results has it"},
+        {"device": "pi@new", "missing": "only one of the results has it"},
+    ]
     assert (slower["device"], slower["difference"]) == ("pi@a", "slower")
     assert unlike == {
         "device": "pi@b",
@@ -158,6 +162,18 @@ def test_results_of_a_fleet_are_compared_device_by_device(
     ran = run("compare", write("one.json", on("pi@x", 1.0)), both)
     assert ran.code == 1
     assert "have none in common\n" in ran.err
+
+    # What is left of two fleets is no pair because one is left of each.
+    lost = {"device": "pi@b", "error": {"kind": "connect", "message": "pi@b: gone", "remedy": ""}}
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps([to_json(on("pi@a", 1.0)), lost]))
+    assert run("compare", write("b.json", on("pi@b", 1.0)), part).code == 1
+    ran = run("compare", write("a.json", on("pi@a", 1.0)), part, "--json")
+    assert ran.code == 1
+    same, missing = ran.json()
+    assert (same["device"], same["difference"]) == ("pi@a", "none")
+    assert missing == {"device": "pi@b", "missing": f"pi@b: gone ({part})"}
+    assert ran.err == f"pi@b: gone ({part})\n"
 
 
 def test_results_of_unlike_conditions_are_refused(

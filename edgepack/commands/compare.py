@@ -7,11 +7,14 @@ import click
 
 from edgepack.commands.boundary import error_json
 from edgepack.commands.console import note, print_json, warn
+from edgepack.commands.fleet import about
 from edgepack.commands.options import EXISTING_FILE, json_option
 from edgepack.device.wire.address import subject
 from edgepack.errors import ExitCode, MeasureError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgepack.measure.contrast import Contrast
     from edgepack.measure.pairing import Pairing
     from edgepack.measure.record import Measurement
@@ -24,16 +27,23 @@ if TYPE_CHECKING:
 def compare(*, first: Path, second: Path, as_json: bool) -> int:
     """Say which of two results is faster, and how sure that is.
 
-    Both are files of `bench -o`. Of a fleet they are compared device by device. Measurements
-    under unlike conditions are refused with what differs. `bench --against` measures two models in
+    Both are files of `bench -o`. Of a fleet they are compared device by device; one that is
+    missing in either is told, and makes the exit code 1. Measurements under unlike conditions are
+    refused with what differs. `bench --against` measures two models in
     turns, which tells smaller differences apart.
     """
     from edgepack.measure.pairing import pair_measurements
-    from edgepack.measure.results import load_measurements
+    from edgepack.measure.results import load_results
 
-    ours, theirs = (load_measurements(path) for path in (first, second))
-    pairing = pair_measurements(ours, theirs)
-    if len(ours) == len(theirs) == 1:
+    results = [load_results(path) for path in (first, second)]
+    ours, theirs = (each.measured for each in results)
+    failed = {
+        each.device: f"{each.reason} ({path})"
+        for path, result in zip((first, second), results, strict=True)
+        for each in result.failed
+    }
+    pairing = pair_measurements(ours, theirs, is_whole=not failed)
+    if not failed and len(ours) == len(theirs) == 1:
         _compare_one(pairing.pairs[0], (first, second), as_json=as_json)
         return ExitCode.DONE
     if not pairing.pairs:
@@ -41,7 +51,7 @@ def compare(*, first: Path, second: Path, as_json: bool) -> int:
             f"expected results of the same devices, but {first} and {second} have none in common",
             remedy="Measure the same devices under the same names.",
         )
-    return _compare_each(pairing, as_json=as_json)
+    return _compare_each(pairing, failed, as_json=as_json)
 
 
 def _compare_one(
@@ -72,8 +82,8 @@ def _compare_one(
         click.echo(describe_contrast(ours, theirs, found))
 
 
-def _compare_each(pairing: "Pairing", *, as_json: bool) -> int:
-    """Compare device by device; 1 when one of them cannot be."""
+def _compare_each(pairing: "Pairing", failed: "Mapping[str, str]", *, as_json: bool) -> int:
+    """Compare device by device; 1 when one of them cannot be, or stands in one result only."""
     from edgepack.measure.contrast import contrast, to_json
     from edgepack.measure.likeness import find_unlike
 
@@ -99,8 +109,15 @@ def _compare_each(pairing: "Pairing", *, as_json: bool) -> int:
         bodies.append(body | to_json(found))
         if not as_json:
             click.echo(describe_contrast(ours, theirs, found))
-    for key in pairing.alone:
-        note(f"{subject(key[0])} only one of the results has {' '.join(key[1:]) or 'it'}")
+    for device, *model in pairing.alone:
+        reason = f"only one of the results has {' '.join(model) or 'it'}"
+        if device not in failed:
+            note(f"{subject(device)} {reason}")
+            bodies.append({"device": device, "missing": reason})
+    for device, reason in failed.items():
+        note(about(device, reason))
+        bodies.append({"device": device, "missing": reason})
+    is_refused = is_refused or bool(pairing.alone or failed)
     if as_json:
         print_json(bodies)
     return ExitCode.FAILURE if is_refused else ExitCode.DONE

@@ -24,16 +24,24 @@ class Pairing:
     alone: tuple[Key, ...]
 
 
-def pair_measurements(first: Sequence[Measurement], second: Sequence[Measurement]) -> Pairing:
+def pair_measurements(
+    first: Sequence[Measurement], second: Sequence[Measurement], *, is_whole: bool = True
+) -> Pairing:
     """Pair the measurements of two results.
 
     One and one are a pair whatever they are of. Otherwise a pair is of one device; where a device
     has several measurements, of one device and one model in one recipe.
 
+    Args:
+        first: of one result.
+        second: of the other.
+        is_whole: whether all devices of both were measured; what is left of a fleet is no pair
+            only because one is left of each.
+
     Raises:
         MeasureError: two of them in one result cannot be told apart.
     """
-    if len(first) == len(second) == 1:
+    if is_whole and len(first) == len(second) == 1:
         return Pairing(pairs=((first[0], second[0]),), alone=())
     by_model = any(
         count > 1
