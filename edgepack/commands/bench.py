@@ -11,7 +11,15 @@ import click
 from edgepack.commands.boundary import end_early
 from edgepack.commands.compare import describe_contrast
 from edgepack.commands.console import note, print_json, print_table, warn
-from edgepack.commands.fleet import Reached, ReadyDevice, about, fleet_json, item_json, ready_device
+from edgepack.commands.fleet import (
+    Reached,
+    ReadyDevice,
+    about,
+    fleet_json,
+    gather,
+    item_json,
+    ready_device,
+)
 from edgepack.commands.fleet_options import fleet_options, is_fleet, journal_options
 from edgepack.commands.history import remember
 from edgepack.commands.op_times import check_op_times, write_op_times
@@ -287,17 +295,6 @@ def bench_report(title: str, runs: "Sequence[StoredResults]") -> "DeployReport":
         ),
         created=max(times, default=""),
         tool_version=__version__,
-    )
-
-
-def gather(measured: "Sequence[Measurement]", reached: "Sequence[Reached[Any]]") -> "StoredResults":
-    """Put a run's measurements together with the devices that gave none."""
-    from edgepack.measure.results import Failure, StoredResults
-
-    failed = [(each.device, each.error) for each in reached if each.error is not None]
-    return StoredResults(
-        measured=tuple(measured),
-        failed=tuple(Failure(device=device, reason=error.message) for device, error in failed),
     )
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.commands.bench import bench_on, bench_report, gather, warn_of_limits
+from edgepack.commands.bench import bench_on, bench_report, warn_of_limits
 from edgepack.commands.boundary import end_early
 from edgepack.commands.console import note, print_json, print_table, warn
 from edgepack.commands.contract_options import contract_options
-from edgepack.commands.fleet import ReadyDevice, about, item_json, ready_device, run_one
+from edgepack.commands.fleet import ReadyDevice, about, gather, item_json, ready_device, run_one
 from edgepack.commands.fleet_options import (
     check_targets,
     choice_options,

@@ -21,6 +21,8 @@ from edgepack.errors import EdgePackError
 if TYPE_CHECKING:
     from edgepack.cache import Cache
     from edgepack.device.preflight.diagnosis import Cargo
+    from edgepack.measure.record import Measurement
+    from edgepack.measure.results import StoredResults
     from edgepack.profile import TargetProfile
     from edgepack.workflow.rig import Rig
     from edgepack.workflow.site import Site
@@ -157,3 +159,14 @@ def item_json(reached: Reached[T], to_json: Callable[[T], object]) -> object:
         return to_json(reached.result)
     error = error_json(reached.error) if reached.error is not None else None
     return {"device": reached.device, "error": error}
+
+
+def gather(measured: "Sequence[Measurement]", reached: "Sequence[Reached[Any]]") -> "StoredResults":
+    """Put a run's measurements together with the devices that gave none."""
+    from edgepack.measure.results import Failure, StoredResults
+
+    failed = [(each.device, each.error) for each in reached if each.error is not None]
+    return StoredResults(
+        measured=tuple(measured),
+        failed=tuple(Failure(device=device, reason=error.message) for device, error in failed),
+    )

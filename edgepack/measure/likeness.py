@@ -1,6 +1,6 @@
 """Whether two measurements were taken under like conditions, so that they may be compared; pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from edgepack.device.wire.sections import clean_text
@@ -35,11 +35,6 @@ def tell_conditions(measurement: Measurement) -> dict[str, str]:
         for name, value in _conditions(measurement).items()
         if value not in {None, ""}
     }
-
-
-def are_alike(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
-    """Tell whether conditions in words match; what is not told is no difference."""
-    return all(second.get(name, value) == value for name, value in first.items())
 
 
 def _word(name: str, value: object) -> str:

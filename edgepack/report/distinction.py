@@ -42,6 +42,11 @@ _PATTERNS: Final = {
 }
 
 
+def are_alike(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    """Tell whether conditions match; what is not told is no difference."""
+    return all(second.get(name, value) == value for name, value in first.items())
+
+
 def find_differing(told: Iterable[Mapping[str, str]]) -> frozenset[str]:
     """Name the conditions that are not alike in all; what is not told is no difference."""
     values: dict[str, set[str]] = defaultdict(set)

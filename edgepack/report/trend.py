@@ -8,10 +8,9 @@ from typing import Final
 
 from edgepack.measure.contrast import SMALLEST_MARGIN
 from edgepack.measure.history import Entry
-from edgepack.measure.likeness import are_alike
 from edgepack.measure.validity import DISTURBED
 from edgepack.report.axes import Axis, draw_frame, lay_out, linear_axis
-from edgepack.report.distinction import describe, find_telling
+from edgepack.report.distinction import are_alike, describe, find_telling
 from edgepack.report.document import write_document
 from edgepack.report.labels import device_name, model_name, plain
 from edgepack.report.markup import cell, latency_cell, plots, row_number, section, table, text_of

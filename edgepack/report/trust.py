@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
-from edgepack.measure.drift import MAXIMUM_DRIFT
 from edgepack.report.labels import plain
 from edgepack.report.summary import BenchmarkSummary, SustainedFigures
 
 _VALID: Final = "valid"
+_SMALLEST_CHANGE: Final = 0.03  # no more than what a launch may drift and still be valid
 _MEANINGS: Final = {
     _VALID: "launches agree and the device's state was steady",
     "noisy": "timings spread more than a steady device's would",
@@ -57,6 +57,6 @@ def _trust_sustained(figures: SustainedFigures) -> Trust:
 
 def describe_change(figures: SustainedFigures) -> str | None:
     """Say what a load that went on did to latency; None for no more than launches may drift."""
-    if abs(figures.ratio - 1) <= MAXIMUM_DRIFT:
+    if abs(figures.ratio - 1) <= _SMALLEST_CHANGE:
         return None
     return f"{'slows' if figures.ratio > 1 else 'quickens'} to {figures.ratio:.2f}x"
