@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from edgepack.measure.record import to_json
-from edgepack.measure.results import Failure, load_results
+from edgepack.measure.results import Failure, StoredResults, load_results
 from edgepack.report.matrix import cell_texts, make_matrix
-from edgepack.report.measured import summarize_results
+from edgepack.report.outcome import summarize_results
 from tests.fixtures.commands import RunCommand
 from tests.fixtures.measured import make_measured
 from tests.fixtures.report import HOSTILE
@@ -57,12 +57,12 @@ def test_the_matrix_has_a_cell_for_each(run: RunCommand, tmp_path: Path) -> None
 
 def test_one_that_was_measured_before_keeps_its_row() -> None:
     first, again = make_measured(), make_measured(device="pi@attic")
-    shown = (
-        *summarize_results([first, again], [], model="digits"),
-        *summarize_results(
-            [make_measured(bundle=None)], [Failure(device="pi@attic", reason="lost")], model="x"
-        ),
+    lost = (Failure(device="pi@attic", reason="lost"),)
+    runs = (
+        StoredResults(measured=(first, again), failed=()),
+        StoredResults(measured=(make_measured(bundle=None),), failed=lost),
     )
+    shown = [each for run in runs for each in summarize_results(run, model="x")]
     matrix = make_matrix(shown)
     assert matrix is not None
     board = "Raspberry Pi 4 Model B Rev 1.4"
@@ -72,14 +72,14 @@ def test_one_that_was_measured_before_keeps_its_row() -> None:
 
 
 def test_each_model_of_a_run_is_missing_where_it_failed() -> None:
-    lost = [Failure(device="pi@attic", reason="gone")]
-    both = [make_measured(), make_measured(bundle=None)]
-    shown = summarize_results(both, lost, model="x")
+    lost = (Failure(device="pi@attic", reason="gone"),)
+    both = (make_measured(), make_measured(bundle=None))
+    shown = summarize_results(StoredResults(measured=both, failed=lost), model="x")
     assert [(each.device, each.model, each.error) for each in shown[2:]] == [
         ("pi@attic", "digits-3f786850-raspberry-pi-4", "gone"),
         ("pi@attic", "digits", "gone"),
     ]
-    (alone,) = summarize_results([], lost, model="digits.tflite")
+    (alone,) = summarize_results(StoredResults(measured=(), failed=lost), model="digits.tflite")
     assert (alone.model, alone.error) == ("digits.tflite", "gone")
 
 

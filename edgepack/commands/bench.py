@@ -280,18 +280,14 @@ def bench_report(title: str, runs: "Sequence[StoredResults]") -> "DeployReport":
     """
     from edgepack import __version__
     from edgepack.report.distinction import tell_apart
-    from edgepack.report.measured import summarize_results
+    from edgepack.report.outcome import summarize_results
     from edgepack.report.summary import DeployReport
 
     times = [each.provenance.time for run in runs for each in run.measured]
     return DeployReport(
         title=title,
         benchmarks=tell_apart(
-            [
-                each
-                for run in runs
-                for each in summarize_results(run.measured, run.failed, model=title)
-            ]
+            [each for run in runs for each in summarize_results(run, model=title)]
         ),
         created=max(times, default=""),
         tool_version=__version__,

@@ -6,7 +6,6 @@ from edgepack.device.survey.state import active_throttling
 from edgepack.measure.likeness import tell_conditions
 from edgepack.measure.rounds import reach
 from edgepack.measure.sustained import split_stretches, sustain
-from edgepack.report.distinction import SETTINGS
 from edgepack.report.ops import rank_ops
 from edgepack.report.summary import (
     BenchmarkSummary,
@@ -24,7 +23,7 @@ from edgepack.report.throughout import throughout
 from edgepack.report.units import memory_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from edgepack.device.survey.facts import DeviceFacts
     from edgepack.device.survey.state import DeviceState
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from edgepack.measure.golden import GoldenVerdict
     from edgepack.measure.launch import LatencyLaunch
     from edgepack.measure.record import Measurement
-    from edgepack.measure.results import Failure
     from edgepack.measure.starts import Start
     from edgepack.measure.stats import LatencySummary
 
@@ -75,14 +73,14 @@ def summarize_measurement(measurement: "Measurement") -> BenchmarkSummary:
             *throughout(measurement),
         ),
         provenance=_provenance(measurement),
+        likeness=tuple(
+            Fact(name=name, value=value) for name, value in tell_conditions(measurement).items()
+        ),
         timeline=_timeline(measurement),
         sustained=_sustained(measurement),
         ops=rank_ops(measurement.profile),
         precision=_precision(measurement),
         energy=_energy(measurement),
-        likeness=tuple(
-            Fact(name=name, value=value) for name, value in tell_conditions(measurement).items()
-        ),
         starts=_starts(measurement),
     )
 
@@ -105,40 +103,6 @@ def _start(found: "Start | None", *, is_cold: bool, otherwise: str) -> StartRow:
         first_ns=found.first_ns,
         num_launches=found.num_launches,
     )
-
-
-def summarize_results(
-    measured: "Iterable[Measurement]", failed: "Iterable[Failure]", *, model: str
-) -> tuple[BenchmarkSummary, ...]:
-    """Give what a report shows of a run: its measurements, then what was not measured.
-
-    Args:
-        measured: all there are.
-        failed: devices that gave none of them.
-        model: what was to be measured, where there is no measurement to tell.
-    """
-    shown = tuple(summarize_measurement(each) for each in measured)
-    asked = {(each.model, each.recipe, _settings(each)): each for each in shown} or {
-        (model, None, ()): BenchmarkSummary(device="", model=model)
-    }
-    lost = tuple(
-        BenchmarkSummary(
-            device=failure.device,
-            model=each.model,
-            recipe=each.recipe,
-            is_bundle=each.is_bundle,
-            lacks_xnnpack=each.lacks_xnnpack,
-            likeness=_settings(each),
-            error=failure.reason,
-        )
-        for failure in failed
-        for each in asked.values()
-    )
-    return shown + lost
-
-
-def _settings(benchmark: BenchmarkSummary) -> tuple[Fact, ...]:
-    return tuple(fact for fact in benchmark.likeness if fact.name in SETTINGS)
 
 
 def _energy(measurement: "Measurement") -> EnergyRow:

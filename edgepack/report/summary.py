@@ -354,14 +354,14 @@ class BenchmarkSummary:
             that of its like.
         verdict: `valid`, `noisy`, `throttled` or `contended`.
         golden: None when there was nothing to compare with.
+        likeness: what must be alike in measurements that are compared, as far as it is told.
+        distinction: what of it sets this one apart from others of the report, in a few words each.
         timeline: how it went, stretch by stretch.
         sustained: of a load that went on; None of a usual measurement.
         ops: what each op takes, the slowest first; empty where the runner tells none.
         precision: how far the median's interval reaches, and how far it was to reach at most, as
             shares; None where none was asked for.
         energy: of an inference; None where there is no measurement.
-        likeness: what must be alike in measurements that are compared, as far as it is told.
-        distinction: what of it sets this one apart from others of the report, in a few words each.
         starts: the cold and the warm start.
         error: why there is no measurement; the figures are then absent.
     """
@@ -382,13 +382,13 @@ class BenchmarkSummary:
     facts: tuple[Fact, ...] = ()
     conditions: tuple[Condition, ...] = ()
     provenance: tuple[Fact, ...] = ()
+    likeness: tuple[Fact, ...] = ()
+    distinction: tuple[str, ...] = ()
     timeline: tuple[TimePoint, ...] = ()
     sustained: SustainedFigures | None = None
     ops: tuple[OpRow, ...] = ()
     precision: tuple[float, float] | None = None
     energy: EnergyRow | None = None
-    likeness: tuple[Fact, ...] = ()
-    distinction: tuple[str, ...] = ()
     starts: tuple[StartRow, ...] = ()
     error: str | None = None
 
