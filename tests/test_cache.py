@@ -69,13 +69,9 @@ class TestDigestParts:
     def test_unlike_values_give_unlike_keys(
         self, a: str | float | None, b: str | float | None
     ) -> None:
-        alike = (
-            type(a) is type(b)
-            and a == b
-            and not (
-                isinstance(a, float) and math.copysign(1, a) != math.copysign(1, float(b or 0))
-            )
-        )
+        alike = type(a) is type(b) and a == b
+        if isinstance(a, float) and isinstance(b, float):  # -0.0 is written with its sign
+            alike = alike and math.copysign(1, a) == math.copysign(1, b)
         assert (digest_parts("s", x=a) == digest_parts("s", x=b)) is alike
 
     def test_types_do_not_collide(self) -> None:

@@ -360,7 +360,7 @@ def test_a_target_can_require_a_signature(
     assert said(run(*bench)) == said(run(*push))
     if is_the_users:
         own.write_text(strict.replace("require_signature", "requires_signature"))
-        assert "unknown key 'requires_signature'" in said_of_profile(run(*push))
+        assert "deploy.requires_signature: unknown key" in said_of_profile(run(*push))
         own.write_text(strict)
     assert run("sign", "b.edgepack", "--key", keys.private("alice")).code == 0
     ran = run(*push, "--connect-timeout", "0.1")
