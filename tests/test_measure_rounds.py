@@ -49,6 +49,13 @@ def test_a_steady_device_needs_no_more_than_an_interval_takes() -> None:
     assert count(steady, RoundPlan(num_rounds=3, precision=0.01, max_seconds=10**6)) == 6
 
 
+@pytest.mark.parametrize(("max_seconds", "num_launches"), [(3, 3), (4.5, 4), (6, 6)])
+def test_an_interval_is_not_worth_more_than_the_time(max_seconds: float, num_launches: int) -> None:
+    """The plan was fitted to three launches; each takes a second."""
+    plan = RoundPlan(num_rounds=3, precision=0.01, max_seconds=max_seconds)
+    assert count(steady, plan) == num_launches
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_launches_are_added_until_the_median_is_known(seed: int) -> None:
     kept: list[LatencyLaunch] = []

@@ -71,6 +71,24 @@ def test_fewer_launches_than_an_interval_needs_are_not_valid(count: int, said: s
     )
 
 
+def test_a_precision_that_cannot_be_told_is_not_reached() -> None:
+    found = judge(
+        [make_launch(STEADY)] * 3,
+        before=state(),
+        after=state(),
+        num_threads=1,
+        num_cores=4,
+        precision=0.02,
+    )
+    assert found.reasons == (
+        "3 launches are too few to say how far off the median may be: time at least 6",
+        (
+            "how well the median is known cannot be told, and ±2.00% was asked for: give more "
+            "time (--max-seconds)"
+        ),
+    )
+
+
 def test_a_varying_launch_is_noisy_and_marked() -> None:
     wild = make_launch([100_000, 130_000] * 20)
     result = verdict([make_launch(STEADY)] * 5 + [wild])

@@ -13,9 +13,11 @@ from edgepack.profile import BenchmarkDefaults
 AFFINITY: Final = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}")
 """What `cpu_affinity` may be."""
 
+MAXIMUM_SECONDS: Final = 86400.0
+"""What `max_seconds` may be."""
+
 _MINIMUM_RUNS: Final = 10  # in a launch, before launches are given up for more runs
 _STRETCH_RUNS: Final = 3  # as both runners have it
-_MAXIMUM_SECONDS: Final = 86400.0
 _MAXIMUM_SAMPLES: Final = 1_000_000
 
 
@@ -99,7 +101,7 @@ def sustained_plan(seconds: float, *, num_threads: int) -> BenchmarkPlan:
         warmup_seconds=1.0,
         min_runs=1,
         min_seconds=seconds,
-        max_seconds=min(_MAXIMUM_SECONDS, 1.1 * seconds + 30),
+        max_seconds=min(MAXIMUM_SECONDS, 1.1 * seconds + 30),
         num_threads=num_threads,
         is_sustained=True,
     )
@@ -182,8 +184,8 @@ def read_plan(fields: Fields) -> BenchmarkPlan:
         warmup_runs=fields.integer("warmup_runs", minimum=0, maximum=_MAXIMUM_SAMPLES),
         warmup_seconds=fields.number("warmup_seconds", minimum=0, maximum=3600),
         min_runs=fields.integer("min_runs", minimum=1, maximum=_MAXIMUM_SAMPLES),
-        min_seconds=fields.number("min_seconds", minimum=0, maximum=_MAXIMUM_SECONDS),
-        max_seconds=fields.number("max_seconds", minimum=0.01, maximum=_MAXIMUM_SECONDS),
+        min_seconds=fields.number("min_seconds", minimum=0, maximum=MAXIMUM_SECONDS),
+        max_seconds=fields.number("max_seconds", minimum=0.01, maximum=MAXIMUM_SECONDS),
         num_threads=fields.integer("num_threads", minimum=0, maximum=1024),
         max_samples=fields.integer("max_samples", minimum=1, maximum=_MAXIMUM_SAMPLES),
         precision=fields.optional_number("precision", minimum=0.0001, maximum=1),

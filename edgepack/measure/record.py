@@ -35,6 +35,7 @@ from edgepack.measure.golden import GoldenVerdict
 from edgepack.measure.launch import LatencyLaunch, optional_text
 from edgepack.measure.plan import BenchmarkPlan
 from edgepack.measure.profile import NOT_ASKED, OpProfile
+from edgepack.measure.shortfall import find_shortfall
 from edgepack.measure.starts import StartFigures, figure_starts
 from edgepack.measure.stats import LatencySummary, summarize
 from edgepack.measure.sustained import sustain
@@ -130,6 +131,16 @@ class Measurement:
     def energy(self) -> EnergyFigures:
         """What an inference takes, or why that is not known."""
         return figure_energy(self.launches, self.idle)
+
+    @property
+    def shortfall(self) -> str | None:
+        """What of the plan had no room in its time; None when all of it had."""
+        return find_shortfall(
+            self.plan,
+            self.launches,
+            fitted=self.fitted_plan,
+            has_failed=self.ended_early is not None,
+        )
 
     @property
     def starts(self) -> StartFigures:
@@ -233,6 +244,7 @@ def to_json(measurement: Measurement) -> dict[str, object]:
         "starts": starting.to_json(measurement.starts),
         "rests": cooling.to_json(measurement.rests),
         "ended_early": measurement.ended_early,
+        "shortfall": measurement.shortfall,
         "sustained": _sustained_to_json(measurement),
     }
 
@@ -292,8 +304,8 @@ def parse_measurement(table: Mapping[str, object]) -> Measurement:
     idle = _read_idle(fields)
     ended_early = optional_text(fields, "ended_early")
     stored = fields.raw("summary")
-    fields.raw("sustained")  # both follow from the launches
-    fields.raw("starts")
+    for key in ("sustained", "starts", "shortfall"):  # which follow from the rest
+        fields.raw(key)
     fields.close()
     if fields.faults or device is None or before is None or after is None:
         raise _refused(fields.faults)

@@ -76,8 +76,6 @@ def take_rounds(
     """
     taken: list[list[LatencyLaunch]] = [[] for _ in range(num_models)]
     wanted, start = plan.num_rounds, clock()
-    if plan.precision is not None:
-        wanted = max(wanted, MINIMUM_LAUNCHES)
     while len(taken[0]) < wanted:
         done = len(taken[0])
         on_round(done + 1, wanted)
@@ -107,7 +105,8 @@ def _count_more(
     if reached is not None and reached <= plan.precision:
         return 0
     count = len(taken[0])
-    more = min(-(-count // _GROWTH), MOST_LAUNCHES - count)
+    # Where the time had room for fewer than an interval needs, these come first.
+    more = max(min(-(-count // _GROWTH), MOST_LAUNCHES - count), MINIMUM_LAUNCHES - count)
     fitting = (plan.max_seconds / max(spent_seconds, 1e-9) - 1) * count
     return max(0, more if more <= fitting else int(fitting))
 

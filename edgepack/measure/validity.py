@@ -158,6 +158,9 @@ def _imprecision(
     launches: Sequence[LatencyLaunch], precision: float | None
 ) -> list[tuple[VerdictName, str]]:
     reached = None if precision is None else reach([[each.samples_ns for each in launches]])
+    if precision is not None and len(launches) < stats.MINIMUM_LAUNCHES:
+        few = f"how well the median is known cannot be told, and ±{precision:.2%} was asked for: "
+        return [(VerdictName.NOISY, f"{few}give more time (--max-seconds)")]
     if precision is None or reached is None or reached <= precision:
         return []
     text = (

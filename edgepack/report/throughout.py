@@ -26,6 +26,9 @@ def throughout(measurement: "Measurement") -> tuple[Condition, ...]:
 def _texts(measurement: "Measurement") -> "Iterator[tuple[str, str]]":
     if measurement.ended_early is not None:
         yield "Ended early", measurement.ended_early
+    shortfall = measurement.shortfall
+    if shortfall is not None:
+        yield "Cut to fit", shortfall
     cooling = sum_up(measurement.rests, began_c=measurement.before.temperature_c)
     if cooling is not None:
         waited = f"{count(cooling.num_rests, 'wait')}, {seconds(cooling.seconds)} together"
