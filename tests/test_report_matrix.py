@@ -216,6 +216,7 @@ def test_the_terminal_has_it_too(run: RunCommand, tmp_path: Path) -> None:
     assert ["pi@a", "21.00", "ms", "8.10", "ms"] in lines
     assert ["valid", "throttled"] in lines
     assert ["the", "last", "of", "2"] in lines
+    assert ["pi@c", "not", "measured", "—"] in lines
 
     paths = []
     for device in ("pi@a", "pi@b"):

@@ -337,8 +337,8 @@ def render_matrix(benchmarks: Sequence[BenchmarkSummary]) -> RenderableType | No
     for row, device in enumerate(matrix.devices):
         cells = []
         for column in range(len(matrix.variants)):
-            median, *more = cell_texts(matrix, row, column)
-            cells.append(_stacked(median, "\n".join(each for each in more if each)))
+            first, *more = filter(None, cell_texts(matrix, row, column))
+            cells.append(_stacked(first, "\n".join(more)))
         table.add_row(Text(device), *cells)
     title = "Variants on devices"
     return Group(_heading(f"{title}: {plain(common)}" if common else title), table)
