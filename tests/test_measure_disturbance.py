@@ -184,7 +184,7 @@ def test_the_report_tells_what_was_lost() -> None:
         ),
     )
     launch = disturbed(others_ns=130_000_000, wait_ns=20_000_000)
-    shown = summarize_measurement(replace(given, launches=(launch,) * 6))
+    shown = summarize_measurement(replace(given, plan=plan, launches=(launch,) * 6))
     (row,) = (each for each in shown.conditions if each.is_throughout)
     assert "0.13 cores to other programs, 0.02 s of each second to a quota" in row.before
     assert not any(each.is_throughout for each in summarize_measurement(given).conditions)
