@@ -115,7 +115,13 @@ def test_a_drifting_launch_is_noisy_and_marked() -> None:
 @pytest.mark.parametrize(
     ("is_steady", "said"),
     [
-        ((True, True), "they were steady before, so warm-up does not help: cool the device, "),
+        (
+            (True, True),
+            (
+                "they were steady before, so warm-up does not help: stop other programs, cool the "
+                "device, "
+            ),
+        ),
         (
             (True, False),
             (

@@ -27,7 +27,7 @@ def find_drift(launches: Sequence[LatencyLaunch]) -> tuple[str, ...]:
         remedy = f"{unsteady} of their warm-ups did not become steady in a third of a launch's "
         remedy += "time, so give more of it (--max-seconds), "
     elif all(steady for _, steady in drifting):
-        remedy = "they were steady before, so warm-up does not help: "
+        remedy = "they were steady before, so warm-up does not help: stop other programs, "
     else:
         remedy = "warm up longer, "
     text = (
