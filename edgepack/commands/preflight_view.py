@@ -7,6 +7,7 @@ import click
 
 from edgepack.commands.console import LIST_WIDTH, print_table
 from edgepack.commands.fleet_view import count_devices
+from edgepack.device.wire.address import subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,8 @@ def show_preflights(preflights: "Sequence[Preflight]") -> None:
     for each in preflights:
         for finding in each.findings:
             if finding.severity.value != "note":
-                said = _said(finding)
+                # Without its name before it, what two devices lack is the same.
+                said = _said(finding).removeprefix(subject(each.device)).lstrip()
                 about[finding.severity.value, finding.topic.value, said].append(each.device)
     if about:
         click.echo()

@@ -92,7 +92,8 @@ def _roll_fleet_back(
         for each in devices
     ]
     plan = plan_from(devices, given)
-    path = journal_path((named,), given, verb="rollback", release=release or "previous")
+    goal = f"{name or 'bundle'}-{release or 'previous'}"
+    path = journal_path((named,), given, verb="rollback", release=goal)
     with ExitStack() as stack:
         journal, earlier = None, None
         if path is not None:
