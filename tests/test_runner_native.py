@@ -175,13 +175,13 @@ def test_the_warm_up_goes_on_until_times_are_steady(native_runner: NativeRunner)
     assert launch["is_steady"] is True
     expected = settled_after(launch["warmup_ns"], 50)
     assert launch["num_warmup_runs"] == expected or launch["num_warmup_runs"] > 1000
-    # Two stretches of half the time each, of so many runs that few of them are kept.
-    plan = plan | {"warmup_runs": 5, "warmup_seconds": 0.2}
+    # Two stretches of more runs each than are kept.
+    plan = plan | {"warmup_runs": 5000, "warmup_seconds": 0.02}
     launch = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
     assert launch["is_steady"] is True
-    assert launch["num_warmup_runs"] > 1000
+    assert launch["num_warmup_runs"] >= 5000
     # No time for two of them.
-    plan = plan | {"warmup_seconds": 1.0, "max_seconds": 0.3, "min_runs": 1}
+    plan = plan | {"warmup_seconds": 1e6, "max_seconds": 0.3, "min_runs": 1}
     launch = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
     assert launch["is_steady"] is None
 
