@@ -63,6 +63,8 @@ class ProfileError(EdgePackError):
 class UnknownTargetError(ProfileError):
     """There is no target of that name."""
 
+    kind = "unknown_target"
+
 
 class RecipeError(EdgePackError):
     """A recipe is unknown, malformed, or cannot be applied as asked."""

@@ -67,7 +67,7 @@ def test_an_unknown_target_names_the_nearest(run: RunCommand) -> None:
     ran = run("targets", "show", "raspbery-pi-4", "--json")
     assert ran.code == 2
     error = ran.json()["error"]
-    assert error["kind"] == "profile"
+    assert error["kind"] == "unknown_target"
     assert error["message"] == "unknown target 'raspbery-pi-4'; did you mean 'raspberry-pi-4'?"
     assert "edgepack targets list" in error["remedy"]
 

@@ -34,6 +34,7 @@ def test_exit_codes_are_those_documented() -> None:
     assert {kind for kind, code in codes.items() if code is ExitCode.USAGE} == {
         "usage",
         "profile",
+        "unknown_target",
         "recipe",
         "contract",
         "fleet",
