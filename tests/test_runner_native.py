@@ -200,7 +200,7 @@ def test_a_cold_launch_reads_the_model_from_the_disk(
 
 
 def test_a_long_launch_looks_at_the_conditions_in_between(native_runner: NativeRunner) -> None:
-    plan = PLAN | {"min_seconds": 1.8, "max_samples": 20_000}
+    plan = PLAN | {"warmup_seconds": 0.3, "min_seconds": 1.8, "max_samples": 20_000}
     line = native_runner.ask(request("latency", DATA / "digits.tflite", plan=plan)).events[-2]
     fields = Fields({key: value for key, value in line.items() if key != "event"})
     launch = read_launch(fields, max_samples=20_000)
