@@ -7,7 +7,8 @@ import pytest
 
 from edgepack.errors import DeviceTimeoutError, EdgePackError, MeasureError
 from edgepack.measure.launch import LatencyLaunch
-from edgepack.measure.rounds import MOST_LAUNCHES, RoundPlan, reach, take_rounds
+from edgepack.measure.rounds import RoundPlan, reach, take_rounds
+from edgepack.measure.stats import MOST_LAUNCHES
 from tests.fixtures.measure import make_launch
 
 

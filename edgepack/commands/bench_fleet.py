@@ -3,19 +3,25 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack.commands.fleet_options import check_targets, plan_from, read_devices
 from edgepack.commands.history import remember
 from edgepack.commands.options import wishes_from
-from edgepack.commands.rollout import journal_path, reach_options, roll_out, root_of, tell_counts
+from edgepack.commands.rollout import (
+    journal_path,
+    reach_options,
+    read_earlier,
+    roll_out,
+    root_of,
+    tell_counts,
+)
 from edgepack.errors import JournalError, MeasureError
 
 if TYPE_CHECKING:
     from edgepack.commands.rollout import Rolled
-    from edgepack.fleet.journal import Journal
-    from edgepack.fleet.rollout import Outcome
     from edgepack.measure.record import Measurement
     from edgepack.workflow.subject import Subject
 
@@ -63,7 +69,9 @@ def bench_fleet(
             subject = _name_subject(files, given)
             opened = open_journal(path, subject=subject, resume=given["resume"])
             journal = stack.enter_context(opened)
-            earlier = _read_earlier(journal, path, [each.address for each in devices])
+            earlier = read_earlier(
+                journal, [each.address for each in devices], partial(_parse_stored, path=path)
+            )
         rolled = roll_out(
             tasks,
             bench_task,
@@ -94,39 +102,21 @@ def _to_stored(measured: Measured) -> object:
     return [to_json(each) for each in measured]
 
 
-def _parse_stored(stored: object) -> Measured:
+def _parse_stored(device: str, stored: object, *, path: Path) -> Measured:
+    """Read what `_to_stored` gave.
+
+    Raises:
+        JournalError: it is damaged.
+    """
     from edgepack.measure.record import parse_measurement
 
     tables = stored if isinstance(stored, list) else []
-    if not tables or not all(isinstance(each, dict) for each in tables):
-        raise MeasureError("expected a list of results", remedy="")
-    return tuple(parse_measurement(each) for each in tables)
-
-
-def _read_earlier(
-    journal: "Journal", path: Path, devices: Sequence[str]
-) -> "dict[str, Outcome[Measured]]":
-    """Give what the journal holds of devices that were measured.
-
-    Raises:
-        JournalError: a result is damaged.
-    """
-    from edgepack.fleet.journal import State
-    from edgepack.fleet.rollout import Outcome
-
-    found: dict[str, Outcome[Measured]] = {}
-    for device in devices:
-        entry = journal.past.entries.get(device)
-        if entry is None or entry.state is not State.DONE:
-            continue
-        try:
-            result = _parse_stored(entry.result)
-        except MeasureError as error:
-            raise JournalError(
-                f"{path}: the result of {device} is damaged: {error.message}",
-                remedy="Leave --resume out to measure all of them again.",
-            ) from error
-        found[device] = Outcome(
-            device=device, state=State.DONE, num_tries=entry.num_tries, result=result
-        )
-    return found
+    try:
+        if not tables or not all(isinstance(each, dict) for each in tables):
+            raise MeasureError("expected a list of results", remedy="")  # noqa: TRY301 - one end of both
+        return tuple(parse_measurement(each) for each in tables)
+    except MeasureError as error:
+        raise JournalError(
+            f"{path}: the result of {device} is damaged: {error.message}",
+            remedy="Leave --resume out to measure all of them again.",
+        ) from error

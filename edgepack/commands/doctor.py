@@ -91,7 +91,7 @@ def doctor(
     devices are asked, several at a time.
     """
     from edgepack.device.runtime.provision import RunnerChoice
-    from edgepack.workflow.preflight import examine, weigh_cargo
+    from edgepack.workflow.preflight import examine, weigh_cargo, without_answer
     from edgepack.workflow.site import default_root
     from edgepack.workflow.subject import open_subject
 
@@ -100,16 +100,19 @@ def doctor(
     if is_fleet((device,), given):
         return _examine_fleet(device, given, profile=profile, opened=opened, as_json=as_json)
     with show_work() as work:
-        preflight = examine(
-            device,
-            connect=connect_options_from(given, work),
-            root=given["root"] or default_root(profile),
-            profile=profile,
-            cargo=weigh_cargo(opened.content) if opened is not None else None,
-            runner=RunnerChoice(given["runner"] or "auto"),
-            on_step=work.step,
-            android=android_runtime_from(given),
-        )
+        try:
+            preflight = examine(
+                device,
+                connect=connect_options_from(given, work),
+                root=given["root"] or default_root(profile),
+                profile=profile,
+                cargo=weigh_cargo(opened.content) if opened is not None else None,
+                runner=RunnerChoice(given["runner"] or "auto"),
+                on_step=work.step,
+                android=android_runtime_from(given),
+            )
+        except DeviceError as error:
+            preflight = without_answer(device, error)
     if as_json:
         print_json(preflight_json(preflight, profile))
     else:

@@ -20,6 +20,7 @@ from edgepack.commands.rollout import (
     journal_path,
     outcome_json,
     reach_options,
+    read_earlier,
     roll_out,
     site_root,
 )
@@ -125,29 +126,18 @@ def _read_earlier(journal: "Journal", devices: Sequence[str]) -> "dict[str, Outc
     Raises:
         JournalError: it does not say to which release one went back.
     """
-    from edgepack.fleet.journal import State
     from edgepack.fleet.rollout import Outcome
     from edgepack.workflow.returning import read_rolled_back
 
-    found: dict[str, Outcome[RolledBack]] = {}
+    found = read_earlier(journal, devices, lambda _, stored: read_rolled_back(stored))
     for device in devices:
         entry = journal.past.entries.get(device)
-        if entry is None:
-            continue
-        error, result = None, None
-        if entry.state is State.DONE:
-            result = read_rolled_back(entry.result)
-        elif entry.error is not None and entry.error["kind"] == UncertainError.kind:
-            error = UncertainError(entry.error["message"], remedy=entry.error["remedy"])
-        else:
-            continue
-        found[device] = Outcome(
-            device=device,
-            state=entry.state,
-            num_tries=entry.num_tries,
-            result=result,
-            error=error,
-        )
+        fault = entry.error if entry is not None else None
+        if entry is not None and fault is not None and fault["kind"] == UncertainError.kind:
+            error = UncertainError(fault["message"], remedy=fault["remedy"])
+            found[device] = Outcome(
+                device=device, state=entry.state, num_tries=entry.num_tries, error=error
+            )
     return found
 
 

@@ -149,6 +149,31 @@ def roll_out(
         return Rolled(outcomes=tuple((known | came)[each] for each in devices), fault=fault)
 
 
+def read_earlier(
+    journal: "Journal", devices: Sequence[str], parse: Callable[[str, object], T]
+) -> "dict[str, Outcome[T]]":
+    """Give what a journal says of devices that were done.
+
+    Args:
+        journal: of the earlier run.
+        devices: that are meant now.
+        parse: reads what was stored of a device's result.
+    """
+    from edgepack.fleet.journal import State
+    from edgepack.fleet.rollout import Outcome
+
+    entries = (journal.past.entries[each] for each in devices if each in journal.past.done)
+    return {
+        each.device: Outcome(
+            device=each.device,
+            state=State.DONE,
+            num_tries=each.num_tries,
+            result=parse(each.device, each.result),
+        )
+        for each in entries
+    }
+
+
 @contextmanager
 def _open_executor(
     plan: "Plan", scheduler: str | None, view: FleetLines

@@ -44,7 +44,7 @@ class _ClusterExecutor(Executor):
         told.set_running_or_notify_cancel()
         try:
             inner = self._executor.submit(fn, *args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # Dask's are of no class of their own; others go on
             if not _is_of_cluster(error):
                 raise
             raise _broken(error) from error

@@ -22,7 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepack.errors import MeasureError
-from edgepack.measure.stats import MINIMUM_LAUNCHES, median, quantile, tail_share, thin
+from edgepack.measure.stats import (
+    MINIMUM_LAUNCHES,
+    MOST_LAUNCHES,
+    median,
+    quantile,
+    tail_share,
+    thin,
+)
 
 SMALLEST_MARGIN: Final = 0.01
 TOLD_APART: Final = 0.02
@@ -31,7 +38,6 @@ TOLD_APART: Final = 0.02
 _SEED: Final = 20260103
 _NUM_RESAMPLES: Final = 4000
 _SCALE: Final = 10**9  # ratios as integers for exact quantiles
-_MOST_LAUNCHES: Final = 1000  # that a plan may have
 
 Launches = Sequence[Sequence[int]]
 Samples = NDArray[np.int64]
@@ -212,4 +218,4 @@ def _count_more(low: float, high: float, margin: float, num_launches: int) -> in
     smallest = math.log1p(SMALLEST_MARGIN)
     reach = math.log(high / low) / 2 + math.log1p(margin) - smallest
     wanted = math.ceil(num_launches * (reach / (math.log1p(TOLD_APART) - smallest)) ** 2)
-    return max(0, wanted - num_launches) if wanted <= _MOST_LAUNCHES else None
+    return max(0, wanted - num_launches) if wanted <= MOST_LAUNCHES else None

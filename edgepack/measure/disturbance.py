@@ -68,12 +68,12 @@ def _increase(launch: LatencyLaunch, key: str) -> int | None:
     return None if before is None or after is None or after < before else after - before
 
 
-def _crowding(launch: LatencyLaunch, *, num_threads: int) -> float | None:
+def _crowding(launch: LatencyLaunch, found: Disturbance, *, num_threads: int) -> float | None:
     """Give the cores that other programs had where that left too few for the threads, else None.
 
     How many threads of all programs want a core (`num_runnable`) does not say which one.
     """
-    others = measure_disturbance([launch], num_threads=num_threads).others
+    others = found.others
     if others is None or not launch.num_cores:
         return None
     left, wanted = launch.num_cores - others, min(num_threads, launch.num_cores)
@@ -84,7 +84,7 @@ def mark(launch: LatencyLaunch, *, num_threads: int) -> tuple[str, ...]:
     """Say what was taken from a launch, as far as it is too much."""
     found = measure_disturbance([launch], num_threads=num_threads)
     stolen = _beyond([found.stolen], MAXIMUM_STOLEN)
-    crowding = _crowding(launch, num_threads=num_threads)
+    crowding = _crowding(launch, found, num_threads=num_threads)
     others = [crowding] if crowding is not None else []
     waits = _beyond([found.quota_wait], MAXIMUM_QUOTA_WAIT)
     stalls = _beyond([found.memory_stall], MAXIMUM_STALL)
@@ -109,8 +109,11 @@ def find_disturbances(launches: Sequence[LatencyLaunch], *, num_threads: int) ->
             f"time to other virtual machines (up to {max(stolen):.0%}): measure when their host "
             "is quiet, or on a machine of its own"
         )
-    found = [_crowding(launch, num_threads=num_threads) for launch in launches]
-    others = [cores for cores in found if cores is not None]
+    crowded = (
+        _crowding(launch, one, num_threads=num_threads)
+        for launch, one in zip(launches, each, strict=True)
+    )
+    others = [cores for cores in crowded if cores is not None]
     if others:
         yield (
             f"other programs had up to {max(others):.1f} cores of the {launches[0].num_cores} that "

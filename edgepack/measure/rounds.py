@@ -14,9 +14,8 @@ from typing import Final
 from edgepack.errors import DeviceError, MeasureError
 from edgepack.measure.contrast import contrast
 from edgepack.measure.launch import LatencyLaunch
-from edgepack.measure.stats import MINIMUM_LAUNCHES, median, order_interval
+from edgepack.measure.stats import MINIMUM_LAUNCHES, MOST_LAUNCHES, median, order_interval
 
-MOST_LAUNCHES: Final = 1000
 _GROWTH: Final = 5  # a look after every fifth more launches
 
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from edgepack.shares import t_quantile
 
 MINIMUM_LAUNCHES: Final = 6
+MOST_LAUNCHES: Final = 1000  # that a plan may have
 MINIMUM_P99_SAMPLES: Final = 100
 _INTERVAL_SAMPLES: Final = {Fraction(9, 10): 36, Fraction(99, 100): 368}
 P90: Final = Fraction(9, 10)
@@ -40,7 +41,6 @@ P99: Final = Fraction(99, 100)
 _CONFIDENCE: Final = 0.95
 _SEED: Final = 20260101
 _NUM_RESAMPLES: Final = 1000
-_DRIFT_SAMPLES: Final = 16  # halves of fewer than 8 differ by chance
 _MAXIMUM_RUNS: Final = 1000  # of a launch that take part in resampling
 
 Interval = tuple[int, int]
@@ -204,11 +204,6 @@ def drift(samples: Sequence[int]) -> float:
         return 0.0
     first = median(samples[:half])
     return (median(samples[half:]) - first) / first if first else 0.0
-
-
-def launch_drift(samples: Sequence[int]) -> float:
-    """Give the drift of a launch; 0 where its halves are too small to tell one from chance."""
-    return drift(samples) if len(samples) >= _DRIFT_SAMPLES else 0.0
 
 
 def thin(ordered: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from edgepack.device.survey.state import DeviceState, active_throttling, new_throttling
 from edgepack.measure import stats
-from edgepack.measure.drift import MAXIMUM_DRIFT
+from edgepack.measure.drift import MAXIMUM_DRIFT, drift
 from edgepack.measure.launch import Conditions, LatencyLaunch
 
 MAXIMUM_CLOCK_LOSS: Final = 0.05
@@ -142,5 +142,5 @@ def _rise(launches: Sequence[LatencyLaunch]) -> float:
     """Give how much slower it became, within its launches or from launch to launch."""
     medians = [round(stats.median(launch.samples_ns)) for launch in launches]
     # Of single launches some drift anywhere, up and down.
-    within = median(stats.launch_drift(launch.samples_ns) for launch in launches)
+    within = median(drift(launch) for launch in launches)
     return max(stats.drift(medians), within)

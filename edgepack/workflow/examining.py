@@ -6,7 +6,7 @@ from edgepack.device.preflight.diagnosis import Cargo
 from edgepack.device.runtime.provision import RunnerChoice
 from edgepack.profile import TargetProfile
 from edgepack.workflow.delivery import ReachOptions, ignore_step
-from edgepack.workflow.preflight import Preflight, look
+from edgepack.workflow.preflight import Preflight, examine
 from edgepack.workflow.request import StepCallback
 
 
@@ -39,7 +39,7 @@ def examine_task(task: ExamineTask, *, on_step: StepCallback = ignore_step) -> P
     Raises:
         DeviceError: the device cannot be asked, so that whoever runs it may try once more.
     """
-    return look(
+    return examine(
         task.address,
         connect=task.reach.connect,
         root=task.root,

@@ -115,7 +115,7 @@ def examine(
 ) -> Preflight:
     """Ask a device everything that could stand in the way of a deployment.
 
-    Nothing is installed or left there. What keeps it from being asked is a finding too.
+    Nothing is installed or left there.
 
     Args:
         address: as the user wrote it.
@@ -128,38 +128,7 @@ def examine(
         android: what the user brings for stock Android.
 
     Raises:
-        UsageError: the address, an option or the SSH configuration is not right.
-    """
-    try:
-        return look(
-            address,
-            connect=connect,
-            root=root,
-            profile=profile,
-            cargo=cargo,
-            runner=runner,
-            on_step=on_step,
-            android=android,
-        )
-    except DeviceError as error:
-        return without_answer(address, error)
-
-
-def look(
-    address: str,
-    *,
-    connect: ConnectOptions,
-    root: str,
-    profile: TargetProfile | None,
-    cargo: Cargo | None,
-    runner: RunnerChoice,
-    on_step: StepCallback,
-    android: AndroidRuntime | None = None,
-) -> Preflight:
-    """Ask a device as `examine` does.
-
-    Raises:
-        DeviceError: it cannot be asked.
+        DeviceError: it cannot be asked; `without_answer` makes a finding of it.
         UsageError: the address, an option or the SSH configuration is not right.
     """
     on_step(f"connecting to {address}")
