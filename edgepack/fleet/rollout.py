@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures import BrokenExecutor as Broken
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from edgepack.device.wire.address import subject
 from edgepack.errors import DeviceError, EdgePackError, UncertainError
@@ -19,6 +19,8 @@ from edgepack.fleet.waves import Amount, split_waves
 from edgepack.interrupts import hold_interrupts
 
 T = TypeVar("T")
+
+_LISTEN_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,12 +201,14 @@ class Rollout(Generic[T]):
             self._running[future] = device
 
     def _wait(self) -> None:
-        seconds = None
+        # A signal that comes right before a lock is waited for wakes nobody (CPython 3.11): Ctrl-C
+        # would be heard when the next device is finished.
+        seconds = _LISTEN_SECONDS
         if self._paused and len(self._running) < self._plan.num_jobs:
-            seconds = max(0.0, self._paused[0][0] - time.monotonic())
+            seconds = min(seconds, max(0.0, self._paused[0][0] - time.monotonic()))
         if self._running:
             wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
-        elif seconds is not None:
+        elif self._paused:
             threading.Event().wait(seconds)
 
     def _collect(self) -> None:
