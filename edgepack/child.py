@@ -23,6 +23,8 @@ from edgepack.sandbox import Bounds, Limit, default_memory_bytes, run_bounded
 ANSWER_NAME: Final = "answer.json"
 _LOG_NAME: Final = "child.log"
 _TAIL_BYTES: Final = 64 * 2**10
+_TRACEBACK: Final = "Traceback (most recent call last):"
+_NUM_LAST_LINES: Final = 5
 _MAXIMUM_ANSWER_BYTES: Final = 64 * 2**20
 
 
@@ -53,6 +55,16 @@ class ChildExit:
             return f"stopped by {signal.Signals(-self.exit_code).name}"
         except ValueError:
             return f"stopped by signal {-self.exit_code}"
+
+    @property
+    def last_words(self) -> str:
+        """The end of its log: of a traceback only the error that it ends with."""
+        lines = [line for line in self.log.splitlines() if line.strip()]
+        if _TRACEBACK in lines:
+            begin = len(lines) - lines[::-1].index(_TRACEBACK)
+            told = [line for line in lines[begin:] if not line.startswith(" ")]
+            return "\n".join(told[:_NUM_LAST_LINES])
+        return "\n".join(lines[-_NUM_LAST_LINES:])
 
 
 def run_child(

@@ -139,10 +139,9 @@ def _failure(ended: ChildExit) -> ModelError:
                 f"expected the model to run within {ended.limit} on this machine, but it did not",
                 remedy="Give fewer samples, or a smaller model.",
             )
-        tail = "\n".join(ended.log.splitlines()[-5:])
         return ModelError(
             f"running the model on this machine failed: the runtime was {ended.cause}"
-            + (f"\n{tail}" if tail else ""),
+            + (f"\n{ended.last_words}" if ended.last_words else ""),
             remedy="The model is damaged or uses what this runtime cannot do; convert it again.",
         )
     message = str(ended.answer["error"]["message"]).strip()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.child import run_child, write_arrays
+from edgepack.child import ChildExit, run_child, write_arrays
 from edgepack.errors import ModelError
 from edgepack.evaluate import run_model
 from tests.fixtures.models import FOLDER, make_feeds, small_model
@@ -51,3 +51,22 @@ def test_a_working_directory_that_is_gone_does_not_matter(
     gone.rmdir()
     ended = run_child("edgepack.evaluate_worker", ["1"], folder=folder, timeout_seconds=60)
     assert ended.answer == {"ok": {}}
+
+
+def test_of_a_traceback_only_the_error_is_told() -> None:
+    log = (
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
+        "Traceback (most recent call last):\n"
+        '  File "a.py", line 1, in <module>\n'
+        "    work()\n"
+        "numpy.linalg.LinAlgError: Singular matrix\n"
+    )
+    ended = ChildExit(answer=None, exit_code=1, log=log)
+    assert ended.last_words == "numpy.linalg.LinAlgError: Singular matrix"
+
+
+def test_without_a_traceback_the_last_lines_are_told() -> None:
+    log = "\n".join(f"line {number}" for number in range(9)) + "\n\n"
+    ended = ChildExit(answer=None, exit_code=-11, log=log)
+    assert ended.last_words == "line 4\nline 5\nline 6\nline 7\nline 8"
+    assert not ChildExit(answer=None, exit_code=-9, log="").last_words

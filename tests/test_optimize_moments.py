@@ -71,3 +71,19 @@ def test_the_fewer_the_rows_the_less_they_are_trusted(num_rows: int, expected: f
     halves = summed(inputs, inputs[:, :, :0], 10).halves()
     trust = choose_trust(halves, random.normal(size=(1, 5, 40)), np.arange(30))
     assert trust <= expected if num_rows > 1000 else trust >= expected
+
+
+@given(st.integers(0, 30), st.floats(0, 1e4))
+def test_what_varies_little_about_a_large_mean_keeps_its_variance(seed: int, mean: float) -> None:
+    random = np.random.default_rng(seed)
+    inputs = (mean + random.normal(size=(2, 3000, 5))).astype(np.float32)
+    wanted = (inputs[:, :, :2] - mean + 3 * mean).astype(np.float32)
+    (first, second) = summed(inputs, wanted, 6).halves()
+    total = (first + second).centered()
+    exact_in = inputs - inputs.astype(np.float64).mean(axis=1, keepdims=True)
+    exact_out = wanted - wanted.astype(np.float64).mean(axis=1, keepdims=True)
+    turned = exact_in.transpose(0, 2, 1)
+    np.testing.assert_allclose(total.products / 3000, turned @ exact_in / 3000, atol=2e-5)
+    np.testing.assert_allclose(total.crosses / 3000, turned @ exact_out / 3000, atol=2e-5)
+    np.testing.assert_allclose(total.squares, np.square(exact_out).sum(axis=1), rtol=1e-4)
+    assert np.linalg.eigvalsh(total.products).min() > 0

@@ -139,3 +139,30 @@ def test_what_cannot_be_reached_takes_all_that_may_go() -> None:
     channel_map = map_channels(tree)
     removed = choose_channels(orders_of(data, {16: 1.0}), channel_map, find_layers(tree), share=0.9)
     assert len(removed) == 8
+
+
+@given(seed=st.integers(0, 99), spread=st.floats(0.0, 6.0), repeats=st.integers(1, 3))
+def test_inputs_of_unlike_sizes_that_depend_on_each_other_are_ordered(
+    seed: int, spread: float, repeats: int
+) -> None:
+    """Fewer sources than inputs, a million times as large here as there."""
+    random = np.random.default_rng(seed)
+    count = 48 * repeats
+    sources = random.normal(size=(400, 12)) @ random.normal(size=(12, count))
+    sizes = 10 ** random.uniform(-spread, spread, count)
+    inputs = sources * sizes
+    moments = inputs.T @ inputs / 400
+    diagonal = np.diagonal(moments)
+    moments += np.diag(1e-4 * diagonal + 1e-6 * diagonal.mean())
+    reader = Reader(
+        weights=random.normal(size=(5, count)) / sizes,
+        moments=moments,
+        columns=np.arange(count).reshape(repeats, 48).T,
+        importance=1.0,
+    )
+    order = order_removals(group_of(48), [reader])
+    assert len(set(order.channels)) == 36
+    assert np.all(np.isfinite(order.costs))
+    gone = np.array(order.channels) - 100
+    whole = float(np.sum((reader.weights @ moments) * reader.weights))
+    assert order.costs[-1] == pytest.approx(residual(reader, gone), rel=1e-3, abs=1e-9 * whole)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from edgepack.optimize.pruning.channel_table import ChannelAxis, ChannelGroup, ChannelMap
 from edgepack.optimize.walking.layers import Layer
 
-_TINY: Final = 1e-12
 # Beyond this the local errors foretell nothing of the model's.
 _MOST: Final = 0.75
 # Removals kept apart before the inverse is brought up to date.
@@ -80,14 +79,18 @@ def order_removals(group: ChannelGroup, readers: Sequence[Reader]) -> RemovalOrd
 class _Surgeon:
     """The inverse of one reader's moments, and its weights, while inputs go.
 
+    Both are of inputs scaled to a second moment of one. That changes no loss, keeps what is rounded
+    off large inputs away from small ones, and the inverse's diagonal never falls below one.
+
     The inverse is `self._inverse - self._pending.T @ self._pending`: what each removal takes off
     it is kept apart for some time, as one product of matrices is quicker than many of vectors.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._importance = reader.importance
-        self._weights = reader.weights.copy()
-        self._inverse = np.linalg.inv(reader.moments)
+        scale = np.sqrt(np.diagonal(reader.moments))
+        self._weights = reader.weights * scale
+        self._inverse = np.linalg.inv(reader.moments / np.outer(scale, scale))
         self._pending = np.zeros((0, len(self._inverse)))
         self._gone = np.zeros(0, dtype=np.intp)
         self._columns = reader.columns.copy()
@@ -100,8 +103,7 @@ class _Surgeon:
         losses = np.zeros(self._num_channels)
         if self._columns.shape[1] == 1:
             energies = np.einsum("oi,oi->i", self._weights, self._weights)
-            scales = np.maximum(self._blocks[:, 0, 0], _TINY)
-            losses[self._live] = energies[self._columns[:, 0]] / scales
+            losses[self._live] = energies[self._columns[:, 0]] / self._blocks[:, 0, 0]
         else:
             read = self._weights[:, self._columns].transpose(1, 2, 0)  # (live, repeats, out)
             grams = read @ read.transpose(0, 2, 1)

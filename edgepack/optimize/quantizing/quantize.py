@@ -188,10 +188,9 @@ def _leave_one_more(
             remedy="Give fewer calibration samples, or choose another recipe.",
         )
     if ended.answer is None:
-        tail = "\n".join(ended.log.splitlines()[-5:])
         raise OptimizeError(
             f"recipe {recipe.name!r}: the quantizer was {ended.cause}"
-            + (f"\n{tail}" if tail else ""),
+            + (f"\n{ended.last_words}" if ended.last_words else ""),
             remedy=remedy,
         )
     error = ended.answer["error"]

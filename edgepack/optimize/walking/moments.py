@@ -95,19 +95,47 @@ class Accumulator:
             np.concatenate(arrays, axis=1) for arrays in zip(*self._waiting[half], strict=True)
         )
         self._waiting[half].clear()
-        turned = inputs.transpose(0, 2, 1)
-        # As products, which are many times as quick as sums along the middle axis.
-        ones = np.ones((1, 1, inputs.shape[1]), np.float32)
-        part = Moments(
-            num_rows=inputs.shape[1],
-            inputs=(ones @ inputs)[:, 0].astype(np.float64),
-            outputs=(ones @ wanted)[:, 0].astype(np.float64),
-            products=(turned @ inputs).astype(np.float64),
-            crosses=(turned @ wanted).astype(np.float64),
-            squares=np.square(wanted).sum(axis=1, dtype=np.float64),
-        )
+        part = _multiply(inputs, wanted)
         known = self._halves[half]
         self._halves[half] = part if known is None else known + part
+
+
+def _multiply(inputs: Floats, wanted: Floats) -> Moments:
+    """Sum up float32 rows about near means, and move the sums back to zero in float64.
+
+    An input that varies little about a large mean would lose its variance, in float32, to the
+    square of that mean: what is left need not be positive definite.
+    """
+    # As products, which are many times as quick as sums along the middle axis.
+    count = inputs.shape[1]
+    ones = np.ones((1, 1, count), np.float32)
+    mean_in, mean_out = ((ones @ each)[:, 0] / np.float32(count) for each in (inputs, wanted))
+    inputs = inputs - mean_in[:, np.newaxis]
+    wanted = wanted - mean_out[:, np.newaxis]
+    turned = inputs.transpose(0, 2, 1)
+    left, right = mean_in.astype(np.float64), mean_out.astype(np.float64)
+    # The means are rounded, so that sums about them are not quite zero.
+    rest_in, rest_out = ((ones @ each)[:, 0].astype(np.float64) for each in (inputs, wanted))
+    return Moments(
+        num_rows=count,
+        inputs=rest_in + count * left,
+        outputs=rest_out + count * right,
+        products=(turned @ inputs).astype(np.float64)
+        + _outer(left, rest_in)
+        + _outer(rest_in, left)
+        + count * _outer(left, left),
+        crosses=(turned @ wanted).astype(np.float64)
+        + _outer(left, rest_out)
+        + _outer(rest_in, right)
+        + count * _outer(left, right),
+        squares=np.square(wanted).sum(axis=1, dtype=np.float64)
+        + 2 * right * rest_out
+        + count * right**2,
+    )
+
+
+def _outer(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(left[:, :, np.newaxis] * right[:, np.newaxis, :])
 
 
 def sum_up(halves: Sequence[Moments]) -> Moments:

@@ -109,8 +109,9 @@ def run_pass(
         ended = run_child(worker, [], folder=folder, timeout_seconds=_TIMEOUT_SECONDS)
         answer = ended.answer
         if answer is None:
-            # The last of a traceback or of the runtime's own words; a killed child has none.
-            raise explain("\n".join([f"the child was {ended.cause}", *ended.log.splitlines()[-5:]]))
+            # A killed child has no last words.
+            words = f"\n{ended.last_words}" if ended.last_words else ""
+            raise explain(f"the child was {ended.cause}{words}")
         if "ok" not in answer:
             raise explain(str(answer["error"]["message"]))
         yield PassResult(folder=folder, facts=answer["ok"])
