@@ -1,6 +1,7 @@
 """What all tests share: the fixtures' modules, order of running, and what a skip means."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import settings
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("edgepack", deadline=None)
 settings.load_profile("edgepack")
+
+# A script's job in the background ignores Ctrl-C, and so would all programs that tests start there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     f"tests.fixtures.{room}"

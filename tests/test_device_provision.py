@@ -132,6 +132,16 @@ def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
     assert list((tmp_path / "root" / "staging").iterdir()) == []
 
 
+def short_of_memory(folder: Path, case: str) -> tuple[Path, DeviceFacts]:
+    """Give a Python that ends at some commands, and facts of this machine that name it."""
+    facts = read_facts(LocalDevice(), str(folder / "root"))
+    assert facts.python is not None
+    python = folder / "python3"
+    python.write_text(f'#!/bin/sh\ncase "$*" in {case} ;; esac\nexec {facts.python.path} "$@"\n')
+    python.chmod(0o755)
+    return python, replace(facts, python=replace(facts.python, path=str(python)))
+
+
 @pytest.mark.parametrize(
     ("end", "said"),
     [
@@ -140,15 +150,9 @@ def test_what_does_not_import_is_not_installed(tmp_path: Path) -> None:
     ],
 )
 def test_a_device_without_memory_for_the_import(tmp_path: Path, end: str, said: str) -> None:
-    facts = read_facts(LocalDevice(), str(tmp_path / "root"))
-    assert facts.python is not None
-    python = tmp_path / "python3"
-    python.write_text(
-        f'#!/bin/sh\ncase "$*" in *ai_edge_litert*) {end} ;; esac\nexec {facts.python.path} "$@"\n'
-    )
-    python.chmod(0o755)
+    python, facts = short_of_memory(tmp_path, f"*staging*ai_edge_litert*) {end}")
     with pytest.raises(ProvisionError) as caught:
-        install(LocalDevice(), replace(facts, python=replace(facts.python, path=str(python))))
+        install(LocalDevice(), facts)
     assert caught.value.message == (
         f"local: ai-edge-litert 2.3.0 was sent, but {python} cannot import it: {said}"
     )
@@ -157,6 +161,20 @@ def test_a_device_without_memory_for_the_import(tmp_path: Path, end: str, said: 
         "nothing of the runtime is in use."
     )
     assert list((tmp_path / "root" / "runtimes").iterdir()) == []
+
+
+def test_a_runtime_that_is_there_is_not_sent_anew_where_memory_is_lacking(tmp_path: Path) -> None:
+    python, facts = short_of_memory(tmp_path, "*ai_edge_litert*) kill -s KILL $$")
+    device = FaultyDevice(device=LocalDevice())
+    with pytest.raises(ProvisionError) as caught:
+        install(device, facts)
+    assert caught.value.message == (
+        f"faulty: {python} cannot import ai-edge-litert 2.3.0: it was killed"
+    )
+    assert caught.value.remedy == (
+        "Free memory on the device, or use `--runner native`, which needs less."
+    )
+    assert device.uploads == []
 
 
 def test_unserved_devices_are_refused_before_anything_is_sent(tmp_path: Path) -> None:

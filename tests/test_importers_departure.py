@@ -165,5 +165,6 @@ def test_a_converters_real_fault_is_refused_with_its_node(
     assert "onnx2tf: first node whose output departs: /energy (ReduceLogSumExp)" in (
         caught.value.message
     )
-    # The logarithm of the largest float32.
-    assert re.search(r"\n  converted: min .*, max 88\.38, ", caught.value.message)
+    # The logarithm of the largest float32; or infinite where XNNPACK's exponential does not stop
+    # there, as with AVX-512.
+    assert re.search(r"\n  converted: min .*(, max 88\.38, |% not finite)", caught.value.message)

@@ -283,6 +283,9 @@ def _install_python(
     if present.exit_code == 0:
         numpy = _read_numpy(device, python, present)
         return _describe(runtime, python, folder=folder, numpy=numpy, runtime_bytes=0)
+    if _lacks_memory(present):
+        # Sending what may well be there would mend nothing.
+        raise _refused(device, python, runtime, present, sent=False)
     files = _collect_files(runtime, facts, cache, on_progress)
     size = sum(file.num_bytes for file in files) / 2**20
     engine = runtime.engine
@@ -351,15 +354,31 @@ def _prove_runtime(device: Device, python: PythonFacts, runtime: Runtime, site: 
     result = _import_runtime(device, python, runtime, site)
     if result.exit_code == 0:
         return _read_numpy(device, python, result)
+    raise _refused(device, python, runtime, result, sent=True)
+
+
+def _lacks_memory(result: CommandResult) -> bool:
+    return result.exit_code == _KILLED or _OUT_OF_MEMORY.search(result.stderr) is not None
+
+
+def _refused(
+    device: Device, python: PythonFacts, runtime: Runtime, result: CommandResult, *, sent: bool
+) -> ProvisionError:
+    """Make the error of a runtime that cannot be imported, in the device's last word."""
     said = clean_text((result.stderr.strip().splitlines() or [f"exit {result.exit_code}"])[-1])
-    remedy = "Install what is named there on the device, then repeat"
     if result.exit_code == _KILLED:
         said = "it was killed"
-    if result.exit_code == _KILLED or _OUT_OF_MEMORY.search(result.stderr):
+    remedy = "Install what is named there on the device, then repeat"
+    if _lacks_memory(result):
         remedy = "Free memory on the device, or use `--runner native`, which needs less"
-    raise ProvisionError(
-        f"{subject(device.name)} {runtime.engine.project} {runtime.engine.version} was sent, but "
-        f"{python.path} cannot import it: {said}",
+    name = f"{runtime.engine.project} {runtime.engine.version}"
+    if not sent:
+        return ProvisionError(
+            f"{subject(device.name)} {python.path} cannot import {name}: {said}",
+            remedy=f"{remedy}.",
+        )
+    return ProvisionError(
+        f"{subject(device.name)} {name} was sent, but {python.path} cannot import it: {said}",
         remedy=f"{remedy}; nothing of the runtime is in use.",
     )
 
