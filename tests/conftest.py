@@ -38,7 +38,8 @@ pytest_plugins = [
 ]
 
 # Cheap failures come first: tests run in this order of their markers, unmarked ones before all.
-_COST = ("adb", "sshd", "browser", "real_model", "toolchain", "emulated")
+# The emulated boards are slow, but one worker runs all of them: it begins while others have work.
+_COST = ("adb", "sshd", "emulated", "browser", "real_model", "toolchain")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
