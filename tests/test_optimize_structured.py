@@ -145,6 +145,25 @@ def test_the_facts_name_what_had_to_stay() -> None:
     assert facts.num_channels_after < facts.num_channels_before
 
 
+def test_channels_that_a_very_wide_layer_reads_stay() -> None:
+    """Its second moments would take more memory than there is: 34 GB for one of CREPE's."""
+    maker = GraphMaker(SHAPE, seed=5)
+    first = maker.layer("CONV_2D", maker.input, 40, activation=1)
+    wide = maker.layer("CONV_2D", first, 32, kernel=(11, 11), activation=1)  # of 4,840 inputs
+    last = maker.mean(maker.layer("CONV_2D", wide, 24, activation=1), keep_dims=False)
+    model = read_model(maker.finish(maker.layer("FULLY_CONNECTED", last, 6)))
+    pruned, facts = prune_structured(model, 0.2, make_samples(8))
+    assert [each.blocked for each in facts.groups] == [
+        "they are an input of the model",
+        "they are read by a layer of more than 4,608 inputs",
+        None,
+        None,
+        "they are an output of the model",
+    ]
+    assert facts.groups[2].num_after < 32
+    assert error_of(model, pruned, make_samples(8, seed=1)) < 0.5
+
+
 def test_facts_come_back_from_json() -> None:
     _, facts = prune_structured(branched_model(), 0.2, make_samples(8))
     fields = Fields(channel_facts_to_json(facts))

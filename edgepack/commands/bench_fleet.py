@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from edgepack.commands.history import remember
 from edgepack.commands.options import wishes_from
 from edgepack.commands.rollout import (
     journal_path,
+    keep_journal,
     reach_options,
     read_earlier,
     roll_out,
@@ -42,7 +42,6 @@ def bench_fleet(
         FleetError: of the devices.
         JournalError: of the journal.
     """
-    from edgepack.fleet.journal import open_journal
     from edgepack.workflow.timing import BenchTask, bench_task
 
     devices = read_devices(named, given["filters"])
@@ -63,15 +62,12 @@ def bench_fleet(
         for each in devices
     ]
     path = journal_path(named, given, verb="bench", release=files[0][1][:12])
-    with ExitStack() as stack:
-        journal, earlier = None, None
-        if path is not None:
-            subject = _name_subject(files, given)
-            opened = open_journal(path, subject=subject, resume=given["resume"])
-            journal = stack.enter_context(opened)
-            earlier = read_earlier(
-                journal, [each.address for each in devices], partial(_parse_stored, path=path)
-            )
+    subject = _name_subject(files, given)
+    with keep_journal(path, subject=subject, resume=given["resume"]) as journal:
+        earlier = None
+        if journal is not None and path is not None:
+            addresses = [each.address for each in devices]
+            earlier = read_earlier(journal, addresses, partial(_parse_stored, path=path))
         rolled = roll_out(
             tasks,
             bench_task,

@@ -30,6 +30,7 @@ from edgepack.commands.retention import note_removed, retention_from, retention_
 from edgepack.commands.rollout import (
     end_rollout,
     journal_path,
+    keep_journal,
     outcome_json,
     reach_options,
     roll_out,
@@ -148,9 +149,6 @@ def _push_fleet(
     signed: "Signed | None",
     as_json: bool,
 ) -> int:
-    from contextlib import ExitStack
-
-    from edgepack.fleet.journal import open_journal
     from edgepack.workflow.delivery import PushTask, push_task
 
     devices = read_devices(named, given["filters"])
@@ -158,12 +156,8 @@ def _push_fleet(
     plan = plan_from(devices, given)
     reach, retention = reach_options(given), retention_from(given)
     path = journal_path(named, given, verb="push", release=bundle.release)
-    with ExitStack() as stack:
-        journal = None
-        if path is not None:
-            subject_ = f"push {bundle.file_sha256}"
-            opened = open_journal(path, subject=subject_, resume=given["resume"])
-            journal = stack.enter_context(opened)
+    what = f"push {bundle.file_sha256}"
+    with keep_journal(path, subject=what, resume=given["resume"]) as journal:
         done = journal.past.done if journal is not None else frozenset[str]()
         tasks = [
             PushTask(

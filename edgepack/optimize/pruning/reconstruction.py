@@ -6,6 +6,7 @@ another branch it makes up for what that branch lost as well.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,14 @@ from edgepack.optimize.pruning.channel_table import ChannelAxis, ChannelGroup, C
 from edgepack.optimize.pruning.selection import Reader, RemovalOrder, order_removals
 from edgepack.optimize.walking.influence import Influence
 from edgepack.optimize.walking.layers import Layer, find_layers
-from edgepack.optimize.walking.moments import Accumulator, Moments, choose_trust, fit, sum_up
+from edgepack.optimize.walking.moments import (
+    MAXIMUM_INPUTS,
+    Accumulator,
+    Moments,
+    choose_trust,
+    fit,
+    sum_up,
+)
 from edgepack.optimize.walking.patches import (
     input_patches,
     matrix_weights,
@@ -112,6 +120,29 @@ def free_channels(channel_map: ChannelMap) -> frozenset[int]:
         if group.blocked is None
         for channel in group.channels
     )
+
+
+def block_wide_readers(tree: Tree, channel_map: ChannelMap) -> ChannelMap:
+    """Keep the channels whose readers have more inputs than there is memory to fit them anew.
+
+    CREPE's second layer reads 65,536, whose second moments alone would take 34 GB.
+    """
+    reasons: dict[int, str] = {}
+    for layer in find_layers(tree):
+        axis = read_axis(channel_map, layer)
+        if axis is None:
+            continue
+        num_inputs = len(_matrix_labels(tree, layer, axis.channels))
+        if num_inputs > MAXIMUM_INPUTS:
+            reason = f"they are read by a layer of more than {MAXIMUM_INPUTS:,} inputs"
+            reasons |= dict.fromkeys(axis.channels, reason)
+    groups = tuple(
+        group
+        if group.blocked is not None
+        else replace(group, blocked=next(filter(None, map(reasons.get, group.channels)), None))
+        for group in channel_map.groups
+    )
+    return replace(channel_map, groups=groups)
 
 
 def read_axis(channel_map: ChannelMap, layer: Layer) -> ChannelAxis | None:
@@ -211,6 +242,8 @@ class Reconstruction:
             return None
         matrix = weight_matrix(self._tree, layer)
         columns, outputs, groups = self._kept(layer, matrix)
+        if len(columns) > MAXIMUM_INPUTS:
+            return None
         added = self._added(layer)
         if reference is changed and len(columns) == matrix.shape[2] and added is None:
             return None

@@ -14,6 +14,7 @@ from edgepack.flatbuffer import write_flatbuffer
 from edgepack.graph import read_constant
 from edgepack.optimize.pruning.prune import prune_array
 from edgepack.optimize.walking.layers import Layer, find_layers
+from edgepack.optimize.walking.moments import MAXIMUM_INPUTS
 from edgepack.optimize.walking.pass_process import PassJob, serve_pass
 from edgepack.optimize.walking.patches import (
     input_patches,
@@ -30,8 +31,6 @@ _LEAST_ROWS: Final = 2048
 _LEAST_ROWS_OF_GROUPS: Final = 512
 _ROWS_EACH_INPUT: Final = 8
 _WAITING_BYTES: Final = 24 * 2**20
-# Moments of more inputs take too much memory and time: such layers are pruned by magnitude.
-_MAXIMUM_INPUTS: Final = 4608
 # Weights are drawn toward the float ones by this share of the mean moment: 6.5 dB with 0.01, 6.9
 # with 0.03, 7.1 with 0.1, 7.3 with 0.3 (EfficientNet-Lite0, 48 crops, a share of 0.7).
 _RIDGE: Final = 0.3
@@ -62,7 +61,7 @@ class Surgeon:
             return self._prune_shared(layer, weights, share)
         mean_reference = self._mean(layer, reference)
         mean_changed = mean_reference if changed is reference else self._mean(layer, changed)
-        if weights.shape[2] > _MAXIMUM_INPUTS:
+        if weights.shape[2] > MAXIMUM_INPUTS:  # by magnitude then
             result = prune_array(weights, share)
         else:
             result = self._reconstruct(

@@ -9,7 +9,12 @@ from typing import Any
 from edgepack.flatbuffer import write_flatbuffer
 from edgepack.graph import new_constant, read_constant
 from edgepack.optimize.pruning.channels import map_channels
-from edgepack.optimize.pruning.reconstruction import InputMoments, Reconstruction, order_groups
+from edgepack.optimize.pruning.reconstruction import (
+    InputMoments,
+    Reconstruction,
+    block_wide_readers,
+    order_groups,
+)
 from edgepack.optimize.pruning.removal import remove_channels
 from edgepack.optimize.pruning.selection import choose_channels
 from edgepack.optimize.quantizing.refine_worker import add_biases
@@ -23,7 +28,7 @@ def prune_channels(job: PassJob) -> dict[str, Any]:
     tree, feeds = job.read_tree(), job.feeds()
     add_biases(tree)
     part_biases(tree)
-    channel_map = map_channels(tree)
+    channel_map = block_wide_readers(tree, map_channels(tree))
     layers = find_layers(tree)
     samples = job.make_shelf("samples")
     seen = InputMoments(tree, channel_map, folder=job.make_shelf("moments"), feeds=feeds)

@@ -18,6 +18,7 @@ from edgepack.optimize.quantizing.rounding import find_bounds, round_gptq, round
 from edgepack.optimize.recipes.assignment import choose_granularity
 from edgepack.optimize.recipes.recipe import Granularity, RangeMethod, Rounding
 from edgepack.optimize.walking.layers import Layer, find_layers
+from edgepack.optimize.walking.moments import MAXIMUM_INPUTS
 from edgepack.optimize.walking.pass_process import PassJob, serve_pass
 from edgepack.optimize.walking.patches import (
     input_patches,
@@ -36,8 +37,6 @@ _ROWS_EACH_INPUT: Final = 6
 # Of TRANSPOSE_CONV, the first with a bias (tflite's op_version.cc); the others always had one.
 _BIASED_VERSION: Final = 3
 _WAITING_BYTES: Final = 24 * 2**20
-# Second moments of more inputs take too much memory: such layers are rounded to nearest.
-_MAXIMUM_INPUTS: Final = 4608
 # Least-squares weights are drawn toward the float ones by this share of the mean moment.
 _RIDGE: Final = 0.03
 
@@ -140,7 +139,7 @@ class _Refiner:
         same = changed is reference
         mean_changed = mean_reference if same else self._mean(layer, changed)
         num_in = mean_reference.shape[1]
-        if not second or num_in > _MAXIMUM_INPUTS:
+        if not second or num_in > MAXIMUM_INPUTS:  # rounded to nearest then
             return _Moments(
                 mean_reference=mean_reference, mean_changed=mean_changed, changed=None, shift=None
             )

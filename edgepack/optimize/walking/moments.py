@@ -16,6 +16,9 @@ Floats = NDArray[np.floating[Any]]
 # Of each input's own second moment: how strongly weights are held where they were.
 _TRUSTS: Final = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 _TINY: Final = 1e-12
+MAXIMUM_INPUTS: Final = 4608
+"""Most inputs of a layer whose second moments are summed up: 170 MB of them, 512 maps in 3x3."""
+
 # Inputs kept until they are summed up.
 _NUM_WAITING: Final = 2**21
 _HALVES: Final = 2
