@@ -85,6 +85,65 @@ def test_the_only_rival_that_is_passed_over_was_inside_the_floors_all_the_same()
     )
 
 
+def rough(outcome: Outcome) -> Outcome:
+    """Give an outcome whose trial was on a machine that was not quiet."""
+    assert outcome.host is not None
+    median_ns = outcome.host.median_ns
+    ends = (median_ns // 2, 2 * median_ns)
+    return replace(outcome, host=replace(outcome.host, median_ci95_ns=ends))
+
+
+ROUGH_FLOAT, ROUGH_INT8, ROUGH_FLOAT16 = (
+    rough(FLOAT),
+    rough(replace(INT8, host=replace(FLOAT16.host, median_ns=600))),  # type: ignore[type-var]
+    rough(FLOAT16),
+)
+
+
+def test_what_the_trials_only_promise_is_timed_in_turns() -> None:
+    found = choose((ROUGH_FLOAT, ROUGH_FLOAT16, ROUGH_INT8), take_turns=answering(int8=QUICKER))
+    assert found.outcome == ROUGH_INT8
+    assert found.choice.reason == (
+        "int8 has the least median inside the floors on host, though the trials alone do not tell "
+        "it from float32; in turns with float32 it takes 0.50x (95%: 0.48 to 0.53)"
+    )
+
+
+def test_what_turns_do_not_confirm_of_it_leaves_float() -> None:
+    found = choose(
+        (ROUGH_FLOAT, ROUGH_FLOAT16, ROUGH_INT8), take_turns=answering(int8=ALIKE, float16=ALIKE)
+    )
+    assert found.outcome == ROUGH_FLOAT
+    in_turns = "not shown to be quicker: in turns with float32 it takes 1.01x (95%: 0.97 to 1.06)"
+    assert found.choice.reason == (
+        f"int8 is inside the floors but {in_turns}; float16 is inside the floors but {in_turns}; "
+        "so float32 stays"
+    )
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        replace(ROUGH_INT8, outside=("5 dB, below 20 dB",)),
+        rough(outcome(Scheme.INT8, 960)),  # too little to gain
+        rough(outcome(Scheme.INT8, 1200)),
+    ],
+)
+def test_what_promises_nothing_is_not_timed_in_turns(rival: Outcome) -> None:
+    found = choose((ROUGH_FLOAT, rival), take_turns=answering())
+    assert found.outcome == ROUGH_FLOAT
+
+
+def test_ctrl_c_while_a_promise_is_timed_keeps_float() -> None:
+    found = choose((ROUGH_FLOAT, ROUGH_INT8), take_turns=answering(int8=KeyboardInterrupt()))
+    assert found.is_interrupted
+    assert found.outcome == ROUGH_FLOAT
+    assert found.choice.reason == (
+        "int8 is not shown to be quicker on host than float32, which stays; timing int8 in turns "
+        "with float32 was interrupted, so the trials alone decide"
+    )
+
+
 def test_a_variant_that_cannot_be_timed_in_turns_is_not_shown_to_be_quicker() -> None:
     error = MeasureError("the runner died", remedy="Try again.")
     found = choose((FLOAT, INT8), take_turns=answering(int8=error))

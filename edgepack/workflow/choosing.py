@@ -13,6 +13,11 @@ from edgepack.workflow.turns import Turns
 
 HOST: Final = "host"
 
+# A variant is timed in turns with the float model though its trial's interval overlaps, if its
+# median is at most so much of it. Each takes nine launches of both.
+_PROMISE: Final = 0.95
+_MOST_PROMISING: Final = 2
+
 TakeTurns = Callable[[Variant, Variant], Turns]
 """Times a variant in turns with another, where the choice is made for."""
 
@@ -45,8 +50,9 @@ def choose_outcome(
     """Choose what is packed.
 
     What latency chose over the float model is timed in turns with it. If that does not show it
-    to be quicker, it is passed over, and the next is chosen. Ctrl-C meanwhile keeps what the
-    trials chose.
+    to be quicker, it is passed over, and the next is chosen. Where the trials, which are minutes
+    apart, show none to be quicker, the two whose medians promise it most are timed in turns too.
+    Ctrl-C meanwhile keeps what the trials chose.
 
     Args:
         request: what was asked for.
@@ -61,24 +67,32 @@ def choose_outcome(
     """
     left = list(outcomes)
     passed: list[Outcome] = []
+    num_promising = 0
     while True:
         chosen, choice = _choose(request, left, measured_on=measured_on)
         if passed:
             choice = replace(choice, reason=_tell_passed(passed, chosen, choice))
+        stays = Chosen(outcome=chosen, choice=choice, outcomes=tuple(left))
         reference = next((each for each in left if each.is_reference and _is_eligible(each)), None)
         if (
             request.is_forced
             or request.objective is not Objective.LATENCY
             or choice.measured_on is None
             or reference is None
-            or chosen.is_reference
-            or chosen.variant is None
             or reference.variant is None
         ):
-            return Chosen(outcome=chosen, choice=choice, outcomes=tuple(left))
+            return stays
         name = reference.recipe.name
+        rival: Outcome | None = chosen
+        if chosen.is_reference:
+            is_over = is_interrupted or num_promising == _MOST_PROMISING
+            rival = None if is_over else _find_promising(left, reference, measured_on=measured_on)
+            num_promising += 1
+            choice = choice if rival is None else _promise(rival, name, choice)
+        if rival is None or rival.variant is None:
+            return stays
         try:
-            turns = take_turns(chosen.variant, reference.variant)
+            turns = take_turns(rival.variant, reference.variant)
             said = f"in turns with {name} it takes {turns.text}"
             is_quicker = turns.is_quicker
         except MeasureError as error:
@@ -86,14 +100,43 @@ def choose_outcome(
         except KeyboardInterrupt:
             if is_interrupted:
                 raise
-            said = f"timing it in turns with {name} was interrupted, so the trials alone decide"
-            kept = replace(choice, reason=f"{choice.reason}; {said}")
-            return Chosen(outcome=chosen, choice=kept, outcomes=tuple(left), is_interrupted=True)
+            it = "it" if rival is chosen else rival.recipe.name
+            said = f"timing {it} in turns with {name} was interrupted, so the trials alone decide"
+            kept = replace(stays.choice, reason=f"{stays.choice.reason}; {said}")
+            return replace(stays, choice=kept, is_interrupted=True)
         if is_quicker:
             shown = replace(choice, reason=f"{choice.reason}; {said}")
-            return Chosen(outcome=chosen, choice=shown, outcomes=tuple(left))
-        passed.append(replace(chosen, skipped_reason=f"not shown to be quicker: {said}"))
-        left[left.index(chosen)] = passed[-1]
+            return replace(stays, outcome=rival, choice=shown)
+        passed.append(replace(rival, skipped_reason=f"not shown to be quicker: {said}"))
+        left[left.index(rival)] = passed[-1]
+
+
+def _find_promising(
+    outcomes: Sequence[Outcome], reference: Outcome, *, measured_on: str | None
+) -> Outcome | None:
+    """Give what the trials promise to be quickest, if by enough that timing in turns pays."""
+    bound = _candidate(reference, measured_on=measured_on).median_ns
+    inside = [each for each in outcomes if _is_eligible(each) and each.within_budget]
+    timed = [
+        (latency, place)
+        for place, each in enumerate(inside)
+        if (latency := _candidate(each, measured_on=measured_on).median_ns) is not None
+    ]
+    if bound is None or not timed:
+        return None
+    least, place = min(timed)
+    return inside[place] if least <= _PROMISE * bound else None
+
+
+def _promise(rival: Outcome, reference: str, choice: Choice) -> Choice:
+    """Say why something is timed in turns that the trials did not choose."""
+    return replace(
+        choice,
+        index=None,
+        tied=(),
+        reason=f"{rival.recipe.name} has the least median inside the floors on "
+        f"{choice.measured_on}, though the trials alone do not tell it from {reference}",
+    )
 
 
 def _tell_passed(passed: Sequence[Outcome], chosen: Outcome, choice: Choice) -> str:
