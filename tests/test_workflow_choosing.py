@@ -95,7 +95,7 @@ def rough(outcome: Outcome) -> Outcome:
 
 ROUGH_FLOAT, ROUGH_INT8, ROUGH_FLOAT16 = (
     rough(FLOAT),
-    rough(replace(INT8, host=replace(FLOAT16.host, median_ns=600))),  # type: ignore[type-var]
+    rough(outcome(Scheme.INT8, 600)),
     rough(FLOAT16),
 )
 

@@ -116,16 +116,17 @@ def _find_promising(
 ) -> Outcome | None:
     """Give what the trials promise to be quickest, if by enough that timing in turns pays."""
     bound = _candidate(reference, measured_on=measured_on).median_ns
-    inside = [each for each in outcomes if _is_eligible(each) and each.within_budget]
-    timed = [
-        (latency, place)
-        for place, each in enumerate(inside)
-        if (latency := _candidate(each, measured_on=measured_on).median_ns) is not None
-    ]
-    if bound is None or not timed:
+    if bound is None:
         return None
-    least, place = min(timed)
-    return inside[place] if least <= _PROMISE * bound else None
+    promising = [
+        (latency, place)
+        for place, each in enumerate(outcomes)
+        if _is_eligible(each)
+        and each.within_budget
+        and (latency := _candidate(each, measured_on=measured_on).median_ns) is not None
+        and latency <= _PROMISE * bound
+    ]
+    return outcomes[min(promising)[1]] if promising else None
 
 
 def _promise(rival: Outcome, reference: str, choice: Choice) -> Choice:
